@@ -1,0 +1,2 @@
+//! Siskin host tool.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The `no_std`, heap-free runtime of Siskin.
+#![no_std]

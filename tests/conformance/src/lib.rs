@@ -1,0 +1,2 @@
+//! Conformance cases.
+#![no_std]
