@@ -1,2 +1,10 @@
 //! The `no_std`, heap-free runtime of Siskin.
 #![no_std]
+#![deny(unsafe_code)]
+
+pub mod config;
+
+pub use config::{ConfigError, ModelConfig};
+
+/// An index into a model's vocabulary.
+pub type TokenId = u32;
