@@ -36,6 +36,8 @@ impl ModelConfig {
     pub const COUNT_MAX: usize = 1 << 20;
     /// Longest context the attention kernel's counters hold.
     pub const CONTEXT_MAX: usize = 1 << 16;
+    /// Longest weight row: keeps an `i32` dot product of int8 values exact (`2^17 * 127 * 128 < 2^31`).
+    pub const COLUMNS_MAX: usize = 1 << 17;
     /// Widest head: bounds the attention kernel's `i32` scores (`256 * 127 * 127 * 255 < 2^31`).
     pub const HEAD_DIM_MAX: usize = 256;
 
@@ -68,11 +70,12 @@ impl ModelConfig {
             Ok(())
         };
         in_range("dim", self.dim, 1 << 16)?;
-        in_range("hidden_dim", self.hidden_dim, 1 << 18)?;
+        in_range("hidden_dim", self.hidden_dim, Self::COLUMNS_MAX)?;
         in_range("n_layers", self.n_layers, 1 << 10)?;
         in_range("n_heads", self.n_heads, 1 << 10)?;
         in_range("n_kv_heads", self.n_kv_heads, 1 << 10)?;
         in_range("head_dim", self.head_dim, Self::HEAD_DIM_MAX)?;
+        in_range("n_heads * head_dim", self.q_dim(), Self::COLUMNS_MAX)?;
         in_range("vocab_size", self.vocab_size, Self::COUNT_MAX)?;
         in_range("context_len", self.context_len, Self::CONTEXT_MAX)?;
         if !self.n_heads.is_multiple_of(self.n_kv_heads) {
@@ -131,7 +134,9 @@ impl fmt::Display for ConfigError {
             Self::HeadsNotGrouped { n_heads, n_kv_heads } => {
                 write!(f, "{n_kv_heads} key heads do not divide {n_heads} query heads")
             }
-            Self::OddHeadDim { head_dim } => write!(f, "head_dim is {head_dim}, but rotary embedding needs an even width"),
+            Self::OddHeadDim { head_dim } => {
+                write!(f, "head_dim is {head_dim}, but rotary embedding needs an even width")
+            }
             Self::BadNormEps => f.write_str("norm_eps must be a finite number of at least 0"),
             Self::BadRopeTheta => f.write_str("rope_theta must be a positive finite number"),
         }

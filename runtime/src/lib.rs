@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 pub mod config;
+pub mod math;
 
 pub use config::{ConfigError, ModelConfig};
 
