@@ -3,7 +3,9 @@
 #![deny(unsafe_code)]
 
 pub mod config;
+pub mod kernels;
 pub mod math;
+pub mod tensor;
 
 pub use config::{ConfigError, ModelConfig};
 

@@ -1,0 +1,206 @@
+//! The kernels that do nearly all of the work, behind one dispatch.
+//!
+//! [`generic`] is the definition: plain loops over any [`WeightLayout`]. A backend in `arch` computes the same bits
+//! faster on the layout made for it, and hands every other layout to `generic`.
+
+mod arch;
+pub mod generic;
+
+use crate::tensor::{ActivationsQ8, MatrixQ8, WeightLayout};
+
+/// A choice of backend, and the proof that this machine can run it.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernels(Backend);
+
+#[derive(Clone, Copy, Debug)]
+enum Backend {
+    Generic,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(arch::avx2::Avx2),
+    #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
+    CortexMDsp(arch::cortex_m_dsp::CortexMDsp),
+}
+
+impl Kernels {
+    /// The plain loops that define every result.
+    pub const fn generic() -> Self {
+        Self(Backend::Generic)
+    }
+
+    /// AVX2, where the running CPU has it.
+    #[cfg(all(target_arch = "x86_64", feature = "std"))]
+    pub fn avx2() -> Option<Self> {
+        arch::avx2::Avx2::detect().map(|avx2| Self(Backend::Avx2(avx2)))
+    }
+
+    /// AVX2, which this target does not have.
+    #[cfg(not(all(target_arch = "x86_64", feature = "std")))]
+    pub fn avx2() -> Option<Self> {
+        None
+    }
+
+    /// The fastest backend that the running machine is known to have.
+    pub fn detect() -> Self {
+        #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
+        return Self(Backend::CortexMDsp(arch::cortex_m_dsp::CortexMDsp::new()));
+        #[cfg(not(all(target_arch = "arm", feature = "cortex-m-dsp")))]
+        Self::avx2().unwrap_or(Self::generic())
+    }
+
+    /// The name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Backend::Generic => "generic",
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx2(_) => "avx2",
+            #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
+            Backend::CortexMDsp(_) => "cortex-m-dsp",
+        }
+    }
+
+    /// The weight layout that this backend reads fastest.
+    pub fn preferred_layout(self) -> WeightLayout {
+        match self.0 {
+            Backend::Generic => WeightLayout::RowMajor,
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx2(_) => WeightLayout::Rows8,
+            #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
+            Backend::CortexMDsp(_) => WeightLayout::RowPairs,
+        }
+    }
+
+    /// `out[t, r - first_row] = sum_c w[r, c] * x[t, c]` for the rows from `first_row`, `out.len() / n_tokens` of them.
+    ///
+    /// Rows and `first_row` come in whole row blocks, but for the matrix's last row.
+    ///
+    /// # Panics
+    /// If the shapes disagree: a caller's bug, never bad input.
+    pub(crate) fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        assert!(x.cols() == w.cols() && out.len().is_multiple_of(x.n_tokens().max(1)));
+        match (self.0, w.layout()) {
+            #[cfg(target_arch = "x86_64")]
+            (Backend::Avx2(avx2), WeightLayout::Rows8) => avx2.matmul_rows(out, first_row, w, x),
+            #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
+            (Backend::CortexMDsp(dsp), WeightLayout::RowPairs) => dsp.matmul_rows(out, first_row, w, x),
+            _ => generic::matmul_rows(out, first_row, w, x),
+        }
+    }
+
+    /// `dots[i] = sum_d q[d] * k[i, d]` for keys `k`, `(dots.len(), q.len())`.
+    pub(crate) fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx2(avx2) => avx2.score_dots(q, k, dots),
+            #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
+            Backend::CortexMDsp(dsp) => dsp.score_dots(q, k, dots),
+            Backend::Generic => generic::score_dots(q, k, dots),
+        }
+    }
+
+    /// `sums[d] = sum_i weights[i] * v[i, d]` for values `v`, `(weights.len(), sums.len())`, of at most
+    /// [`generic::VALUE_BLOCK`] positions.
+    pub(crate) fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx2(avx2) => avx2.weighted_values(weights, v, sums),
+            #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
+            Backend::CortexMDsp(dsp) => dsp.weighted_values(weights, v, sums),
+            Backend::Generic => generic::weighted_values(weights, v, sums),
+        }
+    }
+}
+
+/// Runs two halves of a kernel's work, at the same time where the caller has threads.
+///
+/// Results do not depend on it: halves write to separate outputs.
+pub trait Join {
+    /// Pieces worth splitting work into.
+    fn n_threads(&self) -> usize;
+
+    /// Runs both closures to their end.
+    fn join(&self, a: impl FnOnce() + Send, b: impl FnOnce() + Send);
+}
+
+/// One thread: one half after the other.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Serial;
+
+impl Join for Serial {
+    fn n_threads(&self) -> usize {
+        1
+    }
+
+    fn join(&self, a: impl FnOnce() + Send, b: impl FnOnce() + Send) {
+        a();
+        b();
+    }
+}
+
+/// Computes `out[t, r] = sum_c w[r, c] * x[t, c]`, `(n_tokens, rows)`, as NUMERICS.md defines it.
+///
+/// Threads share the tokens of a batch, or the rows where there is one token.
+///
+/// # Panics
+/// If the shapes disagree: a caller's bug, never bad input.
+pub fn matmul_f32_q8_q8(
+    kernels: Kernels,
+    join: &(impl Join + Sync),
+    out: &mut [f32],
+    w: &MatrixQ8<'_>,
+    x: &ActivationsQ8<'_>,
+) {
+    assert!(out.len() == x.n_tokens() * w.rows());
+    if x.n_tokens() == 1 {
+        split_rows(kernels, join, join.n_threads(), out, 0, w, x);
+    } else {
+        split_tokens(kernels, join, join.n_threads(), out, w, x);
+    }
+}
+
+/// Fewest multiply-accumulates worth waking a thread for.
+const SPLIT_MACS_MIN: usize = 1 << 16;
+
+fn split_rows(
+    kernels: Kernels,
+    join: &(impl Join + Sync),
+    n_threads: usize,
+    out: &mut [f32],
+    first_row: usize,
+    w: &MatrixQ8<'_>,
+    x: &ActivationsQ8<'_>,
+) {
+    if n_threads < 2 || out.len() * w.cols() < 2 * SPLIT_MACS_MIN {
+        return kernels.matmul_rows(out, first_row, w, x);
+    }
+    let left_threads = n_threads / 2;
+    let left_rows = (out.len() * left_threads / n_threads).next_multiple_of(w.layout().row_block()).min(out.len());
+    let (left, right) = out.split_at_mut(left_rows);
+    join.join(
+        || split_rows(kernels, join, left_threads, left, first_row, w, x),
+        || split_rows(kernels, join, n_threads - left_threads, right, first_row + left_rows, w, x),
+    );
+}
+
+fn split_tokens(
+    kernels: Kernels,
+    join: &(impl Join + Sync),
+    n_threads: usize,
+    out: &mut [f32],
+    w: &MatrixQ8<'_>,
+    x: &ActivationsQ8<'_>,
+) {
+    if n_threads < 2 || x.n_tokens() < 2 || out.len() * w.cols() < 2 * SPLIT_MACS_MIN {
+        return kernels.matmul_rows(out, 0, w, x);
+    }
+    let left_threads = n_threads / 2;
+    let left_tokens = (x.n_tokens() * left_threads / n_threads).max(1);
+    let (left, right) = out.split_at_mut(left_tokens * w.rows());
+    let (left_x, right_x) = x.split_at(left_tokens);
+    join.join(
+        || split_tokens(kernels, join, left_threads, left, w, &left_x),
+        || split_tokens(kernels, join, n_threads - left_threads, right, w, &right_x),
+    );
+}
+
+#[cfg(test)]
+mod tests;

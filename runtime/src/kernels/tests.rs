@@ -1,0 +1,151 @@
+//! Every backend against the generic loops, at every length that a loop could get wrong.
+
+extern crate std;
+
+use std::vec;
+use std::vec::Vec;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::math;
+use crate::tensor::{GROUP_SIZE, Scales, WeightFormat, activation_stride, quantize};
+
+/// A matrix with its bytes, in any layout.
+struct Owned {
+    rows: usize,
+    cols: usize,
+    layout: WeightLayout,
+    data: Vec<u8>,
+    per_row: Vec<f32>,
+    per_group: Vec<u16>,
+    format: WeightFormat,
+}
+
+impl Owned {
+    fn random(rng: &mut ChaCha8Rng, format: WeightFormat, layout: WeightLayout, rows: usize, cols: usize) -> Self {
+        let mut data = vec![0; layout.data_bytes(rows, cols)];
+        for row in 0..rows {
+            for col in 0..cols {
+                layout.set(&mut data, cols, row, col, rng.random_range(-127..=127));
+            }
+        }
+        let padded = rows.next_multiple_of(layout.row_block());
+        let per_row = (0..padded).map(|_| rng.random_range(0.001..0.1f32)).collect();
+        let n = padded * cols.div_ceil(GROUP_SIZE);
+        let per_group = (0..n).map(|_| math::bf16_at_least(rng.random_range(0.001..0.1f32))).collect();
+        Self { rows, cols, layout, data, per_row, per_group, format }
+    }
+
+    fn view(&self) -> MatrixQ8<'_> {
+        let scales = match self.format {
+            WeightFormat::Int8 => Scales::PerRow(&self.per_row),
+            WeightFormat::Int8G32 => Scales::PerGroup(&self.per_group),
+        };
+        MatrixQ8::new(self.rows, self.cols, self.layout, &self.data, scales).expect("sizes follow from the shape")
+    }
+}
+
+fn backends() -> Vec<Kernels> {
+    [Some(Kernels::generic()), Kernels::avx2()].into_iter().flatten().collect()
+}
+
+/// The definition in f64-free, layout-free form: integer dot products per group, then f32 in order.
+fn naive(w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) -> Vec<f32> {
+    let group_size = w.format().group_size(w.cols());
+    let mut out = vec![];
+    for t in 0..x.n_tokens() {
+        for row in 0..w.rows() {
+            let mut sum = 0.0f32;
+            for group in 0..w.format().groups(w.cols()) {
+                let cols = group * group_size..((group + 1) * group_size).min(w.cols());
+                let dot: i64 = cols.map(|c| i64::from(w.value(row, c)) * i64::from(x.values(t)[c])).sum();
+                sum += dot as f32 * (w.scale(row, group) * x.scales(t)[group]);
+            }
+            out.push(sum);
+        }
+    }
+    out
+}
+
+/// Splits like two threads, one half after the other.
+struct TwoPieces;
+
+impl Join for TwoPieces {
+    fn n_threads(&self) -> usize {
+        2
+    }
+
+    fn join(&self, a: impl FnOnce() + Send, b: impl FnOnce() + Send) {
+        b();
+        a();
+    }
+}
+
+#[test]
+fn every_backend_and_layout_gives_the_naive_bits() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let shapes = (1..=20).map(|n| (n, 40)).chain((1..=70).map(|n| (9, n))).chain([(172, 64), (64, 172), (1030, 260)]);
+    for (rows, cols) in shapes {
+        for format in WeightFormat::ALL {
+            for layout in WeightLayout::ALL {
+                let owned = Owned::random(&mut rng, format, layout, rows, cols);
+                let w = owned.view();
+                for n_tokens in [1, 2, 5] {
+                    let stride = activation_stride(cols);
+                    let mut values = vec![0; n_tokens * stride];
+                    let mut scales = vec![0.0; n_tokens * format.groups(cols)];
+                    let tokens = values.chunks_mut(stride).zip(scales.chunks_mut(format.groups(cols)));
+                    for (values, scales) in tokens {
+                        let x: Vec<f32> = (0..cols).map(|_| rng.random_range(-2.0..2.0)).collect();
+                        quantize(format, &x, values, scales);
+                    }
+                    let x = ActivationsQ8::new(n_tokens, cols, format, &values, &scales).unwrap();
+                    let want = naive(&w, &x);
+                    for kernels in backends() {
+                        let mut out = vec![f32::NAN; want.len()];
+                        matmul_f32_q8_q8(kernels, &Serial, &mut out, &w, &x);
+                        assert_eq!(out, want, "{} {layout:?} {format:?} {rows}x{cols}", kernels.name());
+                        out.fill(f32::NAN);
+                        matmul_f32_q8_q8(kernels, &TwoPieces, &mut out, &w, &x);
+                        assert_eq!(out, want, "two pieces: {} {layout:?} {format:?} {rows}x{cols}", kernels.name());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_kernels_agree_at_every_length_and_extreme() {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    for head_dim in [2, 4, 6, 8, 16, 20, 32, 48, 64, 128, 256] {
+        for n in (0..20).chain([33, 512]) {
+            for extreme in [false, true] {
+                let q: Vec<i16> =
+                    (0..head_dim).map(|_| if extreme { -127 } else { rng.random_range(-127..=127) }).collect();
+                let kv: Vec<i8> =
+                    (0..n * head_dim).map(|_| if extreme { 127 } else { rng.random_range(-127..=127) }).collect();
+                let weights: Vec<i32> =
+                    (0..n).map(|_| if extreme { 32_639 } else { rng.random_range(0..=32_639) }).collect();
+                let want_dots: Vec<i32> = kv
+                    .chunks(head_dim)
+                    .map(|k| k.iter().zip(&q).map(|(&k, &q)| i32::from(k) * i32::from(q)).sum())
+                    .collect();
+                let want_sums: Vec<i64> = (0..head_dim)
+                    .map(|d| (0..n).map(|i| i64::from(weights[i]) * i64::from(kv[i * head_dim + d])).sum())
+                    .collect();
+                for kernels in backends() {
+                    let mut dots = vec![7; n];
+                    kernels.score_dots(&q, &kv, &mut dots);
+                    assert_eq!(dots, want_dots, "{} head_dim {head_dim} n {n}", kernels.name());
+                    let mut sums = vec![7; head_dim];
+                    kernels.weighted_values(&weights, &kv, &mut sums);
+                    let sums: Vec<i64> = sums.into_iter().map(i64::from).collect();
+                    assert_eq!(sums, want_sums, "{} head_dim {head_dim} n {n}", kernels.name());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! Views of int8 matrices and activations: shapes are checked when a view is made, kernels then take views.
+
+use crate::math;
+
+/// Columns that share a scale in the grouped format.
+pub const GROUP_SIZE: usize = 32;
+
+/// How the bytes of a weight matrix are ordered, so that one core's kernel reads them front to back.
+///
+/// Every layout holds the same numbers, and every backend gives the same results from any of them; a backend is fast on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum WeightLayout {
+    /// Rows one after the other.
+    RowMajor = 0,
+    /// Cortex-M with DSP instructions: blocks of 4 rows; rows 0 and 1 (2 and 3) share 16-bit lanes `256 * odd + even`.
+    ///
+    /// Four columns of a block are four words: rows 0-1 columns 0-1, rows 0-1 columns 2-3, rows 2-3 columns 0-1,
+    /// rows 2-3 columns 2-3, the lower column in the lower half.
+    RowPairs = 1,
+    /// AVX2: blocks of 8 rows; two columns of a block are 16 bytes, row by row.
+    Rows8 = 2,
+}
+
+impl WeightLayout {
+    /// Every layout, in the order of their codes.
+    pub const ALL: [Self; 3] = [Self::RowMajor, Self::RowPairs, Self::Rows8];
+
+    /// The layout with this code in a packed file.
+    pub fn from_code(code: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|&layout| layout as u32 == code)
+    }
+
+    /// The name in reports and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RowMajor => "row-major",
+            Self::RowPairs => "row-pairs",
+            Self::Rows8 => "rows8",
+        }
+    }
+
+    /// Rows that are stored together; the last block is filled up with zero rows.
+    pub const fn row_block(self) -> usize {
+        match self {
+            Self::RowMajor => 1,
+            Self::RowPairs => 4,
+            Self::Rows8 => 8,
+        }
+    }
+
+    /// Columns are filled up with zeros to a multiple of this.
+    pub const fn column_block(self) -> usize {
+        match self {
+            Self::RowMajor => 1,
+            Self::RowPairs => 4,
+            Self::Rows8 => 2,
+        }
+    }
+
+    /// Bytes of the values of a `(rows, cols)` matrix, padding included.
+    pub const fn data_bytes(self, rows: usize, cols: usize) -> usize {
+        rows.next_multiple_of(self.row_block()) * cols.next_multiple_of(self.column_block())
+    }
+
+    /// Where the value at `(row, col)` lies, in units of the layout's smallest step: a byte, or for
+    /// [`WeightLayout::RowPairs`] the first byte of the lane that holds it.
+    const fn offset(self, cols: usize, row: usize, col: usize) -> usize {
+        let block = self.row_block();
+        let base = (row / block) * block * cols.next_multiple_of(self.column_block());
+        match self {
+            Self::RowMajor => base + col,
+            Self::RowPairs => base + (col / 4) * 16 + (row % 4) / 2 * 8 + (col % 4) * 2,
+            Self::Rows8 => base + (col / 2) * 16 + (row % 8) * 2 + col % 2,
+        }
+    }
+
+    /// Writes the value at `(row, col)` of a `(_, cols)` matrix into its place in `data`.
+    ///
+    /// # Panics
+    /// If the place lies outside `data`.
+    pub fn set(self, data: &mut [u8], cols: usize, row: usize, col: usize, value: i8) {
+        let at = self.offset(cols, row, col);
+        if self != Self::RowPairs {
+            data[at] = value as u8;
+            return;
+        }
+        let (even, odd) = split_lane(lane(data, at));
+        let (even, odd) = if row.is_multiple_of(2) { (value, odd) } else { (even, value) };
+        let lane = 256 * i16::from(odd) + i16::from(even);
+        data[at..at + 2].copy_from_slice(&lane.to_le_bytes());
+    }
+
+    /// Reads the value at `(row, col)` of a `(_, cols)` matrix; 0 outside `data`.
+    #[inline]
+    pub fn get(self, data: &[u8], cols: usize, row: usize, col: usize) -> i8 {
+        let at = self.offset(cols, row, col);
+        if self != Self::RowPairs {
+            return data.get(at).map_or(0, |&byte| byte as i8);
+        }
+        let (even, odd) = split_lane(lane(data, at));
+        if row.is_multiple_of(2) { even } else { odd }
+    }
+}
+
+/// The 16-bit lane that starts at byte `at`; 0 outside `data`.
+#[inline(always)]
+fn lane(data: &[u8], at: usize) -> i16 {
+    match data.get(at..at + 2) {
+        Some(&[low, high]) => i16::from_le_bytes([low, high]),
+        _ => 0,
+    }
+}
+
+/// Undoes `256 * odd + even`: the low byte is `even`, and what is left of it is a multiple of 256.
+#[inline(always)]
+fn split_lane(lane: i16) -> (i8, i8) {
+    let even = lane as i8;
+    (even, (lane.wrapping_sub(i16::from(even)) >> 8) as i8)
+}
+
+/// How weights and the activations they meet are quantised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum WeightFormat {
+    /// int8 with an f32 scale a row; activations with a scale a token.
+    Int8 = 0,
+    /// int8 with a bfloat16 scale per 32 columns; activations with a scale per 32 elements.
+    Int8G32 = 1,
+}
+
+impl WeightFormat {
+    /// Every format, in the order of their codes.
+    pub const ALL: [Self; 2] = [Self::Int8, Self::Int8G32];
+
+    /// The format with this code in a packed file.
+    pub fn from_code(code: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|&format| format as u32 == code)
+    }
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Int8 => "int8",
+            Self::Int8G32 => "int8-g32",
+        }
+    }
+
+    /// Scales of a row (or of a token's activations) of `cols` elements.
+    pub const fn groups(self, cols: usize) -> usize {
+        match self {
+            Self::Int8 => 1,
+            Self::Int8G32 => cols.div_ceil(GROUP_SIZE),
+        }
+    }
+
+    /// Elements that share a scale in a row of `cols`.
+    pub const fn group_size(self, cols: usize) -> usize {
+        match self {
+            Self::Int8 => cols,
+            Self::Int8G32 => GROUP_SIZE,
+        }
+    }
+
+    /// Bytes of one weight scale.
+    pub const fn scale_bytes(self) -> usize {
+        match self {
+            Self::Int8 => 4,
+            Self::Int8G32 => 2,
+        }
+    }
+
+    /// Bytes of the scales of a `(rows, cols)` matrix in `layout`, padding included.
+    pub const fn scales_bytes(self, layout: WeightLayout, rows: usize, cols: usize) -> usize {
+        rows.next_multiple_of(layout.row_block()) * self.groups(cols) * self.scale_bytes()
+    }
+}
+
+/// Scales of a matrix: of each block of rows the scales of the first group, then of the second, and so on.
+#[derive(Clone, Copy, Debug)]
+pub enum Scales<'m> {
+    /// A scale a row.
+    PerRow(&'m [f32]),
+    /// A bfloat16 a group of 32 columns.
+    PerGroup(&'m [u16]),
+}
+
+/// A `(rows, cols)` int8 matrix in place, in flash or in a mapped file.
+#[derive(Clone, Copy, Debug)]
+pub struct MatrixQ8<'m> {
+    rows: usize,
+    cols: usize,
+    layout: WeightLayout,
+    data: &'m [u8],
+    scales: Scales<'m>,
+}
+
+impl<'m> MatrixQ8<'m> {
+    /// A view of a matrix, or `None` where the slices are not exactly as long as the shape asks.
+    pub fn new(rows: usize, cols: usize, layout: WeightLayout, data: &'m [u8], scales: Scales<'m>) -> Option<Self> {
+        let padded_rows = rows.next_multiple_of(layout.row_block());
+        let fits = match scales {
+            Scales::PerRow(scales) => scales.len() == padded_rows,
+            Scales::PerGroup(scales) => scales.len() == padded_rows * WeightFormat::Int8G32.groups(cols),
+        };
+        (fits && data.len() == layout.data_bytes(rows, cols)).then_some(Self { rows, cols, layout, data, scales })
+    }
+
+    /// Output elements.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Input elements.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The order of the bytes.
+    pub fn layout(&self) -> WeightLayout {
+        self.layout
+    }
+
+    /// How the values are scaled.
+    pub fn format(&self) -> WeightFormat {
+        match self.scales {
+            Scales::PerRow(_) => WeightFormat::Int8,
+            Scales::PerGroup(_) => WeightFormat::Int8G32,
+        }
+    }
+
+    /// The values' bytes, padding included.
+    pub fn data(&self) -> &'m [u8] {
+        self.data
+    }
+
+    /// The scales, padding included.
+    pub fn scales(&self) -> Scales<'m> {
+        self.scales
+    }
+
+    /// The int8 value at `(row, col)`.
+    #[inline]
+    pub fn value(&self, row: usize, col: usize) -> i8 {
+        self.layout.get(self.data, self.cols, row, col)
+    }
+
+    /// The scale of `row` in `group`.
+    #[inline]
+    pub fn scale(&self, row: usize, group: usize) -> f32 {
+        match self.scales {
+            Scales::PerRow(scales) => scales.get(row).copied().unwrap_or(0.0),
+            Scales::PerGroup(scales) => {
+                let block = self.layout.row_block();
+                let at = (row / block * WeightFormat::Int8G32.groups(self.cols) + group) * block + row % block;
+                scales.get(at).map_or(0.0, |&bits| math::bf16_to_f32(bits))
+            }
+        }
+    }
+
+    /// Writes `value * scale` of each element of `row` to `out`, `(cols,)`: an embedding look-up.
+    pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
+        let group_size = self.format().group_size(self.cols);
+        for (group, out) in out.chunks_mut(group_size).enumerate() {
+            let scale = self.scale(row, group);
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = f32::from(self.value(row, group * group_size + i)) * scale;
+            }
+        }
+    }
+}
+
+/// Quantised activations of `n_tokens` tokens, `(n_tokens, stride)`, int8 values widened to 16 bits once for all rows.
+#[derive(Clone, Copy, Debug)]
+pub struct ActivationsQ8<'a> {
+    n_tokens: usize,
+    cols: usize,
+    stride: usize,
+    groups: usize,
+    values: &'a [i16],
+    scales: &'a [f32],
+}
+
+/// Elements a token takes in an activation buffer: columns beyond `cols` are zero.
+pub const fn activation_stride(cols: usize) -> usize {
+    cols.next_multiple_of(4)
+}
+
+impl<'a> ActivationsQ8<'a> {
+    /// A view of `n_tokens` tokens of `cols` elements quantised by [`quantize`] for weights of `format`.
+    ///
+    /// `None` where a slice is shorter than `(n_tokens, activation_stride(cols))` values or `(n_tokens, groups)` scales.
+    pub fn new(
+        n_tokens: usize,
+        cols: usize,
+        format: WeightFormat,
+        values: &'a [i16],
+        scales: &'a [f32],
+    ) -> Option<Self> {
+        let (stride, groups) = (activation_stride(cols), format.groups(cols));
+        let (values, scales) = (values.get(..n_tokens * stride)?, scales.get(..n_tokens * groups)?);
+        Some(Self { n_tokens, cols, stride, groups, values, scales })
+    }
+
+    /// Tokens in the batch.
+    pub fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
+
+    /// Elements of a token.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The values of a token, `(stride,)`, zero beyond `cols`.
+    #[inline]
+    pub fn values(&self, token_idx: usize) -> &'a [i16] {
+        self.values.get(token_idx * self.stride..(token_idx + 1) * self.stride).unwrap_or(&[])
+    }
+
+    /// The scales of a token, `(groups,)`.
+    #[inline]
+    pub fn scales(&self, token_idx: usize) -> &'a [f32] {
+        self.scales.get(token_idx * self.groups..(token_idx + 1) * self.groups).unwrap_or(&[])
+    }
+
+    /// The first `n` tokens and the rest.
+    pub fn split_at(&self, n: usize) -> (Self, Self) {
+        let n = n.min(self.n_tokens);
+        let (values, rest_values) = self.values.split_at(n * self.stride);
+        let (scales, rest_scales) = self.scales.split_at(n * self.groups);
+        (
+            Self { n_tokens: n, values, scales, ..*self },
+            Self { n_tokens: self.n_tokens - n, values: rest_values, scales: rest_scales, ..*self },
+        )
+    }
+}
+
+/// Quantises one token's activations `x`, `(cols,)`, to int8 in `values`, `(stride,)`, and `scales`, `(groups,)`.
+///
+/// A group's scale is its largest magnitude over 127; values round half to even. A group that is zero, not finite, or below
+/// `2^-100` becomes zeros with scale 0.
+pub fn quantize(format: WeightFormat, x: &[f32], values: &mut [i16], scales: &mut [f32]) {
+    let group_size = format.group_size(x.len());
+    for (x, (values, scale)) in x.chunks(group_size).zip(values.chunks_mut(group_size).zip(scales.iter_mut())) {
+        let (group_scale, inverse) = scale_of(x);
+        *scale = group_scale;
+        for (value, &x) in values.iter_mut().zip(x) {
+            *value = math::round_i32(x * inverse) as i16;
+        }
+    }
+    if let Some(padding) = values.get_mut(x.len()..) {
+        padding.fill(0);
+    }
+}
+
+/// The int8 scale of `x` and what to multiply by to quantise; `(0, 0)` where `x` has no usable magnitude.
+#[inline]
+pub fn scale_of(x: &[f32]) -> (f32, f32) {
+    /// `2^-100`: below it `127 / max` could overflow.
+    const LEAST: u32 = (127 - 100) << 23;
+    const INFINITE: u32 = 0x7f80_0000;
+    // Magnitudes of floats order as their bits do, and integers have no NaN to order.
+    let largest = x.iter().fold(0, |largest: u32, x| largest.max(x.to_bits() & 0x7fff_ffff));
+    if !(LEAST..INFINITE).contains(&largest) {
+        return (0.0, 0.0);
+    }
+    let largest = f32::from_bits(largest);
+    (largest * (1.0 / 127.0), 127.0 / largest)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    #[test]
+    fn every_layout_returns_what_was_set() {
+        for layout in WeightLayout::ALL {
+            for (rows, cols) in [(1, 1), (3, 5), (4, 4), (8, 2), (9, 33), (17, 40)] {
+                let mut data = vec![0; layout.data_bytes(rows, cols)];
+                let value = |r: usize, c: usize| ((r * 31 + c * 17) % 255) as i32 as u8 as i8;
+                let value = |r, c| value(r, c).max(-127);
+                for r in 0..rows {
+                    for c in 0..cols {
+                        layout.set(&mut data, cols, r, c, value(r, c));
+                    }
+                }
+                for r in 0..rows {
+                    for c in 0..cols {
+                        assert_eq!(layout.get(&data, cols, r, c), value(r, c), "{layout:?} {rows}x{cols} at {r},{c}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn quantising_keeps_values_within_half_a_step() {
+        let x: Vec<f32> = (0..70).map(|i| (i as f32 * 0.7).sin() * 3.0).collect();
+        for format in WeightFormat::ALL {
+            let mut values = vec![7; activation_stride(x.len())];
+            let mut scales = vec![0.0; format.groups(x.len())];
+            quantize(format, &x, &mut values, &mut scales);
+            for (i, &x) in x.iter().enumerate() {
+                let scale = scales[i / format.group_size(70)];
+                assert!((f32::from(values[i]) * scale - x).abs() <= scale * 0.5001);
+                assert!(values[i].abs() <= 127);
+            }
+            assert_eq!(&values[70..], &[0, 0]);
+        }
+    }
+
+    #[test]
+    fn values_without_a_magnitude_become_zero() {
+        for bad in [0.0, 1e-40, f32::NAN, f32::INFINITY, -f32::INFINITY] {
+            let mut values = [1; 4];
+            let mut scales = [1.0];
+            quantize(WeightFormat::Int8, &[bad, 0.0, -bad, 1e-38], &mut values, &mut scales);
+            assert_eq!((values, scales), ([0; 4], [0.0]), "{bad}");
+        }
+    }
+}
