@@ -5,6 +5,7 @@
 pub mod config;
 pub mod kernels;
 pub mod math;
+pub mod sampler;
 pub mod tensor;
 
 pub use config::{ConfigError, ModelConfig};
