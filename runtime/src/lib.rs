@@ -1,14 +1,39 @@
-//! The `no_std`, heap-free runtime of Siskin.
+//! The `no_std`, heap-free runtime of Siskin: runs a packed int8 transformer in memory that the caller owns.
+//!
+//! From the bottom up:
+//!
+//! - [`math`] fixes the bits of the few functions that are not plain arithmetic; [`config`] is the shape of a model.
+//! - [`format`] is the packed file: [`PackedModel::parse`] checks everything once, after which nothing can fail.
+//! - [`tensor`] views int8 matrices where they lie; [`plan`] says where every byte of the [`arena`] goes.
+//! - [`kernels`] do the work: plain loops that define each result, and one backend per kind of core.
+//! - [`session`] holds the KV cache and steps through tokens; [`sampler`] chooses the next one.
+//!
+//! The runtime never allocates, prints, reads a clock or keeps global state. The same packed model and tokens give the same
+//! logits, bit for bit, on every target (NUMERICS.md). `unsafe` is confined to `kernels/arch`.
 #![no_std]
 #![deny(unsafe_code)]
 
+pub mod arena;
+mod attention;
 pub mod config;
+mod decoder;
+pub mod format;
 pub mod kernels;
+mod kv_cache;
 pub mod math;
+pub mod plan;
 pub mod sampler;
+pub mod session;
 pub mod tensor;
 
+pub use arena::{Aligned, ArenaError};
 pub use config::{ConfigError, ModelConfig};
+pub use format::{FormatError, PackedModel};
+pub use kernels::{Join, Kernels, Serial};
+pub use plan::MemoryPlan;
+pub use sampler::{Filters, Rng, Sampler, Sampling, SamplingError, StopMatcher, StopSequences};
+pub use session::{Session, StepError};
+pub use tensor::{WeightFormat, WeightLayout};
 
 /// An index into a model's vocabulary.
 pub type TokenId = u32;

@@ -1,0 +1,105 @@
+//! The caller's memory, cut into typed buffers once.
+
+use core::fmt;
+use core::ops::Range;
+
+use bytemuck::{AnyBitPattern, NoUninit};
+
+use crate::plan::{ARENA_ALIGN, MemoryPlan};
+
+/// Bytes with the alignment that an arena and a packed model need: for a `static` on a device.
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+pub struct Aligned<B: ?Sized>(pub B);
+
+/// Why the caller's memory cannot be the arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArenaError {
+    /// Too few bytes.
+    TooSmall {
+        /// What the model needs.
+        needed_bytes: usize,
+        /// What it was given.
+        given_bytes: usize,
+    },
+    /// The memory does not start at a multiple of 16 bytes; [`Aligned`] does.
+    Misaligned,
+}
+
+impl fmt::Display for ArenaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooSmall { needed_bytes, given_bytes } => {
+                write!(f, "the arena needs {needed_bytes} bytes, but has {given_bytes}")
+            }
+            Self::Misaligned => write!(f, "the arena must start at a multiple of {ARENA_ALIGN} bytes"),
+        }
+    }
+}
+
+impl core::error::Error for ArenaError {}
+
+/// The arena's buffers; see [`MemoryPlan`] for their shapes.
+pub(crate) struct Buffers<'a> {
+    pub keys: &'a mut [i8],
+    pub values: &'a mut [i8],
+    pub key_scales: &'a mut [u16],
+    pub value_scales: &'a mut [u16],
+    pub history: &'a mut [u32],
+    pub residual: &'a mut [f32],
+    pub product: &'a mut [f32],
+    pub row: &'a mut [f32],
+    pub activations: &'a mut [i16],
+    pub activation_scales: &'a mut [f32],
+    pub query: &'a mut [i16],
+    pub scores: &'a mut [i32],
+    pub value_sums: &'a mut [i32],
+    pub logits: &'a mut [f32],
+}
+
+/// Cuts buffers off the front of what is left of the arena.
+struct Cutter<'a> {
+    rest: &'a mut [u8],
+    at: usize,
+}
+
+impl<'a> Cutter<'a> {
+    fn cut<T: AnyBitPattern + NoUninit>(&mut self, range: &Range<usize>) -> Option<&'a mut [T]> {
+        let (_, rest) = core::mem::take(&mut self.rest).split_at_mut_checked(range.start.checked_sub(self.at)?)?;
+        let (buffer, rest) = rest.split_at_mut_checked(range.len())?;
+        self.rest = rest;
+        self.at = range.end;
+        bytemuck::try_cast_slice_mut(buffer).ok()
+    }
+}
+
+impl<'a> Buffers<'a> {
+    /// Cuts `arena` as `plan` says. What the bytes held before does not matter.
+    pub fn cut(arena: &'a mut [u8], plan: &MemoryPlan) -> Result<Self, ArenaError> {
+        let too_small = ArenaError::TooSmall { needed_bytes: plan.arena_bytes, given_bytes: arena.len() };
+        if !arena.as_ptr().addr().is_multiple_of(ARENA_ALIGN) {
+            return Err(ArenaError::Misaligned);
+        }
+        let arena = arena.get_mut(..plan.arena_bytes).ok_or(too_small)?;
+        Self::cut_in_order(Cutter { rest: arena, at: 0 }, plan).ok_or(too_small)
+    }
+
+    fn cut_in_order(mut cutter: Cutter<'a>, plan: &MemoryPlan) -> Option<Self> {
+        Some(Self {
+            keys: cutter.cut(&plan.keys)?,
+            values: cutter.cut(&plan.values)?,
+            key_scales: cutter.cut(&plan.key_scales)?,
+            value_scales: cutter.cut(&plan.value_scales)?,
+            history: cutter.cut(&plan.history)?,
+            residual: cutter.cut(&plan.residual)?,
+            product: cutter.cut(&plan.product)?,
+            row: cutter.cut(&plan.row)?,
+            activations: cutter.cut(&plan.activations)?,
+            activation_scales: cutter.cut(&plan.activation_scales)?,
+            query: cutter.cut(&plan.query)?,
+            scores: cutter.cut(&plan.scores)?,
+            value_sums: cutter.cut(&plan.value_sums)?,
+            logits: cutter.cut(&plan.logits)?,
+        })
+    }
+}

@@ -1,0 +1,190 @@
+//! One query head's attention over the cache, in integers from the quantised query to the sum over values.
+//!
+//! Scores become base-2 exponents in fixed point (`2^-16`), weights are 15 bits, and the sum over values is exact in `i32`:
+//! no order of positions changes a bit, and a core without an FPU pays for integers only.
+
+use crate::kernels::{Kernels, generic::VALUE_BLOCK};
+use crate::math;
+
+/// What the cache holds of one key-value head up to and including the current position.
+pub(crate) struct CachedHead<'a> {
+    /// `(n_positions, head_dim)`.
+    pub keys: &'a [i8],
+    /// bfloat16 `(n_positions,)`.
+    pub key_scales: &'a [u16],
+    /// `(n_positions, head_dim)`.
+    pub values: &'a [i8],
+    /// bfloat16 `(n_positions,)`.
+    pub value_scales: &'a [u16],
+}
+
+/// Working memory of one head.
+pub(crate) struct Scratch<'a> {
+    /// `(head_dim,)`.
+    pub query: &'a mut [i16],
+    /// At least `(n_positions,)`.
+    pub scores: &'a mut [i32],
+    /// `(head_dim,)`.
+    pub value_sums: &'a mut [i32],
+}
+
+/// Scores saturate here, `2^13` in units of powers of two: far beyond what a softmax can tell apart.
+const SCORE_LIMIT: i64 = 1 << 29;
+
+/// `out = softmax(q . K / sqrt(head_dim)) . V`, all `(head_dim,)` or over the cached positions.
+pub(crate) fn attend(kernels: Kernels, out: &mut [f32], q: &[f32], cached: &CachedHead<'_>, scratch: &mut Scratch<'_>) {
+    let n_positions = cached.key_scales.len();
+    let scores = &mut scratch.scores[..n_positions];
+    let (scale, inverse) = crate::tensor::scale_of(q);
+    for (quantised, &q) in scratch.query.iter_mut().zip(q) {
+        *quantised = math::round_i32(q * inverse) as i16;
+    }
+    kernels.score_dots(scratch.query, cached.keys, scores);
+    // ln 2 turns the softmax's e into 2; the root is the usual temperature of dot products.
+    let per_unit = scale * core::f32::consts::LOG2_E * math::inv_sqrt(q.len() as f32);
+    let greatest = exponents(scores, cached.key_scales, per_unit);
+    let (total, greatest_scale) = weights(scores, greatest, cached.value_scales);
+
+    out.fill(0.0);
+    for (weights, values) in scores.chunks(VALUE_BLOCK).zip(cached.values.chunks(VALUE_BLOCK * q.len())) {
+        kernels.weighted_values(weights, values, scratch.value_sums);
+        for (out, &sum) in out.iter_mut().zip(scratch.value_sums.iter()) {
+            *out += sum as f32;
+        }
+    }
+    // A weight is `probability * 2^15 * mantissa / 2^8` in units of the greatest scale's exponent: 2^(greatest - 134 + 8).
+    let unit = f32::from_bits((greatest_scale + 1).min(254) << 23);
+    let factor = unit / total as f32;
+    for out in out.iter_mut() {
+        *out *= factor;
+    }
+}
+
+/// Turns dot products into exponents of 2 in units of `2^-16`, in place, and gives the greatest.
+///
+/// `score = dot * key_scale * per_unit`, by one 64-bit product and a shift, rounded down.
+fn exponents(scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
+    let bits = per_unit.to_bits();
+    let mantissa = i64::from(if bits == 0 { 0 } else { (bits & 0x7f_ffff) | 0x80_0000 });
+    // value = dot * m * 2^(e - 134) * mantissa * 2^(E - 150), and 2^16 of it are wanted.
+    let exponent = (bits >> 23) as i32 - 150 - 134 + 16;
+    let mut greatest = i32::MIN;
+    for (score, &key_scale) in scores.iter_mut().zip(key_scales) {
+        let (m, e) = math::split_bf16(key_scale);
+        let product = i64::from(score.wrapping_mul(m as i32)) * mantissa;
+        let right = -(exponent + e as i32);
+        let shifted = if right >= 0 { product >> right.min(63) } else { product << (-right).min(9) };
+        *score = shifted.clamp(-SCORE_LIMIT, SCORE_LIMIT) as i32;
+        greatest = greatest.max(*score);
+    }
+    greatest
+}
+
+/// Turns exponents into weights that have the values' scales multiplied in, in place.
+///
+/// Gives the sum of the probabilities in units of `2^-15`, and the greatest exponent among the scales.
+fn weights(scores: &mut [i32], greatest: i32, value_scales: &[u16]) -> (u32, u32) {
+    let greatest_scale = value_scales.iter().fold(0, |most: u32, &bits| most.max(math::split_bf16(bits).1));
+    let mut total = 0u32;
+    for (score, &value_scale) in scores.iter_mut().zip(value_scales) {
+        let probability = math::exp2_neg_q15(greatest.wrapping_sub(*score) as u32);
+        total += probability;
+        let (m, e) = math::split_bf16(value_scale);
+        let shift = (8 + greatest_scale - e).min(31);
+        *score = ((probability * m + (1 << (shift - 1))) >> shift) as i32;
+    }
+    (total, greatest_scale)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::config::ModelConfig;
+    use crate::kv_cache;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+    use std::vec;
+    use std::vec::Vec;
+
+    fn config(head_dim: usize, context_len: usize) -> ModelConfig {
+        ModelConfig {
+            dim: head_dim,
+            hidden_dim: 4,
+            n_layers: 1,
+            n_heads: 1,
+            n_kv_heads: 1,
+            head_dim,
+            vocab_size: 4,
+            context_len,
+            norm_eps: 1e-5,
+            rope_theta: 1e4,
+            tied_head: true,
+        }
+    }
+
+    /// Softmax attention in f64 on the unquantised numbers.
+    fn exact(q: &[f32], keys: &[f32], values: &[f32]) -> Vec<f64> {
+        let width = q.len();
+        let dot = |k: &[f32]| q.iter().zip(k).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+        let scores: Vec<f64> = keys.chunks(width).map(|k| dot(k) / (width as f64).sqrt()).collect();
+        let most = scores.iter().copied().fold(f64::MIN, f64::max);
+        let total: f64 = scores.iter().map(|s| (s - most).exp()).sum();
+        (0..width)
+            .map(|d| {
+                scores.iter().enumerate().map(|(i, s)| (s - most).exp() * f64::from(values[i * width + d])).sum::<f64>()
+                    / total
+            })
+            .collect()
+    }
+
+    #[test]
+    fn integer_attention_is_close_to_exact_attention() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        for (head_dim, n, spread, value_spread) in [
+            (8, 1, 1.0, 1.0),
+            (8, 200, 1.0, 1.0),
+            (64, 700, 3.0, 1.0),
+            (64, 1100, 0.01, 50.0),
+            (16, 64, 8.0, 1e-6),
+            (128, 30, 1e-9, 1.0),
+        ] {
+            let config = config(head_dim, n);
+            let mut random =
+                |spread: f32, n: usize| -> Vec<f32> { (0..n).map(|_| rng.random_range(-spread..spread)).collect() };
+            let (q, keys, values) =
+                (random(spread, head_dim), random(spread, n * head_dim), random(value_spread, n * head_dim));
+            let (mut k, mut v) = (vec![0; n * head_dim], vec![0; n * head_dim]);
+            let (mut k_scales, mut v_scales) = (vec![0; n], vec![0; n]);
+            for i in 0..n {
+                let row = i * head_dim..(i + 1) * head_dim;
+                kv_cache::head_mut(&config, &mut k, &mut k_scales, 0, 0).store(i, &keys[row.clone()]);
+                kv_cache::head_mut(&config, &mut v, &mut v_scales, 0, 0).store(i, &values[row]);
+            }
+            let cached = CachedHead { keys: &k, key_scales: &k_scales, values: &v, value_scales: &v_scales };
+            let (mut query, mut scores, mut sums) = (vec![0; head_dim], vec![0; n], vec![0; head_dim]);
+            let mut scratch = Scratch { query: &mut query, scores: &mut scores, value_sums: &mut sums };
+            let mut out = vec![f32::NAN; head_dim];
+            attend(Kernels::generic(), &mut out, &q, &cached, &mut scratch);
+            let want = exact(&q, &keys, &values);
+            let worst = out.iter().zip(&want).map(|(&a, b)| (f64::from(a) - b).abs()).fold(0.0, f64::max);
+            assert!(worst < 0.02 * f64::from(value_spread), "{head_dim} {n} {spread}: off by {worst}");
+        }
+    }
+
+    #[test]
+    fn huge_and_damaged_scales_do_not_panic() {
+        for scale in [0u16, 1, 0x7f, 0x80, 0x7f7f, 0x7f80, 0x7fff, 0x8000, 0xffff] {
+            for q in [0.0, 1e-30, 1.0, 1e30, f32::NAN, f32::INFINITY] {
+                let cached = CachedHead {
+                    keys: &[-128; 8],
+                    key_scales: &[scale; 2],
+                    values: &[-128; 8],
+                    value_scales: &[scale; 2],
+                };
+                let mut scratch = Scratch { query: &mut [0; 4], scores: &mut [0; 2], value_sums: &mut [0; 4] };
+                attend(Kernels::generic(), &mut [0.0; 4], &[q; 4], &cached, &mut scratch);
+            }
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The packed model file, `*.siskin`: byte-exact in FORMAT.md, read by [`PackedModel`], written from the entries here.
+//!
+//! All numbers are little-endian. A file is a header, a table of sections, and the sections, each at a multiple of 16 bytes,
+//! so that weights are used where they lie, in flash or in a mapped file.
+
+mod error;
+mod packed;
+
+pub use error::FormatError;
+pub use packed::{LayerWeights, PackedModel};
+
+use crate::config::ModelConfig;
+use crate::tensor::{WeightFormat, WeightLayout};
+
+#[cfg(target_endian = "big")]
+compile_error!("packed models are read in place, so the target must be little-endian");
+
+/// The first eight bytes of a file. The line end and the high byte show a transfer that was not binary.
+pub const MAGIC: [u8; 8] = *b"SISKIN\r\x9a";
+/// The version this crate reads and writes.
+pub const VERSION: u32 = 1;
+/// Bytes of the header.
+pub const HEADER_BYTES: usize = 128;
+/// Bytes of an entry of the section table, and of an entry of the tensor table.
+pub const ENTRY_BYTES: usize = 32;
+/// Sections start at multiples of this, and so must the file's first byte in memory.
+pub const SECTION_ALIGN: usize = 16;
+/// Most sections a file may have.
+pub const SECTIONS_MAX: usize = 64;
+/// Most tokens of a prefill batch.
+pub const PREFILL_BATCH_MAX: usize = 1 << 10;
+
+/// CRC-32 as in zlib and PNG. The host trades 16 KB of tables for speed; a device keeps 1 KB.
+#[cfg(feature = "std")]
+static CRC: crc::Crc<u32, crc::Table<16>> = crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_ISO_HDLC);
+#[cfg(not(feature = "std"))]
+static CRC: crc::Crc<u32, crc::Table<1>> = crc::Crc::<u32, crc::Table<1>>::new(&crc::CRC_32_ISO_HDLC);
+
+/// The checksum of a section or a header.
+pub fn checksum(bytes: &[u8]) -> u32 {
+    CRC.checksum(bytes)
+}
+
+/// What a section holds. A reader skips kinds it does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum SectionKind {
+    /// The tensor table: one [`TensorEntry`] a tensor, in canonical order.
+    Tensors = 1,
+    /// The tensors' bytes.
+    Weights = 2,
+    /// RoPE cosines and sines, f32 `(context_len, 2, head_dim / 2)`.
+    Rope = 3,
+    /// The tokenizer.
+    Tokenizer = 4,
+    /// The chat template as plain segments.
+    Chat = 5,
+    /// Where the model comes from: UTF-8 JSON.
+    Provenance = 6,
+}
+
+impl SectionKind {
+    /// Every kind, in the order of their codes.
+    pub const ALL: [Self; 6] =
+        [Self::Tensors, Self::Weights, Self::Rope, Self::Tokenizer, Self::Chat, Self::Provenance];
+
+    /// The kind with this code.
+    pub fn from_code(code: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|&kind| kind as u32 == code)
+    }
+
+    /// The name in reports and errors.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tensors => "tensors",
+            Self::Weights => "weights",
+            Self::Rope => "rope",
+            Self::Tokenizer => "tokenizer",
+            Self::Chat => "chat",
+            Self::Provenance => "provenance",
+        }
+    }
+}
+
+/// What a tensor is for. Its code is its place in a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Role {
+    /// `(vocab_size, dim)`, the output head too where it is tied.
+    Embedding = 0,
+    /// f32 `(dim,)`.
+    AttentionNorm = 1,
+    /// Query, key and value projections, one below the other: `(q_dim + 2 * kv_dim, dim)`.
+    Qkv = 2,
+    /// `(dim, q_dim)`.
+    AttentionOutput = 3,
+    /// f32 `(dim,)`.
+    FeedForwardNorm = 4,
+    /// Gate and up projections, one below the other: `(2 * hidden_dim, dim)`.
+    GateUp = 5,
+    /// `(dim, hidden_dim)`.
+    Down = 6,
+    /// f32 `(dim,)`.
+    FinalNorm = 7,
+    /// `(vocab_size, dim)`, where it is not tied.
+    Head = 8,
+}
+
+impl Role {
+    /// Tensors of a layer, from [`Role::AttentionNorm`] to [`Role::Down`].
+    pub const PER_LAYER: usize = 6;
+
+    /// Rows and columns; a norm is a single row.
+    pub fn shape(self, config: &ModelConfig) -> (usize, usize) {
+        match self {
+            Self::Embedding | Self::Head => (config.vocab_size, config.dim),
+            Self::AttentionNorm | Self::FeedForwardNorm | Self::FinalNorm => (1, config.dim),
+            Self::Qkv => (config.q_dim() + 2 * config.kv_dim(), config.dim),
+            Self::AttentionOutput => (config.dim, config.q_dim()),
+            Self::GateUp => (2 * config.hidden_dim, config.dim),
+            Self::Down => (config.dim, config.hidden_dim),
+        }
+    }
+
+    /// Whether the tensor is a vector of f32 gains rather than a quantised matrix.
+    pub fn is_norm(self) -> bool {
+        matches!(self, Self::AttentionNorm | Self::FeedForwardNorm | Self::FinalNorm)
+    }
+}
+
+/// The canonical order of a model's tensors: embedding, the layers' six each, final norm, and the head where it is not tied.
+pub fn tensor_order(config: &ModelConfig) -> impl Iterator<Item = (Role, usize)> + use<> {
+    const LAYER: [Role; Role::PER_LAYER] =
+        [Role::AttentionNorm, Role::Qkv, Role::AttentionOutput, Role::FeedForwardNorm, Role::GateUp, Role::Down];
+    let layers = (0..config.n_layers).flat_map(|layer_idx| LAYER.map(|role| (role, layer_idx)));
+    let head = (!config.tied_head).then_some((Role::Head, 0));
+    core::iter::once((Role::Embedding, 0)).chain(layers).chain([(Role::FinalNorm, 0)]).chain(head)
+}
+
+/// The fixed part of a file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Header {
+    /// Bytes of the whole file.
+    pub file_bytes: u64,
+    /// Entries of the section table.
+    pub n_sections: u32,
+    /// The order of the weights' bytes.
+    pub layout: WeightLayout,
+    /// How weights are quantised.
+    pub format: WeightFormat,
+    /// The model's shape.
+    pub config: ModelConfig,
+    /// Tokens that share a pass over the weights in prefill.
+    pub prefill_batch: u32,
+    /// Bytes of the arena that a session needs.
+    pub arena_bytes: u64,
+}
+
+impl Header {
+    /// The bytes of the header, checksum included.
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        let c = &self.config;
+        put(0, &MAGIC);
+        put(8, &VERSION.to_le_bytes());
+        put(12, &self.n_sections.to_le_bytes());
+        put(16, &self.file_bytes.to_le_bytes());
+        put(24, &(self.layout as u32).to_le_bytes());
+        put(28, &(self.format as u32).to_le_bytes());
+        let counts =
+            [c.dim, c.hidden_dim, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.vocab_size, c.context_len];
+        for (i, count) in counts.into_iter().enumerate() {
+            put(32 + 4 * i, &(count as u32).to_le_bytes());
+        }
+        put(64, &c.norm_eps.to_le_bytes());
+        put(68, &c.rope_theta.to_le_bytes());
+        put(72, &u32::from(c.tied_head).to_le_bytes());
+        put(76, &self.prefill_batch.to_le_bytes());
+        put(80, &self.arena_bytes.to_le_bytes());
+        let crc = checksum(&bytes[..HEADER_BYTES - 4]);
+        bytes[HEADER_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+}
+
+/// One section's place in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SectionEntry {
+    /// Code of a [`SectionKind`], or one that this version does not know.
+    pub kind: u32,
+    /// CRC-32 of the section's bytes.
+    pub crc: u32,
+    /// First byte, from the start of the file.
+    pub offset: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+impl SectionEntry {
+    /// The bytes of the entry.
+    pub fn encode(&self) -> [u8; ENTRY_BYTES] {
+        let mut bytes = [0; ENTRY_BYTES];
+        bytes[0..4].copy_from_slice(&self.kind.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.crc.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.offset.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.bytes.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8; ENTRY_BYTES]) -> Self {
+        Self { kind: u32_at(bytes, 0), crc: u32_at(bytes, 4), offset: u64_at(bytes, 8), bytes: u64_at(bytes, 16) }
+    }
+}
+
+/// One tensor's place in the weights section. Its format and layout are the header's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TensorEntry {
+    /// Code of a [`Role`].
+    pub role: u16,
+    /// Layer, or 0 outside the layers.
+    pub layer_idx: u16,
+    /// Output elements.
+    pub rows: u32,
+    /// Input elements.
+    pub cols: u32,
+    /// First byte of the values (or of the f32 gains) in the weights section; a multiple of 16.
+    pub data_offset: u32,
+    /// First byte of the scales; a multiple of 16. 0 for gains.
+    pub scales_offset: u32,
+}
+
+impl TensorEntry {
+    /// The bytes of the entry.
+    pub fn encode(&self) -> [u8; ENTRY_BYTES] {
+        let mut bytes = [0; ENTRY_BYTES];
+        bytes[0..2].copy_from_slice(&self.role.to_le_bytes());
+        bytes[2..4].copy_from_slice(&self.layer_idx.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.rows.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.cols.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.data_offset.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.scales_offset.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8; ENTRY_BYTES]) -> Self {
+        let role_and_layer = u32_at(bytes, 0);
+        Self {
+            role: role_and_layer as u16,
+            layer_idx: (role_and_layer >> 16) as u16,
+            rows: u32_at(bytes, 4),
+            cols: u32_at(bytes, 8),
+            data_offset: u32_at(bytes, 12),
+            scales_offset: u32_at(bytes, 16),
+        }
+    }
+}
+
+/// The number at byte `at`; 0 outside `bytes`.
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |&four| u32::from_le_bytes(four))
+}
+
+/// The number at byte `at`; 0 outside `bytes`.
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |&eight| u64::from_le_bytes(eight))
+}

@@ -1,0 +1,41 @@
+//! Keys and values of past positions, int8 with a bfloat16 scale per position and head.
+
+use crate::config::ModelConfig;
+use crate::math;
+
+/// One head's keys (or values) in the cache: `(context_len, head_dim)` and `(context_len,)`.
+pub(crate) struct HeadMut<'a> {
+    pub values: &'a mut [i8],
+    pub scales: &'a mut [u16],
+}
+
+/// The part of a cache buffer that belongs to one head of one layer.
+pub(crate) fn head_mut<'a>(
+    config: &ModelConfig,
+    values: &'a mut [i8],
+    scales: &'a mut [u16],
+    layer_idx: usize,
+    kv_head_idx: usize,
+) -> HeadMut<'a> {
+    let head = layer_idx * config.n_kv_heads + kv_head_idx;
+    let (len, width) = (config.context_len, config.context_len * config.head_dim);
+    HeadMut { values: &mut values[head * width..(head + 1) * width], scales: &mut scales[head * len..(head + 1) * len] }
+}
+
+impl HeadMut<'_> {
+    /// Quantises `x`, `(head_dim,)`, into `position`. The scale is rounded up to bfloat16 first, so no value overflows.
+    pub fn store(&mut self, position: usize, x: &[f32]) {
+        let slot = &mut self.values[position * x.len()..(position + 1) * x.len()];
+        let (scale, _) = crate::tensor::scale_of(x);
+        let bits = math::bf16_at_least(scale);
+        self.scales[position] = bits;
+        if scale == 0.0 {
+            slot.fill(0);
+            return;
+        }
+        let inverse = 1.0 / math::bf16_to_f32(bits);
+        for (slot, &x) in slot.iter_mut().zip(x) {
+            *slot = math::round_i32(x * inverse) as i8;
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Where every byte of the arena goes, computed from the model alone: the same numbers before flashing and on the device.
+
+use core::ops::Range;
+
+use crate::config::ModelConfig;
+use crate::tensor::{WeightFormat, activation_stride};
+
+/// Alignment of the arena and of every buffer in it, in bytes.
+pub const ARENA_ALIGN: usize = 16;
+
+/// The arena's buffers, as byte ranges from its start.
+///
+/// `B` is [`MemoryPlan::prefill_batch`], the tokens that share one pass over the weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Tokens that one pass over the weights serves while a prompt is read.
+    pub prefill_batch: usize,
+    /// Keys, int8 `(n_layers, n_kv_heads, context_len, head_dim)`.
+    pub keys: Range<usize>,
+    /// Values, the same shape.
+    pub values: Range<usize>,
+    /// Scales of the keys, bfloat16 `(n_layers, n_kv_heads, context_len)`.
+    pub key_scales: Range<usize>,
+    /// Scales of the values, the same shape.
+    pub value_scales: Range<usize>,
+    /// The tokens in the cache, u32 `(context_len,)`.
+    pub history: Range<usize>,
+    /// The residual stream, f32 `(B, dim)`.
+    pub residual: Range<usize>,
+    /// What a matrix product gives, f32 `(B, widest output)`.
+    pub product: Range<usize>,
+    /// One token's vector before it is quantised, f32 `(widest input,)`.
+    pub row: Range<usize>,
+    /// Quantised activations, i16 `(B, widest padded input)`.
+    pub activations: Range<usize>,
+    /// Their scales, f32 `(B, most groups)`.
+    pub activation_scales: Range<usize>,
+    /// A quantised query, i16 `(head_dim,)`.
+    pub query: Range<usize>,
+    /// Scores, then weights, of one head, i32 `(context_len,)`.
+    pub scores: Range<usize>,
+    /// Sums of weighted values, i32 `(head_dim,)`.
+    pub value_sums: Range<usize>,
+    /// f32 `(vocab_size,)`.
+    pub logits: Range<usize>,
+    /// Bytes of the whole arena.
+    pub arena_bytes: usize,
+}
+
+impl MemoryPlan {
+    /// Lays the arena out, or `None` where it would not fit the address space.
+    ///
+    /// `config` must be valid and `prefill_batch` at least 1.
+    pub fn new(config: &ModelConfig, format: WeightFormat, prefill_batch: usize) -> Option<Self> {
+        let batch = prefill_batch as u64;
+        let widest_in = config.dim.max(config.q_dim()).max(config.hidden_dim);
+        let widest_out = config.dim.max(config.q_dim() + 2 * config.kv_dim()).max(2 * config.hidden_dim);
+        let cached = config.n_layers as u64 * config.n_kv_heads as u64 * config.context_len as u64;
+        let mut end = 0u64;
+        let mut place = |elements: u64, element_bytes: u64| -> Option<Range<usize>> {
+            let start = end;
+            let bytes = elements.checked_mul(element_bytes)?;
+            end = start.checked_add(bytes)?.checked_next_multiple_of(ARENA_ALIGN as u64)?;
+            Some(usize::try_from(start).ok()?..usize::try_from(start + bytes).ok()?)
+        };
+        let mut plan = Self {
+            prefill_batch,
+            keys: place(cached, config.head_dim as u64)?,
+            values: place(cached, config.head_dim as u64)?,
+            key_scales: place(cached, 2)?,
+            value_scales: place(cached, 2)?,
+            history: place(config.context_len as u64, 4)?,
+            residual: place(batch * config.dim as u64, 4)?,
+            product: place(batch * widest_out as u64, 4)?,
+            row: place(widest_in as u64, 4)?,
+            activations: place(batch * activation_stride(widest_in) as u64, 2)?,
+            activation_scales: place(batch * format.groups(widest_in) as u64, 4)?,
+            query: place(config.head_dim as u64, 2)?,
+            scores: place(config.context_len as u64, 4)?,
+            value_sums: place(config.head_dim as u64, 4)?,
+            logits: place(config.vocab_size as u64, 4)?,
+            arena_bytes: 0,
+        };
+        plan.arena_bytes = usize::try_from(end).ok()?;
+        Some(plan)
+    }
+
+    /// Bytes of the KV cache, scales included.
+    pub fn kv_cache_bytes(&self) -> usize {
+        self.value_scales.end
+    }
+}
