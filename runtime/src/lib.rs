@@ -31,7 +31,7 @@ pub use config::{ConfigError, ModelConfig};
 pub use format::{FormatError, PackedModel};
 pub use kernels::{Join, Kernels, Serial};
 pub use plan::MemoryPlan;
-pub use sampler::{Filters, Rng, Sampler, Sampling, SamplingError, StopMatcher, StopSequences};
+pub use sampler::{Sampler, Sampling, SamplingError, StopMatcher};
 pub use session::{Session, StepError};
 pub use tensor::{WeightFormat, WeightLayout};
 
