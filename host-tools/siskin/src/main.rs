@@ -1,2 +1,23 @@
-//! Siskin host tool.
-fn main() {}
+//! `siskin`: the command line over the compiler and the runtime.
+//!
+//! This crate alone knows clap, stdout and exit codes. A command parses its arguments, calls the libraries, and gives one
+//! reply; [`console`] prints it as text or as JSON, [`failure`] says what went wrong and with which exit code.
+
+mod boards;
+mod command_line;
+mod commands;
+mod console;
+mod failure;
+mod generation;
+mod input;
+mod packing;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let command_line = command_line::CommandLine::parse();
+    let outcome = commands::run(command_line.command, &command_line.console);
+    command_line.console.finish(outcome)
+}

@@ -1,0 +1,119 @@
+//! The flags that say how text is generated, shared by `run` and `board run`.
+
+use siskin_runtime::sampler::{Sampling, SamplingError, StopMatcher};
+
+use crate::failure::Failure;
+
+/// The temperature where none is given and `--greedy` is not.
+const DEFAULT_TEMPERATURE: f32 = 0.8;
+
+/// How a prompt is continued.
+#[derive(clap::Args)]
+pub(crate) struct GenerationArgs {
+    /// The text to continue, or with --chat the message to answer.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: String,
+    /// Put the prompt into the model's chat template.
+    #[arg(long)]
+    pub(crate) chat: bool,
+    /// Stop after N tokens.
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub(crate) max_new_tokens: usize,
+    /// Always take the most probable token.
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
+    greedy: bool,
+    /// Divide the logits by T before the draw: 1 is the model's own distribution, 0 is greedy [default: 0.8].
+    #[arg(long, value_name = "T")]
+    temperature: Option<f32>,
+    /// Draw from the K most probable tokens.
+    #[arg(long, value_name = "K")]
+    top_k: Option<u32>,
+    /// Draw from the fewest tokens whose probabilities reach P, above 0 and at most 1.
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Draw from tokens at least M times as probable as the best, between 0 and 1.
+    #[arg(long, value_name = "M")]
+    min_p: Option<f32>,
+    /// Make the last 64 tokens less likely: 1 changes nothing, 1.1 is usual.
+    #[arg(long, value_name = "R")]
+    repetition_penalty: Option<f32>,
+    /// End the text before TEXT; may be given several times.
+    #[arg(long = "stop", value_name = "TEXT")]
+    pub(crate) stops: Vec<String>,
+    /// Where the random numbers start; the same seed gives the same text.
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+impl GenerationArgs {
+    /// The checked sampling parameters.
+    pub(crate) fn sampling(&self) -> Result<Sampling, Failure> {
+        self.checked_sampling().map_err(Failure::command_line)
+    }
+
+    fn checked_sampling(&self) -> Result<Sampling, SamplingError> {
+        let mut sampling = match self.greedy {
+            true => Sampling::greedy(),
+            false => Sampling::random(self.temperature.unwrap_or(DEFAULT_TEMPERATURE))?,
+        };
+        if let Some(top_k) = self.top_k {
+            sampling = sampling.with_top_k(top_k)?;
+        }
+        if let Some(top_p) = self.top_p {
+            sampling = sampling.with_top_p(top_p)?;
+        }
+        if let Some(min_p) = self.min_p {
+            sampling = sampling.with_min_p(min_p)?;
+        }
+        match self.repetition_penalty {
+            Some(penalty) => sampling.with_repetition_penalty(penalty),
+            None => Ok(sampling),
+        }
+    }
+
+    /// The stop sequences, checked to be ones that a [`StopMatcher`] takes.
+    pub(crate) fn stops(&self) -> Result<Vec<&str>, Failure> {
+        let stops: Vec<&str> = self.stops.iter().map(String::as_str).collect();
+        StopMatcher::new(&stops).map_err(Failure::command_line)?;
+        Ok(stops)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        generation: GenerationArgs,
+    }
+
+    fn sampling(flags: &str) -> Result<Sampling, Failure> {
+        let line = ["siskin", "--prompt", "x"].into_iter().chain(flags.split_whitespace());
+        Line::parse_from(line).generation.sampling()
+    }
+
+    #[test]
+    fn flags_become_sampling() {
+        assert_eq!(sampling("--greedy").unwrap(), Sampling::greedy());
+        assert_eq!(sampling("").unwrap(), Sampling::random(DEFAULT_TEMPERATURE).unwrap());
+        let all = Sampling::random(0.5).unwrap().with_top_k(3).unwrap().with_top_p(0.9).unwrap();
+        let all = all.with_min_p(0.1).unwrap().with_repetition_penalty(1.2).unwrap();
+        let flags = "--temperature 0.5 --top-k 3 --top-p 0.9 --min-p 0.1 --repetition-penalty 1.2";
+        assert_eq!(sampling(flags).unwrap(), all);
+        for bad in ["--temperature nan", "--top-k 0", "--top-p 0", "--min-p 2", "--repetition-penalty 0"] {
+            let failure = sampling(bad).unwrap_err();
+            assert_eq!(failure.exit_code(), crate::failure::Status::CommandLine, "{bad}");
+        }
+    }
+
+    #[test]
+    fn greedy_excludes_the_flags_of_random() {
+        for flag in ["--temperature=1", "--top-k=2", "--top-p=0.5", "--min-p=0.5"] {
+            assert!(Line::try_parse_from(["siskin", "--prompt", "x", "--greedy", flag]).is_err(), "{flag}");
+        }
+    }
+}
