@@ -15,7 +15,7 @@ pub struct Kernels(Backend);
 #[derive(Clone, Copy, Debug)]
 enum Backend {
     Generic,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", feature = "std"))]
     Avx2(arch::avx2::Avx2),
     #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
     CortexMDsp(arch::cortex_m_dsp::CortexMDsp),
@@ -51,7 +51,7 @@ impl Kernels {
     pub fn name(self) -> &'static str {
         match self.0 {
             Backend::Generic => "generic",
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", feature = "std"))]
             Backend::Avx2(_) => "avx2",
             #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
             Backend::CortexMDsp(_) => "cortex-m-dsp",
@@ -62,7 +62,7 @@ impl Kernels {
     pub fn preferred_layout(self) -> WeightLayout {
         match self.0 {
             Backend::Generic => WeightLayout::RowMajor,
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", feature = "std"))]
             Backend::Avx2(_) => WeightLayout::Rows8,
             #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
             Backend::CortexMDsp(_) => WeightLayout::RowPairs,
@@ -78,7 +78,7 @@ impl Kernels {
     pub(crate) fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
         assert!(x.cols() == w.cols() && out.len().is_multiple_of(x.n_tokens().max(1)));
         match (self.0, w.layout()) {
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", feature = "std"))]
             (Backend::Avx2(avx2), WeightLayout::Rows8) => avx2.matmul_rows(out, first_row, w, x),
             #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
             (Backend::CortexMDsp(dsp), WeightLayout::RowPairs) => dsp.matmul_rows(out, first_row, w, x),
@@ -89,7 +89,7 @@ impl Kernels {
     /// `dots[i] = sum_d q[d] * k[i, d]` for keys `k`, `(dots.len(), q.len())`.
     pub(crate) fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
         match self.0 {
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", feature = "std"))]
             Backend::Avx2(avx2) => avx2.score_dots(q, k, dots),
             #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
             Backend::CortexMDsp(dsp) => dsp.score_dots(q, k, dots),
@@ -101,7 +101,7 @@ impl Kernels {
     /// [`generic::VALUE_BLOCK`] positions.
     pub(crate) fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
         match self.0 {
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", feature = "std"))]
             Backend::Avx2(avx2) => avx2.weighted_values(weights, v, sums),
             #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
             Backend::CortexMDsp(dsp) => dsp.weighted_values(weights, v, sums),

@@ -17,7 +17,6 @@ pub struct Avx2(());
 
 impl Avx2 {
     /// The proof, where the CPU has it.
-    #[cfg(feature = "std")]
     pub fn detect() -> Option<Self> {
         extern crate std;
         std::is_x86_feature_detected!("avx2").then_some(Self(()))

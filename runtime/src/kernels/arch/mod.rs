@@ -1,5 +1,5 @@
 //! Backends for particular cores: the only place where `unsafe` is allowed.
 #![allow(unsafe_code)]
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
 pub mod avx2;
