@@ -273,3 +273,37 @@ fn the_longest_stop_is_found_and_a_longer_one_refused() {
     assert_eq!(StopMatcher::new(&["a", &too_long]).err(), Some(StopError::TooLong { idx: 1, bytes: too_long.len() }));
     assert_eq!(StopMatcher::new(&[""]).err(), Some(StopError::Empty { idx: 0 }));
 }
+
+/// Hugging Face transformers' probabilities, written by `tests/oracles/sampler.py`.
+const GOLDEN: &str = include_str!("../../tests/golden/sampler.json");
+
+#[test]
+fn probabilities_agree_with_transformers() {
+    let cases: Vec<serde_json::Value> = serde_json::from_str(GOLDEN).unwrap();
+    assert!(cases.len() >= 30);
+    for case in cases {
+        let number = |key: &str| case[key].as_f64().unwrap() as f32;
+        let numbers = |key: &str| -> Vec<f32> {
+            case[key].as_array().unwrap().iter().map(|value| value.as_f64().unwrap() as f32).collect()
+        };
+        let mut sampling = Sampling::random(number("temperature")).unwrap();
+        if number("top_k") > 0.0 {
+            sampling = sampling.with_top_k(number("top_k") as u32).unwrap();
+        }
+        sampling = sampling.with_top_p(number("top_p")).unwrap().with_min_p(number("min_p")).unwrap();
+        sampling = sampling.with_repetition_penalty(number("repetition_penalty")).unwrap();
+        let mut sampler = Sampler::new(sampling, 0);
+        sampler.observe(&numbers("recent").iter().map(|&token| token as u32).collect::<Vec<_>>());
+
+        let mut ours = numbers("logits");
+        sampler.next(&mut ours);
+        let total: f32 = ours.iter().sum();
+        for (id, (ours, theirs)) in ours.into_iter().zip(numbers("probabilities")).enumerate() {
+            let ours = ours / total;
+            let is_close = (ours - theirs).abs() <= 1e-5 * theirs + 1e-12;
+            // The same tokens are filtered out; ours also drops what is below 2^-40 of the most probable.
+            let is_kept_alike = if theirs < 1e-11 { ours < 1e-11 } else { ours > 0.0 };
+            assert!(is_close && is_kept_alike, "{sampling:?}, token {id}: {ours} and not {theirs}");
+        }
+    }
+}
