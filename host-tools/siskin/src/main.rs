@@ -10,6 +10,7 @@ mod console;
 mod failure;
 mod generation;
 mod input;
+mod packed_file;
 mod packing;
 
 use std::process::ExitCode;

@@ -1,9 +1,15 @@
 //! `siskin inspect`: shows the config, sections, sizes and checksums of a packed file.
 
+use std::fmt;
 use std::path::PathBuf;
+
+use serde::Serialize;
+use siskin_runtime::format::{SectionKind, VERSION};
+use siskin_runtime::{ModelConfig, PackedModel};
 
 use crate::console::Console;
 use crate::failure::Failure;
+use crate::packed_file::PackedFile;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -17,6 +23,117 @@ pub(crate) struct Args {
     file: PathBuf,
 }
 
-pub(crate) fn run(_args: &Args, _console: &Console) -> Result<(), Failure> {
-    Err(Failure::failed("inspect", anyhow::anyhow!("it is not wired yet")))
+#[derive(Serialize)]
+struct Reply {
+    version: u32,
+    file_bytes: u64,
+    weights: &'static str,
+    layout: &'static str,
+    n_params: u64,
+    arena_bytes: u64,
+    kv_cache_bytes: usize,
+    prefill_batch: u32,
+    config: Config,
+    sections: Vec<Section>,
+    /// The provenance section, JSON that the compiler wrote.
+    provenance: Option<serde_json::Value>,
+}
+
+#[derive(Serialize)]
+struct Config {
+    dim: usize,
+    hidden_dim: usize,
+    n_layers: usize,
+    n_heads: usize,
+    n_kv_heads: usize,
+    head_dim: usize,
+    vocab_size: usize,
+    context_len: usize,
+    norm_eps: f32,
+    rope_theta: f32,
+    tied_head: bool,
+}
+
+#[derive(Serialize)]
+struct Section {
+    kind: String,
+    offset: u64,
+    bytes: u64,
+    crc32: String,
+}
+
+impl From<&ModelConfig> for Config {
+    fn from(config: &ModelConfig) -> Self {
+        let ModelConfig { dim, hidden_dim, n_layers, n_heads, n_kv_heads, head_dim, .. } = *config;
+        let ModelConfig { vocab_size, context_len, norm_eps, rope_theta, tied_head, .. } = *config;
+        Self {
+            dim,
+            hidden_dim,
+            n_layers,
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            vocab_size,
+            context_len,
+            norm_eps,
+            rope_theta,
+            tied_head,
+        }
+    }
+}
+
+impl Reply {
+    fn new(model: &PackedModel<'_>) -> Self {
+        let header = model.header();
+        let kind_name = |code| SectionKind::from_code(code).map_or(format!("unknown {code}"), |k| k.name().to_owned());
+        let sections = model.sections().map(|entry| Section {
+            kind: kind_name(entry.kind),
+            offset: entry.offset,
+            bytes: entry.bytes,
+            crc32: format!("{:08x}", entry.crc),
+        });
+        let provenance = model.section(SectionKind::Provenance);
+        Self {
+            version: VERSION,
+            file_bytes: header.file_bytes,
+            weights: header.format.name(),
+            layout: header.layout.name(),
+            n_params: header.config.n_params(),
+            arena_bytes: header.arena_bytes,
+            kv_cache_bytes: model.memory_plan().kv_cache_bytes(),
+            prefill_batch: header.prefill_batch,
+            config: Config::from(&header.config),
+            sections: sections.collect(),
+            provenance: provenance.and_then(|json| serde_json::from_slice(json).ok()),
+        }
+    }
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let c = &self.config;
+        let head = if c.tied_head { "tied" } else { "separate" };
+        writeln!(f, "packed model, format version {}, {} bytes", self.version, self.file_bytes)?;
+        writeln!(f, "  {} parameters as {}, layout {}", self.n_params, self.weights, self.layout)?;
+        writeln!(f, "  {} layers, {} wide, {} hidden, {head} head", c.n_layers, c.dim, c.hidden_dim)?;
+        writeln!(f, "  {} heads of {}, {} for keys and values", c.n_heads, c.head_dim, c.n_kv_heads)?;
+        writeln!(f, "  {} tokens in the vocabulary, {} in the context", c.vocab_size, c.context_len)?;
+        writeln!(f, "  arena {} bytes, {} of them the KV cache", self.arena_bytes, self.kv_cache_bytes)?;
+        write!(f, "\n  {:<12} {:>10} {:>12}  crc32", "section", "offset", "bytes")?;
+        for section in &self.sections {
+            write!(f, "\n  {:<12} {:>10} {:>12}  {}", section.kind, section.offset, section.bytes, section.crc32)?;
+        }
+        if let Some(serde_json::Value::Object(provenance)) = &self.provenance {
+            write!(f, "\n\nprovenance")?;
+            for (key, value) in provenance {
+                write!(f, "\n  {key}: {value}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
+    let file = PackedFile::read(&args.file)?;
+    console.reply(&Reply::new(&file.model()?))
 }
