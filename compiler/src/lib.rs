@@ -1,1 +1,3 @@
 //! The host-side compiler of Siskin.
+
+pub mod artifact;
