@@ -1,3 +1,6 @@
 //! The host-side compiler of Siskin.
 
 pub mod artifact;
+pub mod pack;
+pub mod plan;
+pub mod quant;

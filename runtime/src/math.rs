@@ -53,7 +53,8 @@ pub fn silu(x: f32) -> f32 {
 #[inline]
 pub fn inv_sqrt(x: f32) -> f32 {
     let half = x * 0.5;
-    let mut y = F32(x).invsqrt().0;
+    // Without its sign, not even a NaN makes the estimate's integer subtraction wrap.
+    let mut y = F32(f32::from_bits(x.to_bits() & 0x7fff_ffff)).invsqrt().0;
     for _ in 0..3 {
         y = y * (1.5 - half * y * y);
     }

@@ -85,6 +85,12 @@ impl<'m> PackedModel<'m> {
         self.sections.as_chunks::<ENTRY_BYTES>().0.iter().map(SectionEntry::decode)
     }
 
+    /// Every section with its bytes, in the file's order, those of unknown kinds too.
+    pub fn raw_sections(&self) -> impl Iterator<Item = (SectionEntry, &'m [u8])> + use<'m> {
+        let file = self.file;
+        self.sections().map(move |entry| (entry, section_bytes(file, &entry).unwrap_or(&[])))
+    }
+
     /// The bytes of the first section of this kind.
     pub fn section(&self, kind: SectionKind) -> Option<&'m [u8]> {
         let entry = self.sections().find(|entry| entry.kind == kind as u32)?;

@@ -1,0 +1,202 @@
+//! The bytes of a packed file: places, padding and checksums.
+
+use siskin_runtime::format::{
+    ENTRY_BYTES, HEADER_BYTES, Header, PREFILL_BATCH_MAX, Role, SECTION_ALIGN, SectionEntry, SectionKind, TensorEntry,
+    checksum,
+};
+use siskin_runtime::tensor::{MatrixQ8, Scales};
+use siskin_runtime::{MemoryPlan, ModelConfig, PackedModel, WeightFormat, WeightLayout};
+
+use super::{AlignedBytes, PackError};
+use crate::quant::{QuantizedMatrix, QuantizedScales};
+
+/// A tensor's place in the canonical order, and its bytes.
+pub(super) struct Tensor {
+    pub role: Role,
+    pub layer_idx: usize,
+    pub bytes: TensorBytes,
+}
+
+/// The bytes of a tensor in its layout; gains have no scales.
+pub(super) struct TensorBytes {
+    data: Vec<u8>,
+    scales: Vec<u8>,
+}
+
+impl TensorBytes {
+    pub fn gains(gains: &[f32]) -> Self {
+        Self { data: gains.iter().flat_map(|x| x.to_le_bytes()).collect(), scales: Vec::new() }
+    }
+
+    pub fn matrix(matrix: &QuantizedMatrix, layout: WeightLayout) -> Self {
+        let (rows, cols) = (matrix.rows, matrix.cols);
+        let mut data = vec![0; layout.data_bytes(rows, cols)];
+        for (row, values) in matrix.values.chunks(cols).enumerate() {
+            for (col, &value) in values.iter().enumerate() {
+                layout.set(&mut data, cols, row, col, value);
+            }
+        }
+        let scales = match &matrix.scales {
+            QuantizedScales::PerRow(scales) => {
+                let padded = rows.next_multiple_of(layout.row_block());
+                (0..padded).flat_map(|row| scales.get(row).copied().unwrap_or(0.0).to_le_bytes()).collect()
+            }
+            QuantizedScales::PerGroup(scales) => {
+                let n_groups = WeightFormat::Int8G32.groups(cols);
+                block_scales(layout, rows, n_groups, |row, group| scales[row * n_groups + group])
+            }
+        };
+        Self { data, scales }
+    }
+}
+
+/// Of each block of rows the scales of the first group, then of the second, and so on.
+fn block_scales(layout: WeightLayout, rows: usize, n_groups: usize, scale: impl Fn(usize, usize) -> u16) -> Vec<u8> {
+    let block = layout.row_block();
+    let mut bytes = Vec::with_capacity(rows.next_multiple_of(block) * n_groups * 2);
+    for first_row in (0..rows).step_by(block) {
+        for group in 0..n_groups {
+            for row in first_row..first_row + block {
+                let bits = if row < rows { scale(row, group) } else { 0 };
+                bytes.extend(bits.to_le_bytes());
+            }
+        }
+    }
+    bytes
+}
+
+/// What a file is made of.
+pub(super) struct FileParts {
+    pub config: ModelConfig,
+    pub format: WeightFormat,
+    pub layout: WeightLayout,
+    pub prefill_batch: usize,
+    /// In canonical order.
+    pub tensors: Vec<Tensor>,
+    /// Every section but the tensors and the weights, by the code of its kind.
+    pub sections: Vec<(u32, Vec<u8>)>,
+}
+
+impl FileParts {
+    /// Lays everything out and computes the checksums.
+    pub fn write(self) -> Result<AlignedBytes, PackError> {
+        if self.prefill_batch == 0 || self.prefill_batch > PREFILL_BATCH_MAX {
+            return Err(PackError::PrefillBatch { asked: self.prefill_batch, max: PREFILL_BATCH_MAX });
+        }
+        let plan = MemoryPlan::new(&self.config, self.format, self.prefill_batch).ok_or(PackError::ArenaTooLarge)?;
+        let (table, weights) = place_tensors(&self.config, &self.tensors)?;
+        let mut sections = vec![(SectionKind::Tensors as u32, table), (SectionKind::Weights as u32, weights)];
+        sections.extend(self.sections);
+
+        let table_bytes = HEADER_BYTES + sections.len() * ENTRY_BYTES;
+        let mut file = vec![0; table_bytes];
+        for (i, (kind, bytes)) in sections.iter().enumerate() {
+            file.resize(file.len().next_multiple_of(SECTION_ALIGN), 0);
+            let entry = SectionEntry {
+                kind: *kind,
+                crc: checksum(bytes),
+                offset: file.len() as u64,
+                bytes: bytes.len() as u64,
+            };
+            file.extend_from_slice(bytes);
+            file[HEADER_BYTES + i * ENTRY_BYTES..][..ENTRY_BYTES].copy_from_slice(&entry.encode());
+        }
+        let header = Header {
+            file_bytes: file.len() as u64,
+            n_sections: sections.len() as u32,
+            layout: self.layout,
+            format: self.format,
+            config: self.config,
+            prefill_batch: self.prefill_batch as u32,
+            arena_bytes: plan.arena_bytes as u64,
+        };
+        file[..HEADER_BYTES].copy_from_slice(&header.encode());
+        Ok(AlignedBytes::copy_of(&file))
+    }
+}
+
+/// The tensor table and the weights section.
+fn place_tensors(config: &ModelConfig, tensors: &[Tensor]) -> Result<(Vec<u8>, Vec<u8>), PackError> {
+    let aligned = |n: usize| n.next_multiple_of(SECTION_ALIGN);
+    let total: usize = tensors.iter().map(|t| aligned(t.bytes.data.len()) + aligned(t.bytes.scales.len())).sum();
+    if u32::try_from(total).is_err() {
+        return Err(PackError::TooLarge { bytes: total as u64 });
+    }
+    let mut table = Vec::with_capacity(tensors.len() * ENTRY_BYTES);
+    let mut weights = Vec::with_capacity(total);
+    let mut place = |bytes: &[u8]| {
+        let offset = weights.len() as u32;
+        weights.extend_from_slice(bytes);
+        weights.resize(aligned(weights.len()), 0);
+        offset
+    };
+    for tensor in tensors {
+        let (rows, cols) = tensor.role.shape(config);
+        let data_offset = place(&tensor.bytes.data);
+        let scales_offset = if tensor.bytes.scales.is_empty() { 0 } else { place(&tensor.bytes.scales) };
+        let entry = TensorEntry {
+            role: tensor.role as u16,
+            layer_idx: tensor.layer_idx as u16,
+            rows: rows as u32,
+            cols: cols as u32,
+            data_offset,
+            scales_offset,
+        };
+        table.extend(entry.encode());
+    }
+    Ok((table, weights))
+}
+
+/// The same model for another board: the weights' bytes in another order, the prefill batch as asked, all else as it was.
+///
+/// # Errors
+/// [`PackError`] where the prefill batch is out of range or padding would not fit the format.
+pub fn relayout(
+    model: &PackedModel<'_>,
+    layout: WeightLayout,
+    prefill_batch: usize,
+) -> Result<AlignedBytes, PackError> {
+    let matrices = |layer_idx: usize| model.layer(layer_idx);
+    let gains = |x: &[f32]| TensorBytes::gains(x);
+    let matrix = |w: MatrixQ8<'_>| TensorBytes::matrix(&row_major(&w), layout);
+    let tensors = siskin_runtime::format::tensor_order(model.config()).map(|(role, layer_idx)| Tensor {
+        role,
+        layer_idx,
+        bytes: match role {
+            Role::Embedding => matrix(model.embedding()),
+            Role::AttentionNorm => gains(matrices(layer_idx).attention_norm),
+            Role::Qkv => matrix(matrices(layer_idx).qkv),
+            Role::AttentionOutput => matrix(matrices(layer_idx).attention_output),
+            Role::FeedForwardNorm => gains(matrices(layer_idx).feed_forward_norm),
+            Role::GateUp => matrix(matrices(layer_idx).gate_up),
+            Role::Down => matrix(matrices(layer_idx).down),
+            Role::FinalNorm => gains(model.final_norm()),
+            Role::Head => matrix(model.head()),
+        },
+    });
+    let kept = |kind: u32| kind != SectionKind::Tensors as u32 && kind != SectionKind::Weights as u32;
+    let sections = model.raw_sections().filter(|(entry, _)| kept(entry.kind));
+    let parts = FileParts {
+        config: *model.config(),
+        format: model.header().format,
+        layout,
+        prefill_batch,
+        tensors: tensors.collect(),
+        sections: sections.map(|(entry, bytes)| (entry.kind, bytes.to_vec())).collect(),
+    };
+    parts.write()
+}
+
+fn row_major(w: &MatrixQ8<'_>) -> QuantizedMatrix {
+    let (rows, cols) = (w.rows(), w.cols());
+    let values = (0..rows).flat_map(|row| (0..cols).map(move |col| w.value(row, col))).collect();
+    let scales = match w.scales() {
+        Scales::PerRow(scales) => QuantizedScales::PerRow(scales[..rows].to_vec()),
+        Scales::PerGroup(_) => {
+            let n_groups = WeightFormat::Int8G32.groups(cols);
+            let bits = |row, group| (w.scale(row, group).to_bits() >> 16) as u16;
+            QuantizedScales::PerGroup((0..rows).flat_map(|r| (0..n_groups).map(move |g| bits(r, g))).collect())
+        }
+    };
+    QuantizedMatrix { rows, cols, values, scales }
+}

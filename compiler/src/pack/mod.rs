@@ -1,0 +1,145 @@
+//! From a checkpoint to the packed file that devices run (runtime/FORMAT.md).
+
+mod file;
+mod memory;
+
+pub use file::relayout;
+pub use memory::{AlignedBytes, PackedFile, PackedFileError};
+
+use rayon::prelude::*;
+use siskin_runtime::format::{Role, SectionKind, tensor_order};
+use siskin_runtime::{ModelConfig, WeightFormat, WeightLayout};
+
+use crate::artifact::{Checkpoint, LayerWeights};
+use crate::quant::{QuantizedMatrix, quantize_matrix};
+use file::{FileParts, Tensor};
+
+/// How to pack.
+#[derive(Clone, Debug)]
+pub struct PackOptions {
+    /// How weights are quantised.
+    pub format: WeightFormat,
+    /// The order of the weights' bytes: the board's.
+    pub layout: WeightLayout,
+    /// Positions of the context; `None` keeps the checkpoint's.
+    pub context_len: Option<usize>,
+    /// Tokens that share a pass over the weights in prefill.
+    pub prefill_batch: usize,
+    /// Sections to carry along as they are: tokenizer, chat template, provenance.
+    pub sections: Vec<(SectionKind, Vec<u8>)>,
+}
+
+/// Why a checkpoint cannot be packed.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// The context asked for is not one that the model has.
+    #[error("the context must be between 1 and the model's own {model_len} positions, not {asked}")]
+    Context {
+        /// What was asked for.
+        asked: usize,
+        /// What the model was trained with.
+        model_len: usize,
+    },
+    /// The prefill batch is out of range.
+    #[error("the prefill batch must be between 1 and {max}, not {asked}")]
+    PrefillBatch {
+        /// What was asked for.
+        asked: usize,
+        /// The format's limit.
+        max: usize,
+    },
+    /// The weights do not fit 32-bit offsets.
+    #[error("the packed weights would take {bytes} bytes; the format holds up to 4 GiB")]
+    TooLarge {
+        /// Bytes of the weights section.
+        bytes: u64,
+    },
+    /// The arena's size overflows.
+    #[error("the arena of this model would not fit any address space; use a shorter context")]
+    ArenaTooLarge,
+}
+
+/// The shape that packing with these options gives.
+pub fn packed_config(checkpoint: &Checkpoint, context_len: Option<usize>) -> Result<ModelConfig, PackError> {
+    let model_len = checkpoint.config.context_len;
+    let asked = context_len.unwrap_or(model_len);
+    if asked == 0 || asked > model_len {
+        return Err(PackError::Context { asked, model_len });
+    }
+    Ok(ModelConfig { context_len: asked, ..checkpoint.config })
+}
+
+/// Quantises and packs. The same inputs give the same bytes, on any number of threads.
+///
+/// # Errors
+/// [`PackError`] where the options do not suit the model or the format.
+pub fn pack(checkpoint: &Checkpoint, options: &PackOptions) -> Result<AlignedBytes, PackError> {
+    let config = packed_config(checkpoint, options.context_len)?;
+    let order: Vec<_> = tensor_order(&config).collect();
+    let tensors: Vec<Tensor> = order
+        .par_iter()
+        .map(|&(role, layer_idx)| Tensor {
+            role,
+            layer_idx,
+            bytes: match role.is_norm() {
+                true => file::TensorBytes::gains(norm(checkpoint, role, layer_idx)),
+                false => {
+                    let matrix = quantized(checkpoint, &config, role, layer_idx, options.format);
+                    file::TensorBytes::matrix(&matrix, options.layout)
+                }
+            },
+        })
+        .collect();
+    let mut sections = vec![(SectionKind::Rope as u32, rope_section(checkpoint, &config))];
+    sections.extend(options.sections.iter().map(|(kind, bytes)| (*kind as u32, bytes.clone())));
+    let parts = FileParts {
+        config,
+        format: options.format,
+        layout: options.layout,
+        prefill_batch: options.prefill_batch,
+        tensors,
+        sections,
+    };
+    parts.write()
+}
+
+fn norm(checkpoint: &Checkpoint, role: Role, layer_idx: usize) -> &[f32] {
+    match role {
+        Role::AttentionNorm => checkpoint.layer(layer_idx).attention_norm,
+        Role::FeedForwardNorm => checkpoint.layer(layer_idx).mlp_norm,
+        _ => checkpoint.final_norm(),
+    }
+}
+
+/// The matrix of a role; projections of the same input lie one below the other.
+fn quantized(
+    checkpoint: &Checkpoint,
+    config: &ModelConfig,
+    role: Role,
+    layer_idx: usize,
+    format: WeightFormat,
+) -> QuantizedMatrix {
+    let (rows, cols) = role.shape(config);
+    let layer = |parts: fn(LayerWeights<'_>) -> Vec<f32>| parts(checkpoint.layer(layer_idx));
+    let stacked = match role {
+        Role::Embedding => return quantize_matrix(checkpoint.embedding(), rows, cols, format),
+        Role::Head => return quantize_matrix(checkpoint.output_head(), rows, cols, format),
+        Role::Qkv => layer(|l| [l.q_proj, l.k_proj, l.v_proj].concat()),
+        Role::AttentionOutput => layer(|l| l.o_proj.to_vec()),
+        Role::GateUp => layer(|l| [l.gate_proj, l.up_proj].concat()),
+        Role::Down => layer(|l| l.down_proj.to_vec()),
+        Role::AttentionNorm | Role::FeedForwardNorm | Role::FinalNorm => unreachable!("norms are not quantised"),
+    };
+    quantize_matrix(&stacked, rows, cols, format)
+}
+
+/// Of each position the cosines, then the sines.
+fn rope_section(checkpoint: &Checkpoint, config: &ModelConfig) -> Vec<u8> {
+    let tables = checkpoint.rope.tables(config);
+    let half = config.head_dim / 2;
+    let positions = tables.cos.chunks(half).zip(tables.sin.chunks(half));
+    positions.flat_map(|(cos, sin)| cos.iter().chain(sin)).flat_map(|x| x.to_le_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! Packing against the runtime that reads it.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use siskin_runtime::{FormatError, Kernels, PackedModel, Session};
+
+use super::*;
+use crate::artifact::{Checkpoint, NamedWeights, Weight, names};
+
+fn config(tied_head: bool) -> ModelConfig {
+    ModelConfig {
+        dim: 36,
+        hidden_dim: 70,
+        n_layers: 2,
+        n_heads: 6,
+        n_kv_heads: 2,
+        head_dim: 8,
+        vocab_size: 61,
+        context_len: 24,
+        norm_eps: 1e-5,
+        rope_theta: 1e4,
+        tied_head,
+    }
+}
+
+/// A model with random weights.
+pub(crate) fn random_checkpoint(config: ModelConfig, seed: u64) -> Checkpoint {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let tensors: NamedWeights = names::expected_shapes(&config)
+        .into_iter()
+        .map(|(name, shape)| {
+            let n: usize = shape.iter().product();
+            let spread = if shape.len() == 1 { 1.2 } else { 1.7 / (shape[1] as f32).sqrt() };
+            let data = (0..n).map(|_| rng.random_range(-spread..spread)).collect();
+            (name, Weight { shape, data })
+        })
+        .collect();
+    Checkpoint::new(config, tensors).expect("the shapes are the expected ones")
+}
+
+fn options(format: WeightFormat, layout: WeightLayout, prefill_batch: usize) -> PackOptions {
+    PackOptions { format, layout, context_len: None, prefill_batch, sections: Vec::new() }
+}
+
+/// Logits of every position, as bits.
+fn logits(file: &[u8], kernels: Kernels, tokens: &[u32]) -> Vec<Vec<u32>> {
+    let model = PackedModel::parse(file).expect("a packed file parses");
+    let mut arena = AlignedBytes::zeroed(model.header().arena_bytes as usize);
+    arena.fill(0xa5);
+    let mut session = Session::new(&model, &mut arena, kernels).expect("the arena is as large as the header says");
+    let mut rows = Vec::new();
+    session
+        .prefill_each(tokens, |_, logits| rows.push(logits.iter().map(|x| x.to_bits()).collect()))
+        .expect("the tokens fit");
+    rows
+}
+
+#[test]
+fn every_layout_batch_and_backend_gives_the_same_bits() {
+    let tokens: Vec<u32> = (0..24).map(|i| i * 7 % 61).collect();
+    for tied in [true, false] {
+        let checkpoint = random_checkpoint(config(tied), 5);
+        for format in WeightFormat::ALL {
+            let first = pack(&checkpoint, &options(format, WeightLayout::RowMajor, 1)).unwrap();
+            let want = logits(&first, Kernels::generic(), &tokens);
+            assert!(want.iter().flatten().any(|&bits| bits != 0));
+            for layout in WeightLayout::ALL {
+                for prefill_batch in [1, 5, 32] {
+                    let file = pack(&checkpoint, &options(format, layout, prefill_batch)).unwrap();
+                    for kernels in [Some(Kernels::generic()), Kernels::avx2()].into_iter().flatten() {
+                        let got = logits(&file, kernels, &tokens);
+                        assert!(got == want, "{format:?} {layout:?} batch {prefill_batch} {}", kernels.name());
+                    }
+                    let model = PackedModel::parse(&first).unwrap();
+                    let moved = relayout(&model, layout, prefill_batch).unwrap();
+                    assert!(*moved == *file, "relayout to {layout:?} differs from packing for it");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_session_goes_on_from_prefill_slides_and_refuses_what_does_not_fit() {
+    let checkpoint = random_checkpoint(config(true), 7);
+    let file = pack(&checkpoint, &options(WeightFormat::Int8, WeightLayout::RowMajor, 4)).unwrap();
+    let model = PackedModel::parse(&file).unwrap();
+    let mut arena = AlignedBytes::zeroed(model.header().arena_bytes as usize);
+    let mut session = Session::new(&model, &mut arena, Kernels::generic()).unwrap();
+    let tokens: Vec<u32> = (0..24).collect();
+    session.prefill(&tokens[..10]).unwrap();
+    for &token in &tokens[10..] {
+        session.decode_step(token).unwrap();
+    }
+    let stepped = session.logits().to_vec();
+    let full = siskin_runtime::StepError::ContextFull { context_len: 24, position: 24, n_tokens: 1 };
+    assert_eq!(session.decode_step(1).unwrap_err(), full);
+    session.reset();
+    assert_eq!(session.prefill(&tokens).unwrap(), &stepped[..]);
+    assert_eq!(session.prefill(&[]).unwrap_err(), siskin_runtime::StepError::EmptyPrompt);
+
+    session.slide(6);
+    assert_eq!((session.position(), session.history()), (6, &tokens[18..]));
+    let slid = session.logits().to_vec();
+    session.reset();
+    assert_eq!(session.prefill(&tokens[18..]).unwrap(), &slid[..]);
+    let unknown = siskin_runtime::StepError::UnknownToken { token: 61, vocab_size: 61 };
+    assert_eq!(session.decode_step(61).unwrap_err(), unknown);
+}
+
+#[test]
+fn damaged_files_each_get_their_own_error() {
+    let checkpoint = random_checkpoint(config(true), 8);
+    let file = pack(&checkpoint, &options(WeightFormat::Int8, WeightLayout::Rows8, 4)).unwrap();
+    let parse = |bytes: &[u8]| PackedModel::parse(&AlignedBytes::copy_of(bytes)).map(|_| ()).unwrap_err();
+    let changed = |at: usize| {
+        let mut bytes = file.to_vec();
+        bytes[at] ^= 1;
+        parse(&bytes)
+    };
+    assert_eq!(parse(b"GGUF and more"), FormatError::NotAPackedModel);
+    assert_eq!(parse(&[]), FormatError::NotAPackedModel);
+    assert_eq!(changed(8), FormatError::UnsupportedVersion { found: 0 });
+    assert_eq!(changed(40), FormatError::HeaderChecksum);
+    assert_eq!(changed(file.len() - 1), FormatError::SectionChecksum { kind: SectionKind::Rope as u32 });
+    for len in [64, 200, file.len() - 1] {
+        assert!(matches!(parse(&file[..len]), FormatError::Truncated { .. }), "{len}");
+    }
+    let mut shifted = AlignedBytes::zeroed(file.len() + 16);
+    shifted[1..=file.len()].copy_from_slice(&file);
+    assert_eq!(PackedModel::parse(&shifted[1..=file.len()]).unwrap_err(), FormatError::Misaligned);
+}
+
+/// Damages bytes, then mends the checksums, so that the damage gets past them.
+fn mend(bytes: &mut [u8]) {
+    use siskin_runtime::format::{ENTRY_BYTES, HEADER_BYTES, checksum};
+    let n_sections = bytes[12] as usize;
+    for i in 0..n_sections.min(8) {
+        let at = HEADER_BYTES + i * ENTRY_BYTES;
+        let field = |from: usize| u64::from_le_bytes(bytes[at + from..at + from + 8].try_into().unwrap()) as usize;
+        let (offset, len) = (field(8), field(16));
+        if let Some(section) = bytes.get(offset..offset.saturating_add(len)) {
+            let crc = checksum(section);
+            bytes[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
+        }
+    }
+    let crc = checksum(&bytes[..HEADER_BYTES - 4]);
+    bytes[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+}
+
+#[test]
+fn ten_thousand_mutated_files_neither_parse_nor_run_into_a_panic() {
+    let small = ModelConfig {
+        dim: 8,
+        hidden_dim: 12,
+        n_layers: 1,
+        n_heads: 2,
+        n_kv_heads: 1,
+        head_dim: 4,
+        vocab_size: 9,
+        context_len: 5,
+        ..config(true)
+    };
+    let checkpoint = random_checkpoint(small, 9);
+    let files: Vec<AlignedBytes> = WeightFormat::ALL
+        .into_iter()
+        .flat_map(|format| WeightLayout::ALL.map(|layout| pack(&checkpoint, &options(format, layout, 2)).unwrap()))
+        .collect();
+    let mut rng = ChaCha8Rng::seed_from_u64(10);
+    let mut n_run = 0;
+    for round in 0..10_000 {
+        let mut bytes = files[round % files.len()].clone();
+        for _ in 0..rng.random_range(1..4) {
+            // Most damage goes where structure is: the header and the tables.
+            let end = if rng.random_bool(0.7) { 400 } else { bytes.len() };
+            let at = rng.random_range(0..end);
+            bytes[at] = if rng.random_bool(0.5) { rng.random() } else { bytes[at] ^ (1 << rng.random_range(0..8)) };
+        }
+        if rng.random_bool(0.9) {
+            mend(&mut bytes);
+        }
+        let cut = if rng.random_bool(0.1) { rng.random_range(0..bytes.len()) } else { bytes.len() };
+        let Ok(model) = PackedModel::parse(&bytes[..cut]) else { continue };
+        let arena_bytes = model.header().arena_bytes as usize;
+        if arena_bytes > 1 << 20 {
+            continue;
+        }
+        n_run += 1;
+        let mut arena = AlignedBytes::zeroed(arena_bytes);
+        for kernels in [Some(Kernels::generic()), Kernels::avx2()].into_iter().flatten() {
+            let mut session = Session::new(&model, &mut arena, kernels).unwrap();
+            for token in 0..4 {
+                let _ = session.prefill(&[token, token + 1]);
+            }
+        }
+    }
+    assert!(n_run > 1000, "only {n_run} mutants got past the parser: the damage is too crude to test what follows");
+}

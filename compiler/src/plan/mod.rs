@@ -1,0 +1,235 @@
+//! Proof that a model fits a board before anything is flashed: every byte of flash, RAM and stack, by part.
+
+mod board;
+
+pub use board::{Board, BoardError, FirmwareBudget};
+
+use serde::Serialize;
+use siskin_runtime::format::{Header, PREFILL_BATCH_MAX, SectionKind};
+use siskin_runtime::{MemoryPlan, ModelConfig, PackedModel, WeightFormat};
+
+/// What one thing takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// What it is.
+    pub name: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+impl Part {
+    fn new(name: &str, bytes: impl TryInto<u64>) -> Self {
+        Self { name: name.to_owned(), bytes: bytes.try_into().unwrap_or(u64::MAX) }
+    }
+}
+
+/// What a packed model and the board's firmware take together, and what the board has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MemoryReport {
+    /// The board's name.
+    pub board: String,
+    /// Bytes of flash: the firmware and the packed file.
+    pub flash_bytes: u64,
+    /// Bytes of RAM without the stack: the firmware's statics and the arena.
+    pub ram_bytes: u64,
+    /// Bytes of the deepest stack of the firmware.
+    pub stack_bytes: u64,
+    /// Flash of the board; `None` on the host.
+    pub flash_limit_bytes: Option<u64>,
+    /// RAM of the board, for statics, arena and stack together; `None` on the host.
+    pub ram_limit_bytes: Option<u64>,
+    /// Whether all of it fits.
+    pub fits: bool,
+    /// What flash holds.
+    pub flash_parts: Vec<Part>,
+    /// What RAM holds, the stack aside.
+    pub ram_parts: Vec<Part>,
+}
+
+impl MemoryReport {
+    /// Adds up what `model` takes on `board`.
+    pub fn new(model: &PackedModel<'_>, board: &Board) -> Self {
+        let firmware = &board.firmware;
+        let mut flash_parts = vec![Part::new("firmware", firmware.code_bytes)];
+        let mut listed = 0;
+        for (entry, bytes) in model.raw_sections() {
+            let name = SectionKind::from_code(entry.kind).map_or("other", SectionKind::name);
+            flash_parts.push(Part::new(name, bytes.len()));
+            listed += bytes.len() as u64;
+        }
+        flash_parts.push(Part::new("header and padding", model.header().file_bytes.saturating_sub(listed)));
+        let plan = model.memory_plan();
+        let ram_parts = ram_parts(&plan, firmware);
+        Self::of_parts(board, flash_parts, ram_parts)
+    }
+
+    fn of_parts(board: &Board, flash_parts: Vec<Part>, ram_parts: Vec<Part>) -> Self {
+        let sum = |parts: &[Part]| parts.iter().map(|part| part.bytes).sum::<u64>();
+        let (flash_bytes, ram_bytes) = (sum(&flash_parts), sum(&ram_parts));
+        let stack_bytes = board.firmware.stack_bytes;
+        let within = |bytes: u64, limit: Option<u64>| limit.is_none_or(|limit| bytes <= limit);
+        Self {
+            board: board.name.clone(),
+            flash_bytes,
+            ram_bytes,
+            stack_bytes,
+            flash_limit_bytes: board.flash_bytes,
+            ram_limit_bytes: board.ram_bytes,
+            fits: within(flash_bytes, board.flash_bytes) && within(ram_bytes + stack_bytes, board.ram_bytes),
+            flash_parts,
+            ram_parts,
+        }
+    }
+
+    /// Bytes of flash that are missing.
+    pub fn flash_short_bytes(&self) -> u64 {
+        self.flash_limit_bytes.map_or(0, |limit| self.flash_bytes.saturating_sub(limit))
+    }
+
+    /// Bytes of RAM that are missing, the stack's included.
+    pub fn ram_short_bytes(&self) -> u64 {
+        self.ram_limit_bytes.map_or(0, |limit| (self.ram_bytes + self.stack_bytes).saturating_sub(limit))
+    }
+}
+
+fn ram_parts(plan: &MemoryPlan, firmware: &FirmwareBudget) -> Vec<Part> {
+    let working = plan.arena_bytes - plan.kv_cache_bytes() - plan.logits.len();
+    vec![
+        Part::new("firmware statics", firmware.static_ram_bytes),
+        Part::new("KV cache", plan.kv_cache_bytes()),
+        Part::new("logits", plan.logits.len()),
+        Part::new("activations", working),
+    ]
+}
+
+/// The largest usual prefill batch that still fits the board; the smallest where none does.
+///
+/// A batch reads each weight once for all of its tokens; it costs RAM for their activations.
+pub fn choose_prefill_batch(config: &ModelConfig, format: WeightFormat, board: &Board) -> usize {
+    let usual: &[usize] = if board.ram_bytes.is_some() { &[8, 4, 2, 1] } else { &[32] };
+    let fits = |&batch: &usize| arena_fits(config, format, board, batch);
+    usual.iter().copied().find(fits).or(usual.last().copied()).unwrap_or(1).min(PREFILL_BATCH_MAX)
+}
+
+fn arena_fits(config: &ModelConfig, format: WeightFormat, board: &Board, prefill_batch: usize) -> bool {
+    let Some(limit) = board.ram_bytes else { return true };
+    let taken = board.firmware.static_ram_bytes + board.firmware.stack_bytes;
+    MemoryPlan::new(config, format, prefill_batch).is_some_and(|plan| plan.arena_bytes as u64 + taken <= limit)
+}
+
+/// What would make a model fit that doesn't, each a sentence; the most useful first.
+///
+/// `header` is that of the file that was too large, `report` its report.
+pub fn remedies(header: &Header, report: &MemoryReport, board: &Board) -> Vec<String> {
+    let mut remedies = Vec::new();
+    let context = largest_context(header, report, board);
+    match context {
+        Some(context_len) if context_len < header.config.context_len => {
+            remedies.push(format!("compile with `--context {context_len}`, the longest context that fits"));
+        }
+        _ => {}
+    }
+    if report.flash_short_bytes() > 0 {
+        if header.format == WeightFormat::Int8G32 {
+            remedies
+                .push("compile with `--weights int8`: scales per row take less flash than scales per group".to_owned());
+        }
+        let model_bytes = board.flash_bytes.unwrap_or(0).saturating_sub(board.firmware.code_bytes);
+        let n_params = model_bytes as f64 / bytes_per_param(header);
+        remedies.push(format!(
+            "use a model of at most about {:.0} thousand parameters in {}",
+            n_params / 1e3,
+            header.format.name()
+        ));
+    }
+    if context.is_none() && report.ram_short_bytes() > 0 {
+        remedies.push("use a narrower model or one with fewer layers or key heads: no context fits its RAM".to_owned());
+    }
+    remedies.push("choose a board with more memory: `siskin board list`".to_owned());
+    remedies
+}
+
+fn bytes_per_param(header: &Header) -> f64 {
+    header.file_bytes as f64 / header.config.n_params() as f64
+}
+
+/// The longest context with which RAM and flash suffice, at the smallest prefill batch.
+fn largest_context(header: &Header, report: &MemoryReport, board: &Board) -> Option<usize> {
+    let rope_bytes = |context_len: usize| context_len as u64 * header.config.head_dim as u64 * 4;
+    let without_rope = report.flash_bytes - rope_bytes(header.config.context_len).min(report.flash_bytes);
+    let fits = |context_len: usize| {
+        let config = ModelConfig { context_len, ..header.config };
+        let flash = without_rope + rope_bytes(context_len);
+        arena_fits(&config, header.format, board, 1) && board.flash_bytes.is_none_or(|limit| flash <= limit)
+    };
+    let (mut low, mut high) = (0, header.config.context_len);
+    while low < high {
+        let middle = (low + high).div_ceil(2);
+        if fits(middle) { low = middle } else { high = middle - 1 }
+    }
+    (low > 0).then_some(low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn board(flash_bytes: u64, ram_bytes: u64) -> Board {
+        let firmware = FirmwareBudget { code_bytes: 40_000, static_ram_bytes: 1_000, stack_bytes: 3_000 };
+        Board {
+            name: "tiny".into(),
+            flash_bytes: Some(flash_bytes),
+            ram_bytes: Some(ram_bytes),
+            firmware,
+            ..Board::host()
+        }
+    }
+
+    fn header(context_len: usize) -> Header {
+        let config = ModelConfig {
+            dim: 64,
+            hidden_dim: 172,
+            n_layers: 5,
+            n_heads: 8,
+            n_kv_heads: 4,
+            head_dim: 8,
+            vocab_size: 512,
+            context_len,
+            norm_eps: 1e-5,
+            rope_theta: 1e4,
+            tied_head: true,
+        };
+        let format = WeightFormat::Int8;
+        let layout = siskin_runtime::WeightLayout::RowPairs;
+        Header { file_bytes: 280_000, n_sections: 4, layout, format, config, prefill_batch: 8, arena_bytes: 0 }
+    }
+
+    #[test]
+    fn the_context_that_is_offered_is_the_longest_that_fits() {
+        let (board, header) = (board(1 << 20, 64 << 10), header(256));
+        let report = MemoryReport::of_parts(
+            &board,
+            vec![Part::new("all", 320_000)],
+            ram_parts(&MemoryPlan::new(&header.config, header.format, 8).unwrap(), &board.firmware),
+        );
+        assert!(!report.fits && report.ram_short_bytes() > 0 && report.flash_short_bytes() == 0);
+        let longest = largest_context(&header, &report, &board).unwrap();
+        for (context_len, fits) in [(longest, true), (longest + 1, false)] {
+            let config = ModelConfig { context_len, ..header.config };
+            assert_eq!(arena_fits(&config, header.format, &board, 1), fits);
+        }
+        assert!(remedies(&header, &report, &board)[0].contains(&format!("--context {longest}")));
+    }
+
+    #[test]
+    fn the_prefill_batch_shrinks_to_fit() {
+        let config = header(256).config;
+        let at = |batch| MemoryPlan::new(&config, WeightFormat::Int8, batch).unwrap().arena_bytes as u64;
+        let taken = 4_000;
+        for batch in [8, 4, 2, 1] {
+            let board = board(1 << 20, at(batch) + taken);
+            assert_eq!(choose_prefill_batch(&config, WeightFormat::Int8, &board), batch);
+        }
+        assert_eq!(choose_prefill_batch(&config, WeightFormat::Int8, &board(1 << 20, 1000)), 1);
+    }
+}
