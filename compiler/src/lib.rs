@@ -4,3 +4,4 @@ pub mod artifact;
 pub mod pack;
 pub mod plan;
 pub mod quant;
+pub mod threads;

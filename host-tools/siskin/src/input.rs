@@ -1,55 +1,51 @@
-//! Opening what the user names: each way a path can be wrong has its own message, and all are exit code 3.
+//! Opening what the user names. Whatever is wrong with it is exit code 3, and is told with the path.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::anyhow;
+use siskin_compiler::artifact::{Checkpoint, LoadOptions, load_model};
+use siskin_compiler::pack::PackedFile;
+use siskin_runtime::format::MAGIC;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFail as _};
 
-/// The bytes of a file.
-pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
-    check_is_file(path)?;
-    fs::read(path).map_err(|error| unreadable(path, error))
+/// A packed `.siskin`.
+pub(crate) fn open_packed(path: &Path) -> Result<PackedFile, Failure> {
+    check_exists(path)?;
+    PackedFile::open(path).or_invalid_input(|| "open the packed model".to_owned())
+}
+
+/// A model that is not packed yet; `tokenizer` is a file that replaces its own.
+pub(crate) fn load_checkpoint(path: &Path, tokenizer: Option<&Path>) -> Result<Checkpoint, Failure> {
+    check_exists(path)?;
+    tokenizer.map(check_exists).transpose()?;
+    let options = LoadOptions { tokenizer: tokenizer.map(Path::to_owned) };
+    load_model(path, &options).or_invalid_input(|| "load the model".to_owned())
+}
+
+/// Whether the path is a file that starts as a packed model does.
+pub(crate) fn is_packed(path: &Path) -> bool {
+    let mut start = [0; MAGIC.len()];
+    path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == MAGIC
 }
 
 /// The text of a file, which must be UTF-8.
 pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
-    String::from_utf8(read_file(path)?).map_err(|error| {
+    check_exists(path)?;
+    let doing = || format!("read the text {}", path.display());
+    if path.is_dir() {
+        return Err(Failure::invalid_input(doing(), anyhow!("it is a folder, and a file is wanted")));
+    }
+    String::from_utf8(fs::read(path).or_invalid_input(doing)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Failure::invalid_input(
-            format!("read {}", path.display()),
-            anyhow!("it is not UTF-8 text from byte {at} on; convert it first, for example with iconv"),
-        )
+        let cause = anyhow!("it is not UTF-8 text from byte {at} on; convert it first, for example with iconv");
+        Failure::invalid_input(doing(), cause)
     })
 }
 
-/// Checks that something is there, and that it is no folder.
-pub(crate) fn check_is_file(path: &Path) -> Result<(), Failure> {
-    if metadata(path)?.is_dir() {
-        let cause = anyhow!("it is a folder, and a file is wanted");
-        return Err(Failure::invalid_input(format!("read {}", path.display()), cause));
-    }
-    Ok(())
-}
-
-/// Checks that something is there: a file or a folder.
-pub(crate) fn check_exists(path: &Path) -> Result<(), Failure> {
-    metadata(path).map(drop)
-}
-
-fn metadata(path: &Path) -> Result<fs::Metadata, Failure> {
-    fs::metadata(path).map_err(|error| unreadable(path, error))
-}
-
-fn unreadable(path: &Path, error: std::io::Error) -> Failure {
-    let doing = format!("read {}", path.display());
-    match error.kind() {
-        ErrorKind::NotFound => Failure::invalid_input(doing, anyhow!("there is no such file or folder")),
-        ErrorKind::PermissionDenied => {
-            Failure::invalid_input(doing, anyhow!("you may not read it; check its permissions"))
-        }
-        _ => Failure::invalid_input(doing, error),
-    }
+/// Says that nothing is there before a library calls it something that it cannot read.
+fn check_exists(path: &Path) -> Result<(), Failure> {
+    fs::metadata(path).map(drop).or_invalid_input(|| format!("find {}", path.display()))
 }

@@ -10,7 +10,6 @@ mod console;
 mod failure;
 mod generation;
 mod input;
-mod packed_file;
 mod packing;
 
 use std::process::ExitCode;

@@ -1,28 +1,160 @@
-//! The flags that say how a model is packed, shared by `compile` and `plan`.
+//! Packing a model for a board, and what it takes there: shared by `compile` and `plan`.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
+use anyhow::anyhow;
 use clap::ValueEnum;
+use serde::Serialize;
+use siskin_compiler::pack::{PackOptions, PackedFile, pack, packed_config, relayout};
+use siskin_compiler::plan::{Board, MemoryReport, Part, choose_prefill_batch, remedies};
+use siskin_runtime::PackedModel;
+
+use crate::boards::{BoardArgs, HOST};
+use crate::console::Console;
+use crate::failure::{Failure, OrFail as _, Status};
+use crate::input;
 
 /// How a model is quantised and cut to size.
 #[derive(clap::Args)]
 pub(crate) struct PackingArgs {
-    /// How weights are stored.
-    #[arg(long, value_enum, default_value_t = WeightFormat::Int8G32)]
-    pub(crate) weights: WeightFormat,
+    /// How weights are stored [default: int8 for a board, int8-g32 for the host].
+    #[arg(long, value_enum)]
+    weights: Option<WeightFormat>,
     /// The longest context, which fixes the size of the KV cache [default: the model's own].
     #[arg(long, value_name = "N")]
-    pub(crate) context: Option<usize>,
-    /// The tokenizer, where the model brings none: a tokenizer.json or a llama2.c tokenizer.bin.
+    context: Option<usize>,
+    /// The tokenizer, where the model brings none: a tokenizer.json, a SentencePiece .model or a llama2.c .bin.
     #[arg(long, value_name = "FILE")]
-    pub(crate) tokenizer: Option<PathBuf>,
+    tokenizer: Option<PathBuf>,
 }
 
 /// The names of the weight formats.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum WeightFormat {
-    /// 8 bits, and a scale for each output row.
+enum WeightFormat {
+    /// 8 bits, and a scale for each output row: the least flash and time.
     Int8,
-    /// 8 bits, and a scale for each 32 weights of a row.
+    /// 8 bits, and a scale for each 32 weights of a row: for models with outliers, as large ones have.
     Int8G32,
+}
+
+impl From<WeightFormat> for siskin_runtime::WeightFormat {
+    fn from(format: WeightFormat) -> Self {
+        match format {
+            WeightFormat::Int8 => Self::Int8,
+            WeightFormat::Int8G32 => Self::Int8G32,
+        }
+    }
+}
+
+impl PackingArgs {
+    /// Packs the model at `path` for `board`; a file that is packed already is laid out anew for it.
+    pub(crate) fn pack(&self, path: &Path, board: &Board) -> Result<PackedFile, Failure> {
+        if input::is_packed(path) {
+            return self.pack_again(path, board);
+        }
+        let checkpoint = input::load_checkpoint(path, self.tokenizer.as_deref())?;
+        let default_format = if board.name == HOST { WeightFormat::Int8G32 } else { WeightFormat::Int8 };
+        let format = self.weights.unwrap_or(default_format).into();
+        let doing = || format!("pack {}", path.display());
+        let config = packed_config(&checkpoint, self.context).or_invalid_input(doing)?;
+        let options = PackOptions {
+            format,
+            layout: board.layout,
+            context_len: self.context,
+            prefill_batch: choose_prefill_batch(&config, format, board),
+            sections: Vec::new(),
+        };
+        let bytes = pack(&checkpoint, &options).or_invalid_input(doing)?;
+        PackedFile::from_bytes(bytes).or_failed(doing)
+    }
+
+    fn pack_again(&self, path: &Path, board: &Board) -> Result<PackedFile, Failure> {
+        if self.weights.is_some() || self.context.is_some() || self.tokenizer.is_some() {
+            let cause = anyhow!(
+                "{} is packed already: --weights, --context and --tokenizer are for the model that it was made from",
+                path.display()
+            );
+            return Err(Failure::command_line(cause));
+        }
+        let file = input::open_packed(path)?;
+        let model = file.model();
+        let prefill_batch = choose_prefill_batch(model.config(), model.header().format, board);
+        let doing = || format!("lay out {} for {}", path.display(), board.name);
+        let bytes = relayout(&model, board.layout, prefill_batch).or_invalid_input(doing)?;
+        PackedFile::from_bytes(bytes).or_failed(doing)
+    }
+}
+
+impl BoardArgs {
+    /// The board's limits and layout.
+    pub(crate) fn load(&self) -> Result<Board, Failure> {
+        if self.board == HOST {
+            return Ok(Board::host());
+        }
+        let dir = self.dir.find_board(&self.board)?;
+        Board::load(&dir).or_invalid_input(|| format!("use the board {}", self.board))
+    }
+}
+
+/// A [`MemoryReport`] for people.
+pub(crate) struct ReportText<'r>(pub(crate) &'r MemoryReport);
+
+impl fmt::Display for ReportText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(report) = self;
+        let limit = |bytes: Option<u64>| bytes.map_or(String::new(), |bytes| format!(" of {bytes}"));
+        let parts = |f: &mut fmt::Formatter<'_>, parts: &[Part]| {
+            parts.iter().try_for_each(|part| writeln!(f, "  {:<20} {:>12}", part.name, part.bytes))
+        };
+        writeln!(f, "{}", report.board)?;
+        writeln!(f, "flash {} bytes{}", report.flash_bytes, limit(report.flash_limit_bytes))?;
+        parts(f, &report.flash_parts)?;
+        let ram_and_stack = report.ram_bytes + report.stack_bytes;
+        writeln!(f, "RAM {ram_and_stack} bytes{}", limit(report.ram_limit_bytes))?;
+        parts(f, &report.ram_parts)?;
+        writeln!(f, "  {:<20} {:>12}", "stack", report.stack_bytes)?;
+        f.write_str(if report.fits { "fits" } else { "does not fit" })
+    }
+}
+
+/// What scripts see of a model that does not fit.
+#[derive(Serialize)]
+struct Shortfall<'r> {
+    #[serde(flatten)]
+    report: &'r MemoryReport,
+    flash_short_bytes: u64,
+    ram_short_bytes: u64,
+    remedies: Vec<String>,
+}
+
+/// Fails with exit code 4 if `model` does not fit `board`: what it needs, what there is, what is missing, what would help.
+pub(crate) fn check_fits(
+    model: &PackedModel<'_>,
+    board: &Board,
+    report: &MemoryReport,
+    console: &Console,
+) -> Result<(), Failure> {
+    if report.fits {
+        return Ok(());
+    }
+    if !console.is_json() {
+        console.stream(&format!("{}\n", ReportText(report)))?;
+    }
+    let shortfall = Shortfall {
+        report,
+        flash_short_bytes: report.flash_short_bytes(),
+        ram_short_bytes: report.ram_short_bytes(),
+        remedies: remedies(model.header(), report, board),
+    };
+    let memories = [
+        ("flash", report.flash_bytes, report.flash_limit_bytes, shortfall.flash_short_bytes),
+        ("RAM", report.ram_bytes + report.stack_bytes, report.ram_limit_bytes, shortfall.ram_short_bytes),
+    ];
+    let short = memories.into_iter().filter(|&(.., short)| short > 0).map(|(memory, needed, limit, short)| {
+        format!("{memory} needs {needed} bytes, has {}, is {short} short", limit.unwrap_or_default())
+    });
+    let short: Vec<String> = short.collect();
+    let cause = anyhow!("{}\nwhat would help:\n  - {}", short.join("; "), shortfall.remedies.join("\n  - "));
+    Err(Failure::new(Status::DoesNotFit, format!("fit the model on {}", board.name), cause).with_figures(&shortfall))
 }

@@ -1,1 +1,170 @@
-//! End-to-end tests live in `tests/`.
+//! Drives the built `siskin` from the outside: nothing of ours is imported, so what is tested is what a user runs.
+//!
+//! The tests are in `tests/`; here are the [`Program`] that they run and the [`fixture`] that they run it on.
+
+pub mod fixture;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::{env, fs};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// `siskin`, built in the profile of these tests, and a folder of its own to run in.
+pub struct Program {
+    folder: TempDir,
+}
+
+/// How a run ended and what it printed.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The exit code; `None` after a signal.
+    pub code: Option<i32>,
+    /// All of stdout.
+    pub stdout: String,
+    /// All of stderr.
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Stdout as the one JSON object that `--format json` promises.
+    ///
+    /// # Panics
+    /// If it is anything else.
+    pub fn json(&self) -> Value {
+        match serde_json::from_str(&self.stdout) {
+            Ok(object @ Value::Object(_)) => object,
+            other => panic!("stdout is not one JSON object ({other:?}): {self:#?}"),
+        }
+    }
+}
+
+impl Program {
+    /// Builds `siskin` if it is not up to date.
+    ///
+    /// # Panics
+    /// If it does not build.
+    pub fn new() -> Self {
+        siskin_path();
+        Self { folder: TempDir::new().expect("a temporary folder") }
+    }
+
+    /// The folder that the program runs in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The path of a file in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    /// Writes a file in the folder.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
+        fs::write(self.path(name), contents).expect("a writable file");
+    }
+
+    /// Runs `siskin` with `args`, however it ends.
+    ///
+    /// # Panics
+    /// If it cannot be started, prints what is not UTF-8, or panics.
+    pub fn run(&self, args: &[&str]) -> Outcome {
+        let output = Command::new(siskin_path())
+            .args(args)
+            .current_dir(self.folder())
+            .stdin(Stdio::null())
+            .output()
+            .expect("the built siskin");
+        let outcome = Outcome {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).expect("stdout in UTF-8"),
+            stderr: String::from_utf8(output.stderr).expect("stderr in UTF-8"),
+        };
+        assert!(!outcome.stderr.contains("panicked"), "siskin {args:?} panicked: {outcome:#?}");
+        outcome
+    }
+
+    /// Runs `siskin` with `args`, which must end well, and gives stdout.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn text(&self, args: &[&str]) -> String {
+        let outcome = self.run(args);
+        assert_eq!(outcome.code, Some(0), "siskin {args:?}: {outcome:#?}");
+        outcome.stdout
+    }
+
+    /// Runs `siskin` with `args` and `--format json`, which must end well, and gives the reply.
+    ///
+    /// # Panics
+    /// If it fails or prints anything but one JSON object.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let outcome = self.run(&[args, &["--format", "json"]].concat());
+        assert_eq!(outcome.code, Some(0), "siskin {args:?}: {outcome:#?}");
+        outcome.json()
+    }
+
+    /// Runs `siskin` with `args`, which must fail with `code` and say each of `words` on stderr, and as JSON too.
+    ///
+    /// # Panics
+    /// If it ends otherwise.
+    pub fn fails(&self, args: &[&str], code: i32, words: &[&str]) -> Outcome {
+        let outcome = self.run(&[args, &["--format", "json"]].concat());
+        assert_eq!(outcome.code, Some(code), "siskin {args:?}: {outcome:#?}");
+        for word in words {
+            assert!(outcome.stderr.contains(word), "siskin {args:?} does not say {word:?}: {outcome:#?}");
+        }
+        // What is wrong with the command line itself is found before anyone knows that JSON was asked for.
+        if !outcome.stdout.is_empty() || code != 2 {
+            let object = outcome.json();
+            assert_eq!(object["exit_code"], code, "{outcome:#?}");
+            assert!(object["error"].is_string(), "{outcome:#?}");
+        }
+        outcome
+    }
+}
+
+impl Default for Program {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Asserts that `object` has exactly the keys in `keys`, which are separated by spaces.
+///
+/// # Panics
+/// If it has others, or lacks one.
+pub fn assert_keys(object: &Value, keys: &str) {
+    let mut expected: Vec<&str> = keys.split_whitespace().collect();
+    let mut found: Vec<&str> = object.as_object().expect("an object").keys().map(String::as_str).collect();
+    expected.sort_unstable();
+    found.sort_unstable();
+    assert_eq!(found, expected, "in {object}");
+}
+
+/// Where the build for these tests puts `siskin`, once it is up to date.
+fn siskin_path() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        // A test's own executable is <target>/<profile>/deps/<name>.
+        let executable = env::current_exe().expect("the path of this test");
+        let profile_dir = executable.ancestors().nth(2).expect("a profile's folder");
+        let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
+            Some("debug") | None => "dev",
+            Some(name) => name,
+        };
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let built = Command::new(cargo)
+            .args(["build", "--quiet", "--package", "siskin", "--profile", profile, "--target-dir"])
+            .arg(profile_dir.parent().expect("the target folder"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+        assert!(built.is_ok_and(|status| status.success()), "siskin does not build");
+        profile_dir.join("siskin").with_extension(env::consts::EXE_EXTENSION)
+    })
+}

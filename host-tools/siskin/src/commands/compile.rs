@@ -1,11 +1,16 @@
 //! `siskin compile`: quantises a model and packs it for a board, or says by how much it does not fit.
 
+use std::fmt;
 use std::path::PathBuf;
+
+use serde::Serialize;
+use siskin_compiler::artifact::write_atomic;
+use siskin_compiler::plan::MemoryReport;
 
 use crate::boards::BoardArgs;
 use crate::console::Console;
-use crate::failure::Failure;
-use crate::packing::PackingArgs;
+use crate::failure::{Failure, OrFail as _};
+use crate::packing::{self, PackingArgs, ReportText};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -26,6 +31,40 @@ pub(crate) struct Args {
     packing: PackingArgs,
 }
 
-pub(crate) fn run(_args: &Args, _console: &Console) -> Result<(), Failure> {
-    Err(Failure::failed("compile", anyhow::anyhow!("it is not wired yet")))
+#[derive(Serialize)]
+struct Reply {
+    out: String,
+    file_bytes: u64,
+    weights: &'static str,
+    layout: &'static str,
+    context_len: usize,
+    prefill_batch: u32,
+    #[serde(flatten)]
+    report: MemoryReport,
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\n", ReportText(&self.report))?;
+        write!(f, "{}: {} bytes, {} weights, context {}", self.out, self.file_bytes, self.weights, self.context_len)
+    }
+}
+
+pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
+    let board = args.board.load()?;
+    let file = args.packing.pack(&args.model, &board)?;
+    let model = file.model();
+    let report = MemoryReport::new(&model, &board);
+    packing::check_fits(&model, &board, &report, console)?;
+    write_atomic(&args.out, file.bytes()).or_failed(|| format!("write {}", args.out.display()))?;
+    let header = model.header();
+    console.reply(&Reply {
+        out: args.out.display().to_string(),
+        file_bytes: header.file_bytes,
+        weights: header.format.name(),
+        layout: header.layout.name(),
+        context_len: header.config.context_len,
+        prefill_batch: header.prefill_batch,
+        report,
+    })
 }

@@ -9,7 +9,7 @@ use siskin_runtime::{ModelConfig, PackedModel};
 
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::packed_file::PackedFile;
+use crate::input;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -35,8 +35,6 @@ struct Reply {
     prefill_batch: u32,
     config: Config,
     sections: Vec<Section>,
-    /// The provenance section, JSON that the compiler wrote.
-    provenance: Option<serde_json::Value>,
 }
 
 #[derive(Serialize)]
@@ -92,7 +90,6 @@ impl Reply {
             bytes: entry.bytes,
             crc32: format!("{:08x}", entry.crc),
         });
-        let provenance = model.section(SectionKind::Provenance);
         Self {
             version: VERSION,
             file_bytes: header.file_bytes,
@@ -104,7 +101,6 @@ impl Reply {
             prefill_batch: header.prefill_batch,
             config: Config::from(&header.config),
             sections: sections.collect(),
-            provenance: provenance.and_then(|json| serde_json::from_slice(json).ok()),
         }
     }
 }
@@ -123,17 +119,11 @@ impl fmt::Display for Reply {
         for section in &self.sections {
             write!(f, "\n  {:<12} {:>10} {:>12}  {}", section.kind, section.offset, section.bytes, section.crc32)?;
         }
-        if let Some(serde_json::Value::Object(provenance)) = &self.provenance {
-            write!(f, "\n\nprovenance")?;
-            for (key, value) in provenance {
-                write!(f, "\n  {key}: {value}")?;
-            }
-        }
         Ok(())
     }
 }
 
 pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
-    let file = PackedFile::read(&args.file)?;
-    console.reply(&Reply::new(&file.model()?))
+    let file = input::open_packed(&args.file)?;
+    console.reply(&Reply::new(&file.model()))
 }

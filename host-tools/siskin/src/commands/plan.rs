@@ -1,11 +1,15 @@
 //! `siskin plan`: says what a model needs on a board, part by part, and whether it fits.
 
+use std::fmt;
 use std::path::PathBuf;
+
+use serde::Serialize;
+use siskin_compiler::plan::MemoryReport;
 
 use crate::boards::BoardArgs;
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::packing::PackingArgs;
+use crate::packing::{self, PackingArgs, ReportText};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -23,6 +27,21 @@ pub(crate) struct Args {
     packing: PackingArgs,
 }
 
-pub(crate) fn run(_args: &Args, _console: &Console) -> Result<(), Failure> {
-    Err(Failure::failed("plan", anyhow::anyhow!("it is not wired yet")))
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Reply(MemoryReport);
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        ReportText(&self.0).fmt(f)
+    }
+}
+
+pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
+    let board = args.board.load()?;
+    let file = args.packing.pack(&args.model, &board)?;
+    let model = file.model();
+    let report = MemoryReport::new(&model, &board);
+    packing::check_fits(&model, &board, &report, console)?;
+    console.reply(&Reply(report))
 }
