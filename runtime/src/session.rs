@@ -122,24 +122,26 @@ impl<'a, J: Join + Sync> Session<'a, J> {
         Ok(self.buffers.logits)
     }
 
-    /// Adds `tokens`, and calls `visit` with each one's index and the prediction of what follows it: for evaluation.
+    /// Adds the first tokens of `tokens`, as many as one pass over the weights serves, and gives their number. Predicts nothing yet:
+    /// [`Session::predict_after`] does, for each of them. For evaluation, which wants every prediction.
     ///
     /// # Errors
-    /// [`StepError`]; nothing was added.
-    pub fn prefill_each(
-        &mut self,
-        tokens: &[TokenId],
-        mut visit: impl FnMut(usize, &mut [f32]),
-    ) -> Result<(), StepError> {
+    /// [`StepError`] as for [`Session::prefill`] with all of `tokens`; nothing was added.
+    pub fn read_batch(&mut self, tokens: &[TokenId]) -> Result<usize, StepError> {
         self.check(tokens)?;
-        for (batch_idx, batch) in tokens.chunks(self.prefill_batch).enumerate() {
-            self.add(batch);
-            for i in 0..batch.len() {
-                self.decoder.logits(&mut self.buffers, i);
-                visit(batch_idx * self.prefill_batch + i, self.buffers.logits);
-            }
-        }
-        Ok(())
+        let n = tokens.len().min(self.prefill_batch);
+        self.add(&tokens[..n]);
+        Ok(n)
+    }
+
+    /// Predicts what follows token `batch_idx` of the last [`Session::read_batch`].
+    ///
+    /// # Panics
+    /// If `batch_idx` is not below the number that it gave: a caller's bug.
+    pub fn predict_after(&mut self, batch_idx: usize) -> &mut [f32] {
+        assert!(batch_idx < self.prefill_batch);
+        self.decoder.logits(&mut self.buffers, batch_idx);
+        self.buffers.logits
     }
 
     /// Adds one token and predicts what follows it.

@@ -49,9 +49,12 @@ fn logits(file: &[u8], kernels: Kernels, tokens: &[u32]) -> Vec<Vec<u32>> {
     arena.fill(0xa5);
     let mut session = Session::new(&model, &mut arena, kernels).expect("the arena is as large as the header says");
     let mut rows = Vec::new();
-    session
-        .prefill_each(tokens, |_, logits| rows.push(logits.iter().map(|x| x.to_bits()).collect()))
-        .expect("the tokens fit");
+    let mut unread = tokens;
+    while !unread.is_empty() {
+        let n = session.read_batch(unread).expect("the tokens fit");
+        rows.extend((0..n).map(|i| session.predict_after(i).iter().map(|x| x.to_bits()).collect::<Vec<_>>()));
+        unread = &unread[n..];
+    }
     rows
 }
 
