@@ -3,3 +3,5 @@
 
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 pub mod avx2;
+#[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
+pub mod cortex_m_dsp;

@@ -1,0 +1,293 @@
+//! Cortex-M with the DSP extension and an FPU (M4F, M7, M33): dual 16-bit multiply-accumulates.
+//!
+//! In [`WeightLayout::RowPairs`](crate::tensor::WeightLayout::RowPairs) a word holds two columns of two rows, each lane
+//! `256 * odd + even`. Four products take three instructions:
+//!
+//! ```text
+//! smlad  both, w, x, both    both += 256 * odd . x + even . x
+//! sxtb16 w, w                keeps the even row's bytes
+//! smlad  even, w, x, even    even += even . x
+//! ```
+//!
+//! and at the row's end the odd row's product is `(both - even) / 256`. It is exact for at most [`COLUMNS_MAX`] columns:
+//! `512 * (256 * 127 + 127) * 127 < 2^31`; longer rows are summed in pieces.
+
+use core::arch::asm;
+
+use crate::kernels::generic;
+use crate::math;
+use crate::tensor::{ActivationsQ8, GROUP_SIZE, MatrixQ8, Scales};
+
+/// Columns whose products with two rows in one lane fit 32 bits.
+const COLUMNS_MAX: usize = 512;
+
+/// Rows of a block of the layout.
+const ROWS: usize = 4;
+
+/// Proof that the target has DSP instructions: the feature that compiles this file says so.
+#[derive(Clone, Copy, Debug)]
+pub struct CortexMDsp(());
+
+impl CortexMDsp {
+    /// The proof. The build promised the instructions by the feature `cortex-m-dsp`.
+    pub fn new() -> Self {
+        Self(())
+    }
+
+    /// See [`crate::kernels::Kernels::matmul_rows`].
+    pub fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        let n_rows = out.len() / x.n_tokens().max(1);
+        let block_bytes = ROWS * w.cols().next_multiple_of(4);
+        let data = w.data().get(first_row / ROWS * block_bytes..).unwrap_or(&[]);
+        match w.scales() {
+            Scales::PerRow(scales) if w.cols() <= COLUMNS_MAX => {
+                let scales = scales.get(first_row..).unwrap_or(&[]);
+                for (token_idx, out) in out.chunks_exact_mut(n_rows.max(1)).enumerate() {
+                    per_row(out, data, scales, x, token_idx);
+                }
+            }
+            _ => in_pieces(out, n_rows, first_row, data, w, x),
+        }
+    }
+
+    /// See [`crate::kernels::Kernels::score_dots`].
+    pub fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
+        generic::score_dots(q, k, dots)
+    }
+
+    /// See [`crate::kernels::Kernels::weighted_values`].
+    pub fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
+        generic::weighted_values(weights, v, sums)
+    }
+}
+
+/// One token's `out`, `(rows,)`, from the row blocks of `data`, with a scale a row, of at most [`COLUMNS_MAX`] columns.
+fn per_row(out: &mut [f32], data: &[u8], scales: &[f32], x: &ActivationsQ8<'_>, token_idx: usize) {
+    let (values, x_scale) = (x.values(token_idx), x.scales(token_idx).first().copied().unwrap_or(0.0));
+    let (whole, rest) = out.as_chunks_mut::<ROWS>();
+    let n_blocks = whole.len() + usize::from(!rest.is_empty());
+    assert!(!values.is_empty() && values.len().is_multiple_of(4) && values.len() <= COLUMNS_MAX);
+    assert!(data.len() >= n_blocks * ROWS * values.len() && scales.len() >= n_blocks * ROWS);
+    // SAFETY: the assertions give `blocks_f32` its lengths, for the whole blocks and for the last one behind them.
+    unsafe {
+        if !whole.is_empty() {
+            blocks_f32(values, data.as_ptr(), whole, scales.as_ptr(), x_scale);
+        }
+        if !rest.is_empty() {
+            let mut last = [[0.0; ROWS]];
+            let data = data.as_ptr().add(whole.len() * ROWS * values.len());
+            blocks_f32(values, data, &mut last, scales.as_ptr().add(whole.len() * ROWS), x_scale);
+            rest.copy_from_slice(&last[0][..rest.len()]);
+        }
+    }
+}
+
+/// All tokens of a matrix that is scaled in groups, or whose rows are too long for one accumulation.
+fn in_pieces(out: &mut [f32], n_rows: usize, first_row: usize, data: &[u8], w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+    let block_bytes = ROWS * w.cols().next_multiple_of(4);
+    for (block, data) in data.chunks_exact(block_bytes).take(n_rows.div_ceil(ROWS)).enumerate() {
+        let row = block * ROWS;
+        for (token_idx, out) in out.chunks_exact_mut(n_rows).enumerate() {
+            let (values, x_scales) = (x.values(token_idx), x.scales(token_idx));
+            let sums = match w.scales() {
+                Scales::PerRow(scales) => long_sums(data, &scales[first_row + row..], values, x_scales),
+                Scales::PerGroup(scales) => {
+                    grouped_sums(data, &scales[(first_row + row) * x_scales.len()..], values, x_scales)
+                }
+            };
+            for (out, sum) in out[row..].iter_mut().zip(sums) {
+                *out = sum;
+            }
+        }
+    }
+}
+
+/// A block's outputs for rows of any length with a scale each.
+fn long_sums(data: &[u8], scales: &[f32], values: &[i16], x_scales: &[f32]) -> [f32; ROWS] {
+    let mut dots = [0i32; ROWS];
+    for (data, values) in data.chunks(ROWS * COLUMNS_MAX).zip(values.chunks(COLUMNS_MAX)) {
+        for (dot, piece) in dots.iter_mut().zip(piece_dots(data, values)) {
+            *dot = dot.wrapping_add(piece);
+        }
+    }
+    let mut sums = [0.0; ROWS];
+    for ((sum, dot), scale) in sums.iter_mut().zip(dots).zip(scales) {
+        *sum += dot as f32 * (scale * x_scales[0]);
+    }
+    sums
+}
+
+/// A block's outputs for rows with a scale per group.
+fn grouped_sums(data: &[u8], scales: &[u16], values: &[i16], x_scales: &[f32]) -> [f32; ROWS] {
+    let mut sums = [0.0; ROWS];
+    let pieces = data.chunks(ROWS * GROUP_SIZE).zip(values.chunks(GROUP_SIZE));
+    for ((data, values), (scales, x_scale)) in pieces.zip(scales.as_chunks::<ROWS>().0.iter().zip(x_scales)) {
+        let dots = piece_dots(data, values);
+        for ((sum, dot), &scale) in sums.iter_mut().zip(dots).zip(scales) {
+            *sum += dot as f32 * (math::bf16_to_f32(scale) * x_scale);
+        }
+    }
+    sums
+}
+
+/// Four columns of a block times the activations in `$x0` and `$x1`, added to r4 (rows 0 and 1 together), r5 (row 0),
+/// r6 (rows 2 and 3) and r7 (row 2). Reads 16 bytes at r1.
+macro_rules! add_four_columns {
+    ($x0:literal, $x1:literal) => {
+        concat!(
+            "ldm r1!, {{r2, r3, r12, lr}}\n",
+            "smlad r4, r2, ",
+            $x0,
+            ", r4\n sxtb16 r2, r2\n smlad r5, r2, ",
+            $x0,
+            ", r5\n",
+            "smlad r6, r12, ",
+            $x0,
+            ", r6\n sxtb16 r12, r12\n smlad r7, r12, ",
+            $x0,
+            ", r7\n",
+            "smlad r4, r3, ",
+            $x1,
+            ", r4\n sxtb16 r3, r3\n smlad r5, r3, ",
+            $x1,
+            ", r5\n",
+            "smlad r6, lr, ",
+            $x1,
+            ", r6\n sxtb16 lr, lr\n smlad r7, lr, ",
+            $x1,
+            ", r7\n",
+        )
+    };
+}
+
+/// The same for the first four columns: r4 to r7 start with them.
+macro_rules! set_four_columns {
+    () => {
+        concat!(
+            "ldm r1!, {{r2, r3, r12, lr}}\n",
+            "smuad r4, r2, r8\n sxtb16 r2, r2\n smuad r5, r2, r8\n",
+            "smuad r6, r12, r8\n sxtb16 r12, r12\n smuad r7, r12, r8\n",
+            "smlad r4, r3, r9, r4\n sxtb16 r3, r3\n smlad r5, r3, r9, r5\n",
+            "smlad r6, lr, r9, r6\n sxtb16 lr, lr\n smlad r7, lr, r9, r7\n",
+        )
+    };
+}
+
+/// Prepares the jumps of [`block_of_columns`] from r0 activations, r1 weights, r2 columns; r3, r12 and lr are kept.
+///
+/// Leaves on the stack: +0 the activations, +4 their end, +8 where a block starts, +12 r3, +16 where the loop is entered,
+/// +20 r12, +24 lr. The loop runs over 64 columns and is entered so far before its end that it is left with the last.
+///
+/// It saves registers itself, for the compiler keeps r6 and r7 from assembly; [`finish`] restores them.
+macro_rules! prepare {
+    () => {
+        concat!(
+            "push {{r4-r11}}\n",
+            // The first step takes 4 columns where they are an odd number of fours, else 8.
+            "adr.w r4, 11f\n adr.w r5, 12f\n tst r2, #4\n it eq\n moveq r4, r5\n adds r6, r4, #1\n",
+            // The other steps of 8 columns, 108 bytes of code each, modulo the loop's 8.
+            "subs r4, r2, #1\n ubfx r4, r4, #3, #3\n movs r5, #108\n",
+            "adr.w r7, 14f\n adds r7, #1\n mls r4, r4, r5, r7\n",
+            "add r5, r0, r2, lsl #1\n",
+            "push {{r3, r4, r12, lr}}\n push {{r0, r5, r6}}\n",
+        )
+    };
+}
+
+/// Undoes [`prepare`].
+macro_rules! finish {
+    () => {
+        "add sp, #28\n pop {{r4-r11}}"
+    };
+}
+
+/// The products of a block's four rows with all activations, into r4 to r7 as in [`add_four_columns`].
+macro_rules! block_of_columns {
+    () => {
+        concat!(
+            "ldr r0, [sp]\n ldr pc, [sp, #8]\n",
+            ".p2align 2\n",
+            "11: ldrd r8, r9, [r0], #8\n",
+            set_four_columns!(),
+            "ldr pc, [sp, #16]\n",
+            ".p2align 2\n",
+            "12: ldm r0!, {{r8-r11}}\n",
+            set_four_columns!(),
+            add_four_columns!("r10", "r11"),
+            "ldr pc, [sp, #16]\n",
+            ".p2align 2\n",
+            "13:\n .rept 8\n ldm r0!, {{r8-r11}}\n",
+            add_four_columns!("r8", "r9"),
+            add_four_columns!("r10", "r11"),
+            ".endr\n",
+            "14: ldr r2, [sp, #4]\n cmp r0, r2\n bne 13b\n",
+        )
+    };
+}
+
+/// Writes the scaled outputs of the blocks from `data` on to `out`.
+///
+/// # Safety
+/// `x` is not empty, has whole fours, and at most [`COLUMNS_MAX`]; `out` is not empty. `data` is valid for reads of
+/// `out.len() * ROWS * x.len()` bytes, and `scales` for reads of `out.len() * ROWS` floats.
+#[inline(never)]
+unsafe fn blocks_f32(x: &[i16], data: *const u8, out: &mut [[f32; ROWS]], scales: *const f32, x_scale: f32) {
+    let range = out.as_mut_ptr_range();
+    // SAFETY: it reads what the caller vouches for, writes `out`, and restores the registers and the stack it uses.
+    unsafe {
+        asm!(
+            "vmov s0, s1, r4, r5",
+            prepare!(),
+            "10:",
+            block_of_columns!(),
+            "ldrd r2, r3, [sp, #20]",
+            "subs r4, r4, r5\n subs r6, r6, r7",
+            "vmov s4, s5, r5, r4\n vmov s6, s7, r7, r6",
+            "vldmia r3!, {{s8-s11}}",
+            // The odd rows' products still have 8 fraction bits; all are below 2^23, so nothing rounds.
+            "vcvt.f32.s32 s4, s4\n vcvt.f32.s32 s5, s5, #8\n vcvt.f32.s32 s6, s6\n vcvt.f32.s32 s7, s7, #8",
+            "vmul.f32 s8, s8, s0\n vmul.f32 s9, s9, s0\n vmul.f32 s10, s10, s0\n vmul.f32 s11, s11, s0",
+            "vmul.f32 s4, s4, s8\n vmul.f32 s5, s5, s9\n vmul.f32 s6, s6, s10\n vmul.f32 s7, s7, s11",
+            // The zero is the definition's: it turns -0 into +0.
+            "vadd.f32 s4, s4, s1\n vadd.f32 s5, s5, s1\n vadd.f32 s6, s6, s1\n vadd.f32 s7, s7, s1",
+            "vstmia r2!, {{s4-s7}}",
+            "strd r2, r3, [sp, #20]\n ldr r4, [sp, #12]\n cmp r2, r4\n bne 10b",
+            finish!(),
+            inout("r0") x.as_ptr() => _,
+            inout("r1") data => _,
+            inout("r2") x.len() => _,
+            inout("r3") range.end => _,
+            inout("r12") range.start => _,
+            inout("lr") scales => _,
+            in("r4") x_scale.to_bits(),
+            in("r5") 0.0f32.to_bits(),
+            out("s0") _, out("s1") _, out("s4") _, out("s5") _, out("s6") _, out("s7") _, out("s8") _, out("s9") _, out("s10") _, out("s11") _,
+        );
+    }
+}
+
+/// Dot products of a block's four rows with `x`, whole fours and at most [`COLUMNS_MAX`] of them.
+#[inline(never)]
+fn piece_dots(data: &[u8], x: &[i16]) -> [i32; ROWS] {
+    assert!(!x.is_empty() && x.len().is_multiple_of(4) && data.len() == ROWS * x.len());
+    let mut dots = [0; ROWS];
+    // SAFETY: the assertion gives the lengths that are read; `dots` is the 16 bytes that are written. Registers and stack
+    // are restored.
+    unsafe {
+        asm!(
+            prepare!(),
+            block_of_columns!(),
+            "ldr r2, [sp, #12]",
+            "subs r4, r4, r5\n asrs r4, r4, #8\n subs r6, r6, r7\n asrs r6, r6, #8",
+            "strd r5, r4, [r2]\n strd r7, r6, [r2, #8]",
+            finish!(),
+            inout("r0") x.as_ptr() => _,
+            inout("r1") data.as_ptr() => _,
+            inout("r2") x.len() => _,
+            inout("r3") dots.as_mut_ptr() => _,
+            out("r12") _,
+            out("lr") _,
+        );
+    }
+    dots
+}
