@@ -7,10 +7,13 @@
 //! [`write_atomic`] and [`write_folder_atomic`] are how every file of this project is written.
 
 mod atomic;
+mod bytes;
 mod checkpoint;
 mod error;
 pub mod gguf;
 pub mod hf;
+mod interleaved;
+pub mod llama2c;
 mod mapped;
 pub mod names;
 mod rope;
@@ -30,7 +33,8 @@ pub struct LoadOptions {
     pub tokenizer: Option<PathBuf>,
 }
 
-/// Reads the model at `path`: a checkpoint folder of ours or any Hugging Face folder of a Llama model.
+/// Reads the model at `path`: a checkpoint folder of ours or any Hugging Face folder of a Llama model, or
+/// a GGUF file, or a llama2.c checkpoint.
 ///
 /// # Errors
 /// [`ArtifactError`], naming the file and what is wrong with it.
@@ -38,6 +42,8 @@ pub fn load_model(path: &Path, options: &LoadOptions) -> Result<Checkpoint, Arti
     recover_folder(path)?;
     let mut checkpoint = if path.join("config.json").is_file() {
         hf::load_folder(path)?
+    } else if path.is_file() {
+        load_file(path)?
     } else {
         return Err(ArtifactError::Unrecognized { path: path.to_owned() });
     };
@@ -45,6 +51,21 @@ pub fn load_model(path: &Path, options: &LoadOptions) -> Result<Checkpoint, Arti
         checkpoint.tokenizer = load_tokenizer(path)?;
     }
     Ok(checkpoint)
+}
+
+/// Reads a single-file model: a GGUF by its first bytes, a llama2.c checkpoint by its name or its header.
+fn load_file(path: &Path) -> Result<Checkpoint, ArtifactError> {
+    let file = MappedFile::open(path)?;
+    let bytes = file.bytes();
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    let parsed = if bytes.starts_with(b"GGUF") || extension == Some("gguf") {
+        gguf::parse(bytes)
+    } else if extension == Some("bin") || llama2c::is_plausible(bytes) {
+        llama2c::parse(bytes)
+    } else {
+        return Err(ArtifactError::Unrecognized { path: path.to_owned() });
+    };
+    parsed.map_err(|problem| problem.at(path))
 }
 
 /// Reads a tokenizer file: JSON by its first byte, the others by their names.

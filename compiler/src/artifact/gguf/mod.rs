@@ -1,4 +1,10 @@
-//! GGUF files of Llama models.
+//! GGUF files of Llama models, versions 2 and 3, with weights as they are or quantised.
+
+mod block;
+mod llama;
+mod metadata;
+
+pub use llama::parse;
 
 /// The tokenizer arrays of a GGUF, as they stand in its metadata.
 #[derive(Clone, Debug, Default, PartialEq)]
