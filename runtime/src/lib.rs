@@ -6,6 +6,7 @@
 //! - [`format`] is the packed file: [`PackedModel::parse`] checks everything once, after which nothing can fail.
 //! - [`tensor`] views int8 matrices where they lie; [`plan`] says where every byte of the [`arena`] goes.
 //! - [`kernels`] do the work: plain loops that define each result, and one backend per kind of core.
+//! - [`tokenizer`] turns text into tokens and back.
 //! - [`session`] holds the KV cache and steps through tokens; [`sampler`] chooses the next one.
 //!
 //! The runtime never allocates, prints, reads a clock or keeps global state. The same packed model and tokens give the same
@@ -25,6 +26,7 @@ pub mod plan;
 pub mod sampler;
 pub mod session;
 pub mod tensor;
+pub mod tokenizer;
 
 pub use arena::{Aligned, ArenaError};
 pub use config::{ConfigError, ModelConfig};
@@ -34,6 +36,7 @@ pub use plan::MemoryPlan;
 pub use sampler::{Sampler, Sampling, SamplingError, StopMatcher};
 pub use session::{Session, StepError};
 pub use tensor::{WeightFormat, WeightLayout};
+pub use tokenizer::{Tokenizer, TokenizerError};
 
 /// An index into a model's vocabulary.
 pub type TokenId = u32;

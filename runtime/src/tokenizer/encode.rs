@@ -1,0 +1,155 @@
+//! Text to tokens.
+
+use core::fmt;
+
+use super::section::layout;
+use super::{PreTokens, Tokenizer, TokenizerKind};
+use crate::TokenId;
+
+/// SentencePiece's visible space; in a text it means the same as a space.
+const META_SPACE: char = '\u{2581}';
+
+/// What [`Tokenizer::encode_with`] does around the text itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncodeOptions {
+    /// Start with the beginning-of-text token, if the vocabulary has one.
+    pub add_bos: bool,
+    /// Turn the text of special tokens into those tokens. Without it they are spelled like any other text, so that a text
+    /// from outside cannot forge the structure of a conversation.
+    pub parse_specials: bool,
+}
+
+impl<'m> Tokenizer<'m> {
+    /// Encodes `text` into the front of `out` as the model was trained to see it; returns the number of tokens.
+    ///
+    /// Special tokens are recognised, and the beginning-of-text token added where the model wants it.
+    /// [`Tokenizer::max_tokens`] slots always suffice; fewer do as long as the tokens so far leave room for the bytes of the
+    /// next pre-token, which merge in place.
+    pub fn encode(&self, text: &str, out: &mut [TokenId]) -> Result<usize, EncodeError> {
+        self.encode_with(text, out, EncodeOptions { add_bos: self.add_bos(), parse_specials: true })
+    }
+
+    /// Slots that encoding any text of `text_bytes` may need, whatever the options.
+    pub fn max_tokens(&self, text_bytes: usize) -> usize {
+        let spaced = self.flags & layout::SPACE_AFTER_SPECIAL != 0;
+        text_bytes.saturating_mul(if spaced { 2 } else { 1 }).saturating_add(2)
+    }
+
+    /// [`Tokenizer::encode`] with a choice of what is added and recognised.
+    pub fn encode_with(&self, text: &str, out: &mut [TokenId], options: EncodeOptions) -> Result<usize, EncodeError> {
+        let mut output = Output { out, len: 0 };
+        if let (true, Some(bos)) = (options.add_bos, self.bos()) {
+            output.push(bos)?;
+        }
+        let mut space_prefix = self.flags & layout::SPACE_AT_START != 0;
+        let mut rest = text;
+        loop {
+            let (plain, special) = if options.parse_specials { self.next_special(rest) } else { (rest, None) };
+            if !plain.is_empty() {
+                self.encode_plain(plain, space_prefix, &mut output)?;
+            }
+            let Some(id) = special else { return Ok(output.len) };
+            output.push(id)?;
+            space_prefix = self.flags & layout::SPACE_AFTER_SPECIAL != 0;
+            rest = &rest[plain.len() + self.piece(id).len()..];
+        }
+    }
+
+    /// The text before the first special token in `text`, and that token.
+    pub fn next_special<'t>(&self, text: &'t str) -> (&'t str, Option<TokenId>) {
+        let bytes = text.as_bytes();
+        for at in 0..bytes.len() {
+            // A special token is UTF-8, so it starts and ends where characters do.
+            if let Some(id) = self.special_at_start(&bytes[at..]) {
+                return (&text[..at], Some(id));
+            }
+        }
+        (text, None)
+    }
+
+    fn encode_plain(&self, text: &str, space_prefix: bool, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        match self.kind {
+            TokenizerKind::ByteLevel => {
+                for word in PreTokens::new(self.pre_tokenizer, text) {
+                    let start = output.len;
+                    // A byte without a token of its own is left out, as the reference implementations do.
+                    word.bytes().filter_map(|byte| self.byte_token(byte)).try_for_each(|id| output.push(id))?;
+                    self.merge_from(start, output);
+                }
+            }
+            TokenizerKind::SentencePiece => self.encode_sentence(text, space_prefix, output)?,
+        }
+        Ok(())
+    }
+
+    fn encode_sentence(&self, text: &str, space_prefix: bool, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        let split_words = self.flags & layout::SPLIT_WORDS != 0;
+        let mut start = output.len;
+        let mut after_space = true;
+        for c in self.sentence_chars(text, space_prefix) {
+            if split_words && c == ' ' && !after_space {
+                self.merge_from(start, output);
+                start = output.len;
+            }
+            after_space = c == ' ';
+            self.push_char(c, output)?;
+        }
+        self.merge_from(start, output);
+        Ok(())
+    }
+
+    /// The characters that SentencePiece sees: the visible space is a space, and one more may go first.
+    pub fn sentence_chars<'t>(&self, text: &'t str, space_prefix: bool) -> impl Iterator<Item = char> + use<'t> {
+        let has_space = self.flags & layout::SPACE_ONCE != 0 && text.starts_with([' ', META_SPACE]);
+        let prefix = if space_prefix && !has_space { " " } else { "" };
+        prefix.chars().chain(text.chars().map(|c| if c == META_SPACE { ' ' } else { c }))
+    }
+
+    fn push_char(&self, c: char, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        if let Some(id) = self.char_token(c) {
+            return output.push(id);
+        }
+        let mut buffer = [0; 4];
+        let bytes = c.encode_utf8(&mut buffer).bytes();
+        if bytes.clone().all(|byte| self.byte_token(byte).is_some()) {
+            bytes.filter_map(|byte| self.byte_token(byte)).try_for_each(|id| output.push(id))
+        } else {
+            self.unk().map_or(Ok(()), |unk| output.push(unk))
+        }
+    }
+
+    fn merge_from(&self, start: usize, output: &mut Output<'_>) {
+        output.len = start + self.merge_all(&mut output.out[start..output.len]);
+    }
+}
+
+/// The caller's buffer and how much of it is taken.
+struct Output<'o> {
+    out: &'o mut [TokenId],
+    len: usize,
+}
+
+impl Output<'_> {
+    fn push(&mut self, id: TokenId) -> Result<(), EncodeError> {
+        let given_tokens = self.out.len();
+        let Some(slot) = self.out.get_mut(self.len) else { return Err(EncodeError { given_tokens }) };
+        *slot = id;
+        self.len += 1;
+        Ok(())
+    }
+}
+
+/// The buffer for tokens is too small for the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncodeError {
+    /// Slots the buffer has; [`Tokenizer::max_tokens`] says how many always suffice.
+    pub given_tokens: usize,
+}
+
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the text does not fit into a buffer of {} tokens", self.given_tokens)
+    }
+}
+
+impl core::error::Error for EncodeError {}
