@@ -7,3 +7,4 @@ pub mod plan;
 pub mod quant;
 pub mod reference;
 pub mod threads;
+pub mod tokenizer;

@@ -68,26 +68,22 @@ impl<'m> Tokenizer<'m> {
     }
 
     fn encode_plain(&self, text: &str, space_prefix: bool, output: &mut Output<'_>) -> Result<(), EncodeError> {
-        match self.kind {
-            TokenizerKind::ByteLevel => {
-                for word in PreTokens::new(self.pre_tokenizer, text) {
-                    let start = output.len;
-                    // A byte without a token of its own is left out, as the reference implementations do.
-                    word.bytes().filter_map(|byte| self.byte_token(byte)).try_for_each(|id| output.push(id))?;
-                    self.merge_from(start, output);
-                }
-            }
-            TokenizerKind::SentencePiece => self.encode_sentence(text, space_prefix, output)?,
+        if self.kind == TokenizerKind::SentencePiece {
+            return self.encode_sentence(text, space_prefix, output);
+        }
+        for word in PreTokens::new(self.pre_tokenizer, text) {
+            let start = output.len;
+            self.push_bytes(word, output)?;
+            self.merge_from(start, output);
         }
         Ok(())
     }
 
     fn encode_sentence(&self, text: &str, space_prefix: bool, output: &mut Output<'_>) -> Result<(), EncodeError> {
-        let split_words = self.flags & layout::SPLIT_WORDS != 0;
         let mut start = output.len;
         let mut after_space = true;
         for c in self.sentence_chars(text, space_prefix) {
-            if split_words && c == ' ' && !after_space {
+            if self.splits_words() && c == ' ' && !after_space {
                 self.merge_from(start, output);
                 start = output.len;
             }
@@ -98,6 +94,11 @@ impl<'m> Tokenizer<'m> {
         Ok(())
     }
 
+    /// Whether merges never cross from a character to a space after it, so that SentencePiece's text may be cut there.
+    pub fn splits_words(&self) -> bool {
+        self.flags & layout::SPLIT_WORDS != 0
+    }
+
     /// The characters that SentencePiece sees: the visible space is a space, and one more may go first.
     pub fn sentence_chars<'t>(&self, text: &'t str, space_prefix: bool) -> impl Iterator<Item = char> + use<'t> {
         let has_space = self.flags & layout::SPACE_ONCE != 0 && text.starts_with([' ', META_SPACE]);
@@ -105,6 +106,25 @@ impl<'m> Tokenizer<'m> {
         prefix.chars().chain(text.chars().map(|c| if c == META_SPACE { ' ' } else { c }))
     }
 
+    /// Writes the tokens that `word`, a pre-token, starts from into the front of `out`; returns their number.
+    ///
+    /// Merging them gives the word's encoding. [`Tokenizer::encode_with`] does both; this is for encoders that merge by other
+    /// means. SentencePiece's words come from [`Tokenizer::sentence_chars`].
+    pub fn spell(&self, word: &str, out: &mut [TokenId]) -> Result<usize, EncodeError> {
+        let mut output = Output { out, len: 0 };
+        match self.kind {
+            TokenizerKind::ByteLevel => self.push_bytes(word, &mut output)?,
+            TokenizerKind::SentencePiece => word.chars().try_for_each(|c| self.push_char(c, &mut output))?,
+        }
+        Ok(output.len)
+    }
+
+    /// A byte without a token becomes the unknown token, or nothing where there is none, as in the reference implementations.
+    fn push_bytes(&self, word: &str, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        word.bytes().filter_map(|byte| self.byte_token(byte).or(self.unk())).try_for_each(|id| output.push(id))
+    }
+
+    /// A character without a token becomes its bytes' tokens, or the unknown token where they have none.
     fn push_char(&self, c: char, output: &mut Output<'_>) -> Result<(), EncodeError> {
         if let Some(id) = self.char_token(c) {
             return output.push(id);

@@ -35,7 +35,7 @@ impl Tokenizer<'_> {
     ///         but stop when a merge makes a pair that must go before the next one of this rank
     /// ```
     /// This is the order of a priority queue over (rank, position) without the queue: `O(n)` look-ups for each distinct rank.
-    pub(super) fn merge_all(&self, tokens: &mut [TokenId]) -> usize {
+    pub fn merge_all(&self, tokens: &mut [TokenId]) -> usize {
         let mut n = tokens.len();
         while let Some(rank) = self.lowest_rank(&tokens[..n]) {
             n = self.merge_rank(&mut tokens[..n], rank);

@@ -412,14 +412,14 @@ impl<'m> Tokenizer<'m> {
     }
 
     /// The token of a single byte.
-    pub(super) fn byte_token(&self, byte: u8) -> Option<TokenId> {
+    pub fn byte_token(&self, byte: u8) -> Option<TokenId> {
         let id = self.byte_tokens.get(usize::from(byte));
         let none = if self.byte_tokens.wide { layout::NO_TOKEN } else { 0xffff };
         (id != none).then_some(id)
     }
 
-    /// The token of a single character (SentencePiece).
-    pub(super) fn char_token(&self, c: char) -> Option<TokenId> {
+    /// The token of a single character, for SentencePiece.
+    pub fn char_token(&self, c: char) -> Option<TokenId> {
         self.chars.find(c as u32, 0, self.chars.len()).map(|idx| self.char_tokens.get(idx))
     }
 }
