@@ -36,6 +36,11 @@ impl Console {
         self.print(&text)
     }
 
+    /// Prints a command's result as JSON, if that is wanted; as text it was streamed.
+    pub(crate) fn reply_after_stream(&self, reply: &impl Serialize) -> Result<(), Failure> {
+        if self.is_json() { self.print(&json_line(reply)?) } else { Ok(()) }
+    }
+
     /// Prints a piece of text as it is made. With JSON it waits for the reply.
     pub(crate) fn stream(&self, text: &str) -> Result<(), Failure> {
         if self.is_json() { Ok(()) } else { self.print(text) }

@@ -1,8 +1,12 @@
 //! The flags that say how text is generated, shared by `run` and `board run`.
 
+use anyhow::anyhow;
+use siskin_runtime::format::SectionKind;
 use siskin_runtime::sampler::{Sampling, SamplingError, StopMatcher};
+use siskin_runtime::tokenizer::{ChatPrompt, EncodeOptions, Tokenizer};
+use siskin_runtime::{PackedModel, TokenId};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFail as _};
 
 /// The temperature where none is given and `--greedy` is not.
 const DEFAULT_TEMPERATURE: f32 = 0.8;
@@ -77,6 +81,55 @@ impl GenerationArgs {
         StopMatcher::new(&stops).map_err(Failure::command_line)?;
         Ok(stops)
     }
+
+    /// The tokens of the prompt, in the model's chat template where that was asked for.
+    pub(crate) fn prompt_tokens(
+        &self,
+        model: &PackedModel<'_>,
+        tokenizer: &Tokenizer<'_>,
+    ) -> Result<Vec<TokenId>, Failure> {
+        if !self.chat {
+            return encode(tokenizer, &[(&self.prompt, true)]);
+        }
+        let chat = chat_prompt(model)?;
+        if tokenizer.next_special(&self.prompt).1.is_none() {
+            let whole_text = [chat.prefix(), &self.prompt, chat.suffix()].concat();
+            return encode(tokenizer, &[(&whole_text, true)]);
+        }
+        // A message may not forge turns: what looks like a special token is spelled out.
+        encode(tokenizer, &[(chat.prefix(), true), (&self.prompt, false), (chat.suffix(), true)])
+    }
+}
+
+/// The model's tokenizer, which compile puts into every packed file of a model that has one.
+pub(crate) fn tokenizer<'m>(model: &PackedModel<'m>) -> Result<Tokenizer<'m>, Failure> {
+    let doing = || "read the model's tokenizer".to_owned();
+    let section = model.section(SectionKind::Tokenizer).ok_or_else(|| {
+        let cause = anyhow!("the file has none; compile the model again with --tokenizer FILE");
+        Failure::invalid_input(doing(), cause)
+    })?;
+    Tokenizer::parse(section).or_invalid_input(doing)
+}
+
+fn chat_prompt<'m>(model: &PackedModel<'m>) -> Result<ChatPrompt<'m>, Failure> {
+    let doing = || "read the model's chat template".to_owned();
+    let section = model.section(SectionKind::Chat).ok_or_else(|| {
+        Failure::invalid_input(doing(), anyhow!("it has none, so it is no chat model; leave --chat out"))
+    })?;
+    ChatPrompt::parse(section).or_invalid_input(doing)
+}
+
+/// The tokens of texts one after the other; of each, whether special tokens are recognised in it.
+fn encode(tokenizer: &Tokenizer<'_>, texts: &[(&str, bool)]) -> Result<Vec<TokenId>, Failure> {
+    let mut all_tokens = Vec::new();
+    for (idx, &(text, parse_specials)) in texts.iter().enumerate() {
+        let options = EncodeOptions { add_bos: idx == 0 && tokenizer.add_bos(), parse_specials };
+        let mut tokens = vec![0; tokenizer.max_tokens(text.len())];
+        let n_tokens = tokenizer.encode_with(text, &mut tokens, options);
+        tokens.truncate(n_tokens.or_invalid_input(|| "encode the prompt".to_owned())?);
+        all_tokens.append(&mut tokens);
+    }
+    Ok(all_tokens)
 }
 
 #[cfg(test)]

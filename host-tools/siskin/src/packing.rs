@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use clap::ValueEnum;
 use serde::Serialize;
+use siskin_compiler::artifact::Checkpoint;
 use siskin_compiler::pack::{PackOptions, PackedFile, pack, packed_config, relayout};
 use siskin_compiler::plan::{Board, MemoryReport, Part, choose_prefill_batch, remedies};
+use siskin_compiler::tokenizer::TokenizerDef;
 use siskin_runtime::PackedModel;
+use siskin_runtime::format::SectionKind;
 
 use crate::boards::{BoardArgs, HOST};
 use crate::console::Console;
@@ -63,7 +66,7 @@ impl PackingArgs {
             layout: board.layout,
             context_len: self.context,
             prefill_batch: choose_prefill_batch(&config, format, board),
-            sections: Vec::new(),
+            sections: text_sections(&checkpoint).or_invalid_input(doing)?,
         };
         let bytes = pack(&checkpoint, &options).or_invalid_input(doing)?;
         PackedFile::from_bytes(bytes).or_failed(doing)
@@ -84,6 +87,13 @@ impl PackingArgs {
         let bytes = relayout(&model, board.layout, prefill_batch).or_invalid_input(doing)?;
         PackedFile::from_bytes(bytes).or_failed(doing)
     }
+}
+
+/// The sections that turn text into tokens and back.
+fn text_sections(checkpoint: &Checkpoint) -> anyhow::Result<Vec<(SectionKind, Vec<u8>)>> {
+    let tokenizer = TokenizerDef::of_checkpoint(checkpoint)?
+        .ok_or_else(|| anyhow!("it brings no tokenizer; give one with --tokenizer FILE"))?;
+    Ok(vec![(SectionKind::Tokenizer, tokenizer.compile()?.section().to_vec())])
 }
 
 impl BoardArgs {

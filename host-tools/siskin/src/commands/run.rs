@@ -2,12 +2,19 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Instant;
 
+use anyhow::anyhow;
 use clap::ValueEnum;
+use serde::Serialize;
+use siskin_compiler::pack::{AlignedBytes, PackedFile, relayout};
+use siskin_compiler::threads::with_threads;
+use siskin_runtime::{End, Generation, Join, Kernels, Limits, PackedModel, Sampler, Session, StopMatcher, TokenId};
 
 use crate::console::Console;
-use crate::failure::Failure;
-use crate::generation::GenerationArgs;
+use crate::failure::{Failure, OrFail as _};
+use crate::generation::{self, GenerationArgs};
+use crate::input;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -22,16 +29,15 @@ pub(crate) struct Args {
     file: PathBuf,
     #[command(flatten)]
     generation: GenerationArgs,
+    /// In a full context, forget the older half and go on, rather than end.
+    #[arg(long)]
+    slide: bool,
     /// Threads for the matrix products; any number gives the same bits.
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
     threads: NonZeroUsize,
     /// The kernels; all give the same bits.
     #[arg(long, value_enum, default_value_t = KernelChoice::Auto)]
     kernels: KernelChoice,
-}
-
-pub(crate) fn run(_args: &Args, _console: &Console) -> Result<(), Failure> {
-    Err(Failure::failed("run", anyhow::anyhow!("it is not wired yet")))
 }
 
 /// Which kernels to run.
@@ -43,4 +49,110 @@ enum KernelChoice {
     Generic,
     /// For x86-64 with AVX2.
     Avx2,
+}
+
+impl KernelChoice {
+    fn kernels(self) -> Result<Kernels, Failure> {
+        match self {
+            Self::Auto => Ok(Kernels::detect()),
+            Self::Generic => Ok(Kernels::generic()),
+            Self::Avx2 => Kernels::avx2().ok_or_else(|| {
+                Failure::command_line(anyhow!("this CPU has no AVX2; leave --kernels out for the fastest it has"))
+            }),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Reply {
+    text: String,
+    tokens: Vec<TokenId>,
+    n_prompt_tokens: usize,
+    logits_hash: String,
+    /// `max_new_tokens`, `end_token`, `stop` or `context_full`.
+    end: &'static str,
+}
+
+pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
+    let sampler = Sampler::new(args.generation.sampling()?, args.generation.seed);
+    let kernels = args.kernels.kernels()?;
+    let stops = args.generation.stops()?;
+    let stops = StopMatcher::new(&stops).map_err(Failure::command_line)?;
+    let file = laid_out_for(kernels, input::open_packed(&args.file)?)?;
+    let model = file.model();
+    let continued = with_threads(args.threads, |join| {
+        let mut arena = AlignedBytes::zeroed(model.memory_plan().arena_bytes);
+        let mut session =
+            Session::with_join(&model, &mut arena, kernels, join).or_failed(|| "lay out the arena".to_owned())?;
+        continue_prompt(args, &model, &mut session, sampler, stops, console)
+    });
+    console.reply_after_stream(&continued.or_failed(|| "start the threads".to_owned())??)
+}
+
+/// The model in the order of bytes that `kernels` read fastest; its results are the same in any.
+fn laid_out_for(kernels: Kernels, file: PackedFile) -> Result<PackedFile, Failure> {
+    let model = file.model();
+    let header = model.header();
+    if header.layout == kernels.preferred_layout() {
+        return Ok(file);
+    }
+    let doing = || format!("lay out the model for {} kernels", kernels.name());
+    let bytes = relayout(&model, kernels.preferred_layout(), header.prefill_batch as usize).or_failed(doing)?;
+    PackedFile::from_bytes(bytes).or_failed(doing)
+}
+
+fn continue_prompt<'a>(
+    args: &Args,
+    model: &PackedModel<'a>,
+    session: &mut Session<'a, impl Join + Sync>,
+    sampler: Sampler,
+    stops: StopMatcher<'_>,
+    console: &Console,
+) -> Result<Reply, Failure> {
+    let tokenizer = generation::tokenizer(model)?;
+    let prompt = args.generation.prompt_tokens(model, &tokenizer)?;
+    let eos = tokenizer.eos();
+    let context_len = model.config().context_len;
+    let limits = Limits {
+        max_new_tokens: args.generation.max_new_tokens,
+        end_tokens: eos.as_slice(),
+        slide_to: args.slide.then_some(context_len.div_ceil(2)),
+    };
+    let started = Instant::now();
+    let mut generation = Generation::start(session, Some(tokenizer), &prompt, sampler, stops, limits)
+        .or_invalid_input(|| "read the prompt".to_owned())?;
+    let prompt_s = started.elapsed().as_secs_f64();
+    let (mut text, mut tokens, mut printed) = (String::new(), Vec::new(), Ok(()));
+    while let Some(token) = generation.step(|piece| {
+        text.push_str(piece);
+        if printed.is_ok() {
+            printed = console.stream(piece);
+        }
+    }) {
+        tokens.push(token);
+        std::mem::replace(&mut printed, Ok(()))?;
+    }
+    printed?;
+    let (end, total_s) = (generation.end(), started.elapsed().as_secs_f64());
+    let logits_hash = generation.logits_hash().to_string();
+    let tokens_per_s = tokens.len() as f64 / (total_s - prompt_s).max(1e-9);
+    console.stream("\n")?;
+    console.note(format_args!(
+        "{} prompt tokens in {prompt_s:.2} s, {} new at {tokens_per_s:.1} a second; logits {logits_hash}",
+        prompt.len(),
+        tokens.len()
+    ));
+    if end == Some(End::ContextFull) {
+        console.note(format_args!("the context of {context_len} tokens is full; --slide goes on beyond it"));
+    }
+    Ok(Reply { text, tokens, n_prompt_tokens: prompt.len(), logits_hash, end: end_name(end) })
+}
+
+fn end_name(end: Option<End>) -> &'static str {
+    match end {
+        Some(End::MaxNewTokens) | None => "max_new_tokens",
+        Some(End::EndToken(_)) => "end_token",
+        Some(End::Stop(_)) => "stop",
+        Some(End::ContextFull) => "context_full",
+    }
 }

@@ -1,0 +1,200 @@
+//! Generating text: a prompt goes in, then one token at a time comes out, as text that can be shown at once.
+//!
+//! ```text
+//! prefill(prompt); observe(prompt)
+//! repeat: hash the logits; token = sample; end on an end token, a stop or the limit; decode_step(token)
+//! ```
+
+use core::fmt;
+
+use crate::TokenId;
+use crate::kernels::{Join, Serial};
+use crate::sampler::{Sampler, StopMatcher};
+use crate::session::{Session, StepError};
+use crate::tokenizer::{TextStream, Tokenizer};
+
+/// FNV-1a, 64 bits, over the little-endian bytes of logits: equal on two targets if they computed the same bits.
+///
+/// Not-a-numbers count as the one quiet NaN, `0x7fc0_0000`. Prints as 16 lower-case hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogitsHash(pub u64);
+
+impl LogitsHash {
+    /// The hash of no logits.
+    pub const EMPTY: Self = Self(0xcbf2_9ce4_8422_2325);
+
+    /// Adds one step's raw logits.
+    pub fn add(&mut self, logits: &[f32]) {
+        const PRIME: u64 = 0x0000_0100_0000_01b3;
+        const QUIET_NAN: u32 = 0x7fc0_0000;
+        for logit in logits {
+            let bits = if logit.is_nan() { QUIET_NAN } else { logit.to_bits() };
+            for byte in bits.to_le_bytes() {
+                self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(PRIME);
+            }
+        }
+    }
+}
+
+impl fmt::Display for LogitsHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Why no more tokens came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// As many tokens as were asked for.
+    MaxNewTokens,
+    /// The model ended its text with this token.
+    EndToken(TokenId),
+    /// The text reached a stop sequence, the one with this index.
+    Stop(usize),
+    /// The context is full, and was not to slide.
+    ContextFull,
+}
+
+/// When a generation ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits<'g> {
+    /// Most tokens to generate.
+    pub max_new_tokens: usize,
+    /// Tokens that end the text and are no part of it.
+    pub end_tokens: &'g [TokenId],
+    /// In a full context, forget all but the newest so many tokens and go on; `None` ends there.
+    pub slide_to: Option<usize>,
+}
+
+/// A text in the making.
+pub struct Generation<'g, 'a, J = Serial> {
+    session: &'g mut Session<'a, J>,
+    tokenizer: Option<Tokenizer<'a>>,
+    sampler: Sampler,
+    stops: StopMatcher<'g>,
+    limits: Limits<'g>,
+    text: TextStream,
+    logits_hash: LogitsHash,
+    /// The token that was drawn last, which the session has not seen.
+    last: Option<TokenId>,
+    n_tokens: usize,
+    end: Option<End>,
+}
+
+impl<'g, 'a, J: Join + Sync> Generation<'g, 'a, J> {
+    /// Reads the prompt. What the session already holds stands before it.
+    ///
+    /// Without a `tokenizer`, tokens come but no text, so no stop is ever reached.
+    ///
+    /// # Errors
+    /// [`StepError`]: the prompt is empty, does not fit, or has a token that the vocabulary has not.
+    pub fn start(
+        session: &'g mut Session<'a, J>,
+        tokenizer: Option<Tokenizer<'a>>,
+        prompt: &[TokenId],
+        mut sampler: Sampler,
+        stops: StopMatcher<'g>,
+        limits: Limits<'g>,
+    ) -> Result<Self, StepError> {
+        session.prefill(prompt)?;
+        sampler.observe(prompt);
+        let (text, logits_hash) = (TextStream::new(), LogitsHash::EMPTY);
+        Ok(Self { session, tokenizer, sampler, stops, limits, text, logits_hash, last: None, n_tokens: 0, end: None })
+    }
+
+    /// Draws the next token and gives `emit` the text that is certain by now, in whole characters and no part of a stop.
+    ///
+    /// `None` once the text has ended; [`Generation::end`] says why.
+    pub fn step(&mut self, mut emit: impl FnMut(&str)) -> Option<TokenId> {
+        if self.end.is_none() && self.n_tokens == self.limits.max_new_tokens {
+            self.finish(End::MaxNewTokens, &mut emit);
+        }
+        if self.end.is_some() || !self.advance(&mut emit) {
+            return None;
+        }
+        let logits = self.session.logits();
+        self.logits_hash.add(logits);
+        let token = self.sampler.next(logits);
+        self.last = Some(token);
+        self.n_tokens += 1;
+        if self.limits.end_tokens.contains(&token) {
+            self.finish(End::EndToken(token), &mut emit);
+        } else if let Some(tokenizer) = &self.tokenizer
+            && !tokenizer.is_control(token)
+        {
+            self.add_text(tokenizer.piece(token), &mut emit);
+        }
+        Some(token)
+    }
+
+    /// Why the text ended, once it has.
+    pub fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// Tokens drawn so far, an end token included.
+    pub fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
+
+    /// The hash of the raw logits that the tokens so far were drawn from.
+    pub fn logits_hash(&self) -> LogitsHash {
+        self.logits_hash
+    }
+
+    /// Shows the session the last token, so that its logits are those of the next. False if the context is full.
+    fn advance(&mut self, emit: &mut impl FnMut(&str)) -> bool {
+        let Some(token) = self.last.take() else { return true };
+        let is_full = self.session.position() == self.session.model().config().context_len;
+        if let (Some(n_keep), true) = (self.limits.slide_to, is_full) {
+            self.session.slide(n_keep);
+        }
+        let is_room = self.session.decode_step(token).is_ok();
+        if !is_room {
+            self.finish(End::ContextFull, emit);
+        }
+        is_room
+    }
+
+    fn add_text(&mut self, piece: &[u8], emit: &mut impl FnMut(&str)) {
+        let (stops, mut hit) = (&mut self.stops, None);
+        self.text.push(piece, |text| {
+            if hit.is_none() {
+                hit = stops.push(text, &mut *emit);
+            }
+        });
+        if let Some(idx) = hit {
+            self.end = Some(End::Stop(idx));
+        }
+    }
+
+    /// Ends the text and gives out what was held back.
+    fn finish(&mut self, end: End, emit: &mut impl FnMut(&str)) {
+        self.end = Some(end);
+        let (stops, mut hit) = (&mut self.stops, None);
+        self.text.finish(|text| hit = stops.push(text, &mut *emit));
+        match hit {
+            Some(idx) => self.end = Some(End::Stop(idx)),
+            None => stops.finish(emit),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_fnv_1a_over_canonical_bits() {
+        // "foobarbaz!!!" as three numbers, against the published algorithm computed elsewhere.
+        let spelled = [*b"foob", *b"arba", *b"z!!!"].map(f32::from_le_bytes);
+        let mut hash = LogitsHash::EMPTY;
+        hash.add(&spelled);
+        assert_eq!(hash, LogitsHash(0x167e9109e99625b2));
+
+        let mut hash = LogitsHash::EMPTY;
+        hash.add(&[1.0, -2.5]);
+        hash.add(&[-f32::from_bits(0x7f80_0001)]);
+        assert_eq!(hash, LogitsHash(0x0019d869ee7bbb95));
+    }
+}
