@@ -7,7 +7,7 @@
 //! - [`tensor`] views int8 matrices where they lie; [`plan`] says where every byte of the [`arena`] goes.
 //! - [`kernels`] do the work: plain loops that define each result, and one backend per kind of core.
 //! - [`tokenizer`] turns text into tokens and back.
-//! - [`session`] holds the KV cache and steps through tokens; [`sampler`] chooses the next one.
+//! - [`session`] holds the KV cache and steps through tokens; [`sampler`] chooses the next one; [`generate`] is the loop.
 //!
 //! The runtime never allocates, prints, reads a clock or keeps global state. The same packed model and tokens give the same
 //! logits, bit for bit, on every target (NUMERICS.md). `unsafe` is confined to `kernels/arch`.
@@ -19,6 +19,7 @@ mod attention;
 pub mod config;
 mod decoder;
 pub mod format;
+pub mod generate;
 pub mod kernels;
 mod kv_cache;
 pub mod math;
@@ -31,6 +32,7 @@ pub mod tokenizer;
 pub use arena::{Aligned, ArenaError};
 pub use config::{ConfigError, ModelConfig};
 pub use format::{FormatError, PackedModel};
+pub use generate::{End, Generation, Limits, LogitsHash};
 pub use kernels::{Join, Kernels, Serial};
 pub use plan::MemoryPlan;
 pub use sampler::{Sampler, Sampling, SamplingError, StopMatcher};
