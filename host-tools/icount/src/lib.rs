@@ -1,1 +1,206 @@
-//! QEMU TCG plugin.
+//! A QEMU TCG plugin that counts guest instructions exactly, between marks in the program.
+//!
+//! The marks are two Thumb no-ops, `mov r10, r10` (start) and `mov r11, r11` (stop). Each start-stop pair is a region; it
+//! counts every instruction executed between the two, and neither of them. Load it with
+//!
+//! ```text
+//! qemu-system-arm … -plugin target/release/libicount.so,out=counts.txt[,stack_low=0x20000000,stack_high=0x20002000,main=0x400]
+//! ```
+//!
+//! and find in `out`, one a line: `region N` for every region in order, `stack N` (bytes from the lowest store
+//! up to `stack_high`, from the first execution of the instruction at `main` on, past the start-up code that paints the stack;
+//! only where the three addresses are given, and it slows the emulation down), and `total N` when the guest ends.
+
+mod plugin_api;
+
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::fs::File;
+use std::io::Write as _;
+use std::ops::Range;
+use std::ptr;
+use std::sync::{Mutex, MutexGuard};
+
+use plugin_api::{Info, Instruction, MemoryAccess, PluginId, TranslationBlock};
+
+/// `mov r10, r10`.
+const START: u16 = 0x46d2;
+/// `mov r11, r11`.
+const STOP: u16 = 0x46db;
+
+/// Which version of the interface this plugin speaks: QEMU refuses one that it does not offer.
+#[unsafe(no_mangle)]
+pub static qemu_plugin_version: c_int = 1;
+
+/// Instructions executed so far. QEMU adds to it from generated code, the callbacks read it; there is one virtual core.
+static mut EXECUTED: u64 = 0;
+
+static COUNTER: Mutex<Counter> = Mutex::new(Counter::new());
+
+struct Counter {
+    out: Option<File>,
+    /// Instructions executed when the current region's start mark was.
+    region_start: Option<u64>,
+    stack: Range<u64>,
+    /// Where the program proper begins.
+    main: u64,
+    in_main: bool,
+    lowest_store: u64,
+}
+
+impl Counter {
+    const fn new() -> Self {
+        Self { out: None, region_start: None, stack: 0..0, main: 0, in_main: false, lowest_store: u64::MAX }
+    }
+
+    /// The first instruction of the program proper, where the stack is to be watched.
+    fn watched_main(&self) -> Option<u64> {
+        (!self.stack.is_empty()).then_some(self.main)
+    }
+
+    /// Nobody reads a plugin's errors: a line that cannot be written shows as missing to whoever reads the file.
+    fn line(&mut self, keyword: &str, number: u64) {
+        if let Some(out) = &mut self.out {
+            let _ = writeln!(out, "{keyword} {number}");
+        }
+    }
+}
+
+fn counter() -> MutexGuard<'static, Counter> {
+    COUNTER.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn executed() -> u64 {
+    // SAFETY: QEMU runs the callbacks and the code that adds on the thread of the one virtual core.
+    unsafe { ptr::read_volatile(&raw const EXECUTED) }
+}
+
+/// Called by QEMU when the plugin is loaded; not 0 refuses to run.
+///
+/// # Safety
+/// `info` and `argv` (of `argc` strings) must be as QEMU's plugin interface promises.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_plugin_install(
+    id: PluginId,
+    info: *const Info,
+    argc: c_int,
+    argv: *const *const c_char,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let target = unsafe { CStr::from_ptr((*info).target_name) };
+    if target != c"arm" {
+        eprintln!("icount: counts Thumb code in qemu-system-arm only, not {}", target.to_string_lossy());
+        return 1;
+    }
+    for idx in 0..usize::try_from(argc).unwrap_or(0) {
+        // SAFETY: the caller's promise.
+        let argument = unsafe { CStr::from_ptr(*argv.add(idx)) }.to_string_lossy();
+        if let Err(why) = take_argument(&argument) {
+            eprintln!("icount: {argument}: {why}");
+            return 1;
+        }
+    }
+    // SAFETY: the id is ours and the callbacks live as long as the program.
+    unsafe {
+        plugin_api::qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
+        plugin_api::qemu_plugin_register_atexit_cb(id, on_exit, ptr::null_mut());
+    }
+    0
+}
+
+fn take_argument(argument: &str) -> Result<(), String> {
+    let (key, value) = argument.split_once('=').ok_or("arguments are key=value")?;
+    let address = || {
+        let digits = value.strip_prefix("0x").ok_or("addresses start with 0x")?;
+        u64::from_str_radix(digits, 16).map_err(|error| error.to_string())
+    };
+    let mut counter = counter();
+    match key {
+        "out" => counter.out = Some(File::create(value).map_err(|error| error.to_string())?),
+        "stack_low" => counter.stack.start = address()?,
+        "stack_high" => counter.stack.end = address()?,
+        "main" => counter.main = address()?,
+        _ => return Err("there are out, stack_low, stack_high and main".to_owned()),
+    }
+    Ok(())
+}
+
+/// Looks at every instruction once, as it is translated, and plants what it needs.
+unsafe extern "C" fn on_translation(_id: PluginId, block: *mut TranslationBlock) {
+    let main = counter().watched_main();
+    // SAFETY: QEMU's block and its instructions are valid during this callback.
+    unsafe {
+        for idx in 0..plugin_api::qemu_plugin_tb_n_insns(block) {
+            let instruction = plugin_api::qemu_plugin_tb_get_insn(block, idx);
+            plant_counters(instruction);
+            if let Some(main) = main {
+                plant_stack_watch(instruction, main);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `instruction` must be one of the block being translated.
+unsafe fn plant_counters(instruction: *mut Instruction) {
+    // SAFETY: an instruction has at least two bytes. Its size is no guide: QEMU 7.2 says 4 of a 16-bit instruction just
+    // before the end of a 1 KiB page. No 32-bit Thumb instruction begins with either mark.
+    unsafe {
+        let first_half = plugin_api::qemu_plugin_insn_data(instruction).cast::<u16>().read_unaligned();
+        let on_mark = match u16::from_le(first_half) {
+            START => Some(on_start as plugin_api::ExecuteCallback),
+            STOP => Some(on_stop as plugin_api::ExecuteCallback),
+            _ => None,
+        };
+        if let Some(on_mark) = on_mark {
+            plugin_api::qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_mark, 0, ptr::null_mut());
+        }
+        let executed = (&raw mut EXECUTED).cast::<c_void>();
+        plugin_api::qemu_plugin_register_vcpu_insn_exec_inline(instruction, plugin_api::ADD_U64, executed, 1);
+    }
+}
+
+/// # Safety
+/// `instruction` must be one of the block being translated.
+unsafe fn plant_stack_watch(instruction: *mut Instruction, main: u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if plugin_api::qemu_plugin_insn_vaddr(instruction) == main {
+            plugin_api::qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_main, 0, ptr::null_mut());
+        }
+        let (no_flags, stores) = (0, plugin_api::STORES);
+        plugin_api::qemu_plugin_register_vcpu_mem_cb(instruction, on_store, no_flags, stores, ptr::null_mut());
+    }
+}
+
+/// Runs before the start mark is counted.
+unsafe extern "C" fn on_start(_cpu: c_uint, _data: *mut c_void) {
+    counter().region_start = Some(executed());
+}
+
+/// Runs before the stop mark is counted: the region holds the start mark, which does not belong to it.
+unsafe extern "C" fn on_stop(_cpu: c_uint, _data: *mut c_void) {
+    let mut counter = counter();
+    if let Some(start) = counter.region_start.take() {
+        counter.line("region", executed() - start - 1);
+    }
+}
+
+unsafe extern "C" fn on_main(_cpu: c_uint, _data: *mut c_void) {
+    counter().in_main = true;
+}
+
+unsafe extern "C" fn on_store(_cpu: c_uint, _access: MemoryAccess, address: u64, _data: *mut c_void) {
+    let mut counter = counter();
+    if counter.in_main && counter.stack.contains(&address) {
+        counter.lowest_store = counter.lowest_store.min(address);
+    }
+}
+
+unsafe extern "C" fn on_exit(_id: PluginId, _data: *mut c_void) {
+    let mut counter = counter();
+    if counter.lowest_store < counter.stack.end {
+        let bytes = counter.stack.end - counter.lowest_store;
+        counter.line("stack", bytes);
+    }
+    counter.line("total", executed());
+}

@@ -1,0 +1,51 @@
+//! Turns the packed model named by `SISKIN_MODEL` into a `static` in flash, and its arena's size into a constant.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs, process};
+
+use siskin_runtime::PackedModel;
+use siskin_runtime::format::SECTION_ALIGN;
+
+fn main() {
+    println!("cargo::rerun-if-env-changed=SISKIN_MODEL");
+    let Some(model_path) = env::var_os("SISKIN_MODEL").map(PathBuf::from) else {
+        fail("SISKIN_MODEL must be the path of a packed model (.siskin); `cargo xtask firmware` sets it");
+    };
+    let model_path = fs::canonicalize(&model_path)
+        .unwrap_or_else(|error| fail(&format!("cannot find the model {}: {error}", model_path.display())));
+    println!("cargo::rerun-if-changed={}", model_path.display());
+    let bytes = fs::read(&model_path)
+        .unwrap_or_else(|error| fail(&format!("cannot read the model {}: {error}", model_path.display())));
+    let arena_bytes = arena_bytes(&bytes)
+        .unwrap_or_else(|error| fail(&format!("{} is not a packed model: {error}", model_path.display())));
+
+    let source = format!(
+        "/// The packed model, in flash.\n\
+         pub static MODEL: Aligned<[u8; {}]> = Aligned(*include_bytes!({:?}));\n\
+         /// Bytes of the arena that the model needs.\n\
+         pub const ARENA_BYTES: usize = {arena_bytes};\n",
+        bytes.len(),
+        model_path.display().to_string(),
+    );
+    let out_dir = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_else(|| fail("cargo sets OUT_DIR")));
+    write(&out_dir.join("model.rs"), &source);
+}
+
+/// Checks the whole file, so that a board never holds one that it would refuse.
+fn arena_bytes(file: &[u8]) -> Result<usize, String> {
+    let mut padded = vec![0; file.len() + SECTION_ALIGN];
+    let start = padded.as_ptr().align_offset(SECTION_ALIGN);
+    let aligned = &mut padded[start..start + file.len()];
+    aligned.copy_from_slice(file);
+    let model = PackedModel::parse(aligned).map_err(|error| error.to_string())?;
+    usize::try_from(model.header().arena_bytes).map_err(|error| error.to_string())
+}
+
+fn write(path: &Path, text: &str) {
+    fs::write(path, text).unwrap_or_else(|error| fail(&format!("cannot write {}: {error}", path.display())));
+}
+
+fn fail(why: &str) -> ! {
+    eprintln!("{why}");
+    process::exit(1)
+}

@@ -1,0 +1,96 @@
+//! What is particular to Cortex-M: fault and panic reports, the painted stack, the marks for instruction counts.
+
+use core::arch::{asm, naked_asm};
+use core::panic::PanicInfo;
+
+use cortex_m_rt::STACK_PAINT_VALUE;
+
+use crate::host::{self, Console};
+use crate::record::Record;
+
+unsafe extern "C" {
+    static _stack_start: u32;
+    static _stack_end: u32;
+}
+
+/// Exit code of a panic or a fault; a plain failure is 1.
+const CRASHED: u8 = 101;
+
+/// Starts a region of counted instructions: a no-op that the emulator's plugin looks for.
+#[inline(always)]
+pub fn count_start() {
+    // SAFETY: moves a register to itself.
+    unsafe { asm!("mov r10, r10", options(nostack, preserves_flags)) }
+}
+
+/// Ends the region.
+#[inline(always)]
+pub fn count_stop() {
+    // SAFETY: moves a register to itself.
+    unsafe { asm!("mov r11, r11", options(nostack, preserves_flags)) }
+}
+
+/// Bytes of stack used so far at the deepest: those that the start-up code painted and something has overwritten since.
+pub fn stack_used_bytes() -> usize {
+    let (top, end) = (&raw const _stack_start, &raw const _stack_end);
+    let mut word = end;
+    // SAFETY: `word` stays between the linker's bounds of the stack; a volatile read of a live frame is just a number.
+    while word < top && unsafe { word.read_volatile() } == STACK_PAINT_VALUE {
+        word = word.wrapping_add(1);
+    }
+    top.addr() - word.addr()
+}
+
+/// Takes a fault. The stack may be what is broken, so a fresh one begins at its top before anything else.
+#[unsafe(naked)]
+#[unsafe(export_name = "HardFault")]
+#[unsafe(link_section = ".HardFault.user")]
+unsafe extern "C" fn hard_fault() -> ! {
+    naked_asm!(
+        "mrs r0, msp",
+        "ldr r1, ={stack_start}",
+        "msr msp, r1",
+        "b {report}",
+        stack_start = sym _stack_start,
+        report = sym report_fault,
+    )
+}
+
+/// Keeps the symbol that cortex-m-rt wants of whoever defines `HardFault`.
+#[unsafe(export_name = "HardFaultTrampoline")]
+extern "C" fn hard_fault_trampoline() {}
+
+/// Says what kind of fault it was. `frame` is the stack pointer at the handler's entry.
+extern "C" fn report_fault(frame: usize) -> ! {
+    /// The configurable fault status and the bus fault address, in the system control block.
+    const CFSR: *const u32 = 0xe000_ed28 as *const u32;
+    const BFAR: *const u32 = 0xe000_ed38 as *const u32;
+    // SAFETY: both registers exist on every ARMv7-M core and reading them changes nothing.
+    let (status, address) = unsafe { (CFSR.read_volatile(), BFAR.read_volatile()) };
+    let is_overflow = frame < (&raw const _stack_end).addr();
+    let what = if is_overflow { " the stack overflowed" } else { " the processor faulted" };
+    let mut console = Console::open();
+    Record::new(&mut console, "fault")
+        .text(what)
+        .text(", status")
+        .hex(status.into(), 8)
+        .text(", address")
+        .hex(address.into(), 8)
+        .text(", stack pointer")
+        .hex(frame as u64, 8)
+        .send();
+    host::exit(CRASHED)
+}
+
+#[panic_handler]
+fn report_panic(info: &PanicInfo<'_>) -> ! {
+    let mut console = Console::open();
+    let record = Record::new(&mut console, "fault").text(" panicked");
+    match info.location() {
+        Some(location) => {
+            record.text(" at ").text(location.file()).text(", line").number(location.line().into()).send()
+        }
+        None => record.send(),
+    }
+    host::exit(CRASHED)
+}

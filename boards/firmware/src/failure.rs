@@ -1,0 +1,74 @@
+//! What went wrong, as a text and up to two figures: enough for the host to say it in words, without `core::fmt`.
+
+use siskin_runtime::{ArenaError, FormatError, StepError};
+
+/// Why no text, or no more text, comes.
+pub struct Failure {
+    /// What is wrong.
+    pub text: &'static str,
+    /// Numbers with their names.
+    pub figures: [Option<(&'static str, u64)>; 2],
+}
+
+impl Failure {
+    /// A failure without figures.
+    pub fn new(text: &'static str) -> Self {
+        Self { text, figures: [None; 2] }
+    }
+
+    /// Adds a figure. There is room for two.
+    pub fn with(mut self, name: &'static str, figure: u64) -> Self {
+        if let Some(free) = self.figures.iter_mut().find(|figure| figure.is_none()) {
+            *free = Some((name, figure));
+        }
+        self
+    }
+}
+
+impl From<FormatError> for Failure {
+    /// The build script has read the model, so any of these means that the flash does not hold what was built.
+    fn from(error: FormatError) -> Self {
+        match error {
+            FormatError::NotAPackedModel => Self::new("the flash holds no packed model"),
+            FormatError::UnsupportedVersion { found } => {
+                Self::new("the model has another format version").with("found", found.into())
+            }
+            FormatError::Truncated { needed_bytes, given_bytes } => {
+                Self::new("the model is cut short").with("needed_bytes", needed_bytes).with("given_bytes", given_bytes)
+            }
+            FormatError::HeaderChecksum => Self::new("the checksum of the model's header is wrong"),
+            FormatError::SectionChecksum { kind } => {
+                Self::new("the checksum of a section of the model is wrong").with("section", kind.into())
+            }
+            FormatError::Misaligned => Self::new("the model does not lie at a multiple of 16 bytes"),
+            _ => Self::new("the model in flash is malformed"),
+        }
+    }
+}
+
+impl From<ArenaError> for Failure {
+    fn from(error: ArenaError) -> Self {
+        match error {
+            ArenaError::TooSmall { needed_bytes, given_bytes } => Self::new("the arena is too small")
+                .with("needed_bytes", needed_bytes as u64)
+                .with("given_bytes", given_bytes as u64),
+            ArenaError::Misaligned => Self::new("the arena does not start at a multiple of 16 bytes"),
+        }
+    }
+}
+
+impl From<StepError> for Failure {
+    fn from(error: StepError) -> Self {
+        match error {
+            StepError::ContextFull { context_len, position, n_tokens } => {
+                Self::new("the context is full: shorten the prompt or compile with a longer context")
+                    .with("needed", (position + n_tokens) as u64)
+                    .with("context_len", context_len as u64)
+            }
+            StepError::UnknownToken { token, vocab_size } => Self::new("a token is not in the vocabulary")
+                .with("token", token.into())
+                .with("vocab_size", vocab_size as u64),
+            StepError::EmptyPrompt => Self::new("the prompt holds no token: give it some text"),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What the firmware says: one record a line, a keyword and its value, made without `core::fmt`.
+
+use crate::host::Console;
+
+/// Bytes gathered before they are handed to the host: a call to it costs far more than a copy.
+const BUFFER_BYTES: usize = 120;
+
+/// A line under way.
+pub struct Record<'c> {
+    console: &'c mut Console,
+    buffer: [u8; BUFFER_BYTES],
+    len: usize,
+}
+
+impl<'c> Record<'c> {
+    /// Starts the line `keyword`.
+    pub fn new(console: &'c mut Console, keyword: &str) -> Self {
+        Self { console, buffer: [0; BUFFER_BYTES], len: 0 }.text(keyword)
+    }
+
+    /// Appends text that holds no line end.
+    pub fn text(mut self, text: &str) -> Self {
+        text.bytes().for_each(|byte| self.push(byte));
+        self
+    }
+
+    /// Appends a space and a number.
+    pub fn number(mut self, number: u64) -> Self {
+        let mut digits = [0; 20];
+        let mut rest = number;
+        let mut at = digits.len();
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        self.push(b' ');
+        digits[at..].iter().for_each(|&digit| self.push(digit));
+        self
+    }
+
+    /// Appends a space and the lowest `n_digits` hexadecimal digits of a number.
+    pub fn hex(mut self, number: u64, n_digits: u32) -> Self {
+        self.push(b' ');
+        for digit in (0..n_digits).rev() {
+            let nibble = (number >> (4 * digit)) as u8 & 0xf;
+            self.push(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
+        }
+        self
+    }
+
+    /// Appends a space and a text of any content, in which `\n`, `\r` and `\\` stand for the bytes that would end the line.
+    pub fn escaped(mut self, text: &str) -> Self {
+        self.push(b' ');
+        for byte in text.bytes() {
+            let escape = match byte {
+                b'\n' => b'n',
+                b'\r' => b'r',
+                b'\\' => b'\\',
+                _ => {
+                    self.push(byte);
+                    continue;
+                }
+            };
+            self.push(b'\\');
+            self.push(escape);
+        }
+        self
+    }
+
+    /// Ends the line and sends it.
+    pub fn send(mut self) {
+        self.push(b'\n');
+        self.flush();
+    }
+
+    fn push(&mut self, byte: u8) {
+        if self.len == BUFFER_BYTES {
+            self.flush();
+        }
+        self.buffer[self.len] = byte;
+        self.len += 1;
+    }
+
+    fn flush(&mut self) {
+        self.console.write(&self.buffer[..self.len]);
+        self.len = 0;
+    }
+}

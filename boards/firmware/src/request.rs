@@ -1,0 +1,147 @@
+//! What the host asks for: a small file of fixed layout, read once at the start.
+//!
+//! All numbers are little-endian; `f32` as its bits.
+//!
+//! | offset | type  | content |
+//! | ---    | ---   | --- |
+//! | 0      | 8 B   | magic `SISKINRQ` |
+//! | 8      | u32   | version, 1 |
+//! | 12     | u32   | what the prompt is: 0 text, 1 token ids (u32 each), 2 a message for the chat template |
+//! | 16     | u32   | bytes of the prompt |
+//! | 20     | u32   | most tokens to generate |
+//! | 24     | u64   | seed |
+//! | 32     | f32   | temperature; 0 is greedy |
+//! | 36     | u32   | top-k; 0 keeps every token |
+//! | 40     | f32   | top-p; 1 keeps every token |
+//! | 44     | f32   | min-p; 0 keeps every token |
+//! | 48     | f32   | repetition penalty; 1 penalises nothing |
+//! | 52     | u32   | number of stop sequences, at most [`STOPS_MAX`] |
+//! | 56     |       | the prompt, then each stop sequence: u32 length, UTF-8 bytes |
+
+use core::ffi::CStr;
+
+use siskin_runtime::{Sampling, SamplingError};
+
+use crate::failure::Failure;
+
+/// The file, in the folder that the emulator was started in.
+pub const REQUEST_FILE: &CStr = c"siskin-request.bin";
+/// Most stop sequences.
+pub const STOPS_MAX: usize = 8;
+
+const MAGIC: &[u8; 8] = b"SISKINRQ";
+const VERSION: u32 = 1;
+
+/// The text to go on from.
+pub enum Prompt<'r> {
+    /// Text, for the tokenizer.
+    Text(&'r str),
+    /// Token ids, little-endian, four bytes each.
+    Tokens(&'r [u8]),
+    /// A user's message, for the model's chat template and the tokenizer.
+    Message(&'r str),
+}
+
+/// One request, checked.
+pub struct Request<'r> {
+    /// The text to go on from.
+    pub prompt: Prompt<'r>,
+    /// Most tokens to generate.
+    pub max_new_tokens: usize,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Where the random numbers start.
+    pub seed: u64,
+    stops: [&'r str; STOPS_MAX],
+    n_stops: usize,
+}
+
+impl<'r> Request<'r> {
+    /// Reads the layout above.
+    pub fn parse(file: &'r [u8]) -> Result<Self, Failure> {
+        let mut fields = Fields { rest: file };
+        if fields.bytes(MAGIC.len())? != MAGIC {
+            return Err(Failure::new("the request does not start with its magic bytes"));
+        }
+        let version = fields.u32()?;
+        if version != VERSION {
+            return Err(Failure::new("the request has another version").with("found", version.into()));
+        }
+        let prompt_kind = fields.u32()?;
+        let prompt_bytes = fields.u32()? as usize;
+        let max_new_tokens = fields.u32()? as usize;
+        let seed = u64::from(fields.u32()?) | u64::from(fields.u32()?) << 32;
+        let sampling = fields.sampling()?;
+        let n_stops = fields.u32()? as usize;
+        if n_stops > STOPS_MAX {
+            return Err(Failure::new("too many stop sequences")
+                .with("given", n_stops as u64)
+                .with("most", STOPS_MAX as u64));
+        }
+        let prompt = fields.bytes(prompt_bytes)?;
+        let prompt = match prompt_kind {
+            0 => Prompt::Text(utf8(prompt)?),
+            1 if prompt.len().is_multiple_of(4) => Prompt::Tokens(prompt),
+            2 => Prompt::Message(utf8(prompt)?),
+            _ => return Err(Failure::new("the request's prompt is of no known kind").with("kind", prompt_kind.into())),
+        };
+        let mut stops = [""; STOPS_MAX];
+        for stop in &mut stops[..n_stops] {
+            let stop_bytes = fields.u32()? as usize;
+            *stop = utf8(fields.bytes(stop_bytes)?)?;
+        }
+        Ok(Self { prompt, max_new_tokens, sampling, seed, stops, n_stops })
+    }
+
+    /// Texts before which the generated text ends.
+    pub fn stops(&self) -> &[&'r str] {
+        &self.stops[..self.n_stops]
+    }
+}
+
+/// What is left of the file.
+struct Fields<'r> {
+    rest: &'r [u8],
+}
+
+impl<'r> Fields<'r> {
+    fn bytes(&mut self, n_bytes: usize) -> Result<&'r [u8], Failure> {
+        let Some((bytes, rest)) = self.rest.split_at_checked(n_bytes) else {
+            return Err(Failure::new("the request ends early"));
+        };
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, Failure> {
+        self.bytes(4).map(crate::u32_le)
+    }
+
+    fn f32(&mut self) -> Result<f32, Failure> {
+        self.u32().map(f32::from_bits)
+    }
+
+    fn sampling(&mut self) -> Result<Sampling, Failure> {
+        let (temperature, top_k) = (self.f32()?, self.u32()?);
+        let (top_p, min_p, repetition_penalty) = (self.f32()?, self.f32()?, self.f32()?);
+        let sampling = Sampling::random(temperature).and_then(|mut sampling| {
+            if top_k != 0 {
+                sampling = sampling.with_top_k(top_k)?;
+            }
+            sampling.with_top_p(top_p)?.with_min_p(min_p)?.with_repetition_penalty(repetition_penalty)
+        });
+        sampling.map_err(|error| {
+            Failure::new(match error {
+                SamplingError::Temperature => "the temperature is not a finite number of at least 0",
+                SamplingError::TopP => "top-p is not above 0 and at most 1",
+                SamplingError::MinP => "min-p is not between 0 and 1",
+                SamplingError::RepetitionPenalty => "the repetition penalty is not a finite number above 0",
+                _ => "a sampling parameter is out of range",
+            })
+        })
+    }
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, Failure> {
+    core::str::from_utf8(bytes).map_err(|_| Failure::new("the request holds text that is not UTF-8"))
+}

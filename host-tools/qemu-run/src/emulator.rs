@@ -1,0 +1,142 @@
+//! Starting the emulator, following what it says, and stopping it when the time is over.
+
+use std::fs;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use object::{Object as _, ObjectSymbol as _};
+
+use crate::board::Board;
+use crate::run_dir::RunDir;
+
+/// How often the emulator is asked whether it has ended.
+const POLL: Duration = Duration::from_millis(5);
+
+/// How a run ended.
+pub(crate) enum End {
+    /// The guest ended itself with this code.
+    Exited(u8),
+    /// The emulator was stopped because the time was over.
+    TimedOut,
+    /// The emulator was ended by a signal.
+    Killed(i32),
+}
+
+/// What is known of a run.
+pub(crate) struct Emulation {
+    /// How it ended.
+    pub(crate) end: End,
+    /// Lines that the guest said.
+    pub(crate) n_lines: usize,
+}
+
+/// The emulator's command line. It works in the run folder, so all paths are absolute.
+pub(crate) fn command(
+    board: &Board,
+    elf: &Path,
+    run_dir: &RunDir,
+    icount: Option<&Path>,
+    watch_stack: bool,
+) -> Result<Command> {
+    let mut command = Command::new(&board.emulator.program);
+    command.args(["-M", &board.emulator.machine, "-nographic", "-monitor", "none", "-serial", "none"]);
+    command.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(absolute(elf)?);
+    if let Some(plugin) = icount {
+        let plugin = absolute(plugin)?;
+        let mut arguments = format!("{},out={}", plugin.display(), run_dir.counts_path().display());
+        if watch_stack {
+            let [low, high, main] = stack_addresses(elf)?;
+            arguments += &format!(",stack_low={low:#x},stack_high={high:#x},main={main:#x}");
+        }
+        command.arg("-plugin").arg(arguments);
+    }
+    command.current_dir(run_dir.path());
+    Ok(command)
+}
+
+fn absolute(path: &Path) -> Result<std::path::PathBuf> {
+    path.canonicalize().with_context(|| format!("failed to find {}", path.display()))
+}
+
+/// The stack's bounds and the first instruction of `main`, as the linker placed them.
+fn stack_addresses(elf: &Path) -> Result<[u64; 3]> {
+    let bytes = fs::read(elf).with_context(|| format!("failed to read {}", elf.display()))?;
+    let file = object::File::parse(&*bytes).with_context(|| format!("{} is not an ELF", elf.display()))?;
+    let address = |name: &str| {
+        let symbol = file.symbol_by_name(name).map(|symbol| symbol.address());
+        symbol.with_context(|| format!("{} has no symbol {name}", elf.display()))
+    };
+    // Bit 0 of a Thumb function's address marks the instruction set.
+    Ok([address("_stack_end")?, address("_stack_start")?, address("main")? & !1])
+}
+
+/// Runs to the end or to the limit. What the guest says is passed on line by line, and kept.
+pub(crate) fn run(mut command: Command, run_dir: &RunDir, limit: Duration) -> Result<Emulation> {
+    let transcript = Arc::new(Mutex::new(run_dir.transcript()?));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut child = command.spawn().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => anyhow!("{program} is not installed: apt-get install qemu-system-arm"),
+        _ => anyhow!("failed to start {program}: {error}"),
+    })?;
+    let stdout = follow(child.stdout.take(), &transcript, |line| io::stdout().lock().write_all(line));
+    let stderr = follow(child.stderr.take(), &transcript, |line| io::stderr().lock().write_all(line));
+    let status = wait(&mut child, limit)?;
+    let n_lines = stdout.join().unwrap_or(0);
+    stderr.join().unwrap_or(0);
+    Ok(Emulation { end: end(status), n_lines })
+}
+
+/// Passes a stream's lines to `pass_on` and the transcript, in a thread of its own; gives their number.
+fn follow(
+    stream: Option<impl Read + Send + 'static>,
+    transcript: &Arc<Mutex<File>>,
+    pass_on: impl Fn(&[u8]) -> io::Result<()> + Send + 'static,
+) -> thread::JoinHandle<usize> {
+    let transcript = Arc::clone(transcript);
+    thread::spawn(move || {
+        let Some(stream) = stream else { return 0 };
+        let mut lines = BufReader::new(stream);
+        let mut line = Vec::new();
+        let mut n_lines = 0;
+        while lines.read_until(b'\n', &mut line).is_ok_and(|n_read| n_read > 0) {
+            // A reader that has gone must not end the run: the transcript still gets everything.
+            let _ = pass_on(&line);
+            let _ = transcript.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line);
+            line.clear();
+            n_lines += 1;
+        }
+        n_lines
+    })
+}
+
+/// The status, or `None` where the time was over and the emulator had to be killed.
+fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let started = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().context("failed to wait for the emulator")? {
+            return Ok(Some(status));
+        }
+        if started.elapsed() >= limit {
+            child.kill().context("failed to stop the emulator")?;
+            child.wait().context("failed to wait for the emulator")?;
+            return Ok(None);
+        }
+        thread::sleep(POLL);
+    }
+}
+
+fn end(status: Option<ExitStatus>) -> End {
+    let Some(status) = status else { return End::TimedOut };
+    match (status.code(), status.signal()) {
+        (Some(code), _) => End::Exited(u8::try_from(code).unwrap_or(u8::MAX)),
+        (None, signal) => End::Killed(signal.unwrap_or(0)),
+    }
+}
