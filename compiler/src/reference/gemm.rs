@@ -2,7 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::TASK_POSITIONS;
+/// Most rows of the weights that one task multiplies by: each task packs all of `x` anew, so many rows pay.
+const TASK_ROWS_MAX: usize = 512;
+/// Rows of the widest micro-kernel: tasks begin at its multiples.
+const KERNEL_ROWS: usize = 16;
 
 /// `x w^T`: `x` is `(n, columns)`, `w` `(rows, columns)`, the result `(n, rows)`; all row-major.
 ///
@@ -10,12 +13,24 @@ use super::TASK_POSITIONS;
 /// If `columns` does not divide the lengths of `x` and `w`.
 pub(super) fn matmul(x: &[f32], w: &[f32], columns: usize) -> Vec<f32> {
     assert!(x.len().is_multiple_of(columns) && w.len().is_multiple_of(columns), "whole rows");
-    let rows = w.len() / columns;
-    let mut out = vec![0.0; x.len() / columns * rows];
-    let tasks = out.par_chunks_mut(TASK_POSITIONS * rows).zip(x.par_chunks(TASK_POSITIONS * columns));
-    tasks.for_each(|(out, x)| {
-        let (x, w) = (View::new(x, columns, columns), View::new(w, columns, columns).transposed());
-        product(x, w, out, rows, 1.0);
+    let (n, rows) = (x.len() / columns, w.len() / columns);
+    let n_tasks = rows.div_ceil(TASK_ROWS_MAX).next_multiple_of(2);
+    let task_rows = rows.div_ceil(n_tasks).next_multiple_of(KERNEL_ROWS);
+    let blocks: Vec<Vec<f32>> = w
+        .par_chunks(task_rows * columns)
+        .map(|w| {
+            let block_rows = w.len() / columns;
+            let mut block = vec![0.0; n * block_rows];
+            let (x, w) = (View::new(x, columns, columns), View::new(w, columns, columns).transposed());
+            product(x, w, &mut block, block_rows, 1.0);
+            block
+        })
+        .collect();
+    let mut out = vec![0.0; n * rows];
+    out.par_chunks_mut(rows).enumerate().for_each(|(row_idx, out)| {
+        for (out, block) in out.chunks_mut(task_rows).zip(&blocks) {
+            out.copy_from_slice(&block[row_idx * out.len()..][..out.len()]);
+        }
     });
     out
 }

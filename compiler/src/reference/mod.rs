@@ -1,7 +1,7 @@
 //! The model in plain `f32`: what quantised models are measured against.
 //!
-//! One window of tokens goes through the blocks together, every product by a GEMM. Work is cut into tasks of
-//! [`TASK_POSITIONS`] positions, whatever the number of threads, so the results do not depend on it.
+//! One window of tokens goes through the blocks together, every product by a GEMM. Work is cut into the same tasks
+//! whatever the number of threads, so the results do not depend on it.
 
 mod attention;
 mod gemm;
@@ -13,7 +13,7 @@ use crate::artifact::{Checkpoint, LayerWeights, RopeTables};
 use crate::eval::{EvalError, LogitsSource};
 use gemm::matmul;
 
-/// Positions that one task works on.
+/// Positions that one task of attention or of the activation function works on.
 const TASK_POSITIONS: usize = 64;
 /// Positions whose logits are computed at once: 256 rows of 49,152 logits take 50 MB.
 const LOGITS_POSITIONS: usize = 256;

@@ -214,3 +214,36 @@ fn decode_q6_k(block: &[u8], out: &mut [f32]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::BlockType;
+
+    #[derive(Deserialize)]
+    struct Recorded {
+        name: String,
+        type_id: u32,
+        bytes: String,
+        floats: String,
+    }
+
+    fn from_hex(hex: &str) -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|pos| u8::from_str_radix(&hex[pos..pos + 2], 16).unwrap()).collect()
+    }
+
+    /// `tests/oracles/gguf_blocks.py` recorded what the `gguf` package makes of random blocks.
+    #[test]
+    fn every_type_decodes_bit_for_bit_as_the_reference() {
+        let recorded: Vec<Recorded> =
+            serde_json::from_str(include_str!("../../../../tests/golden/gguf_blocks.json")).unwrap();
+        assert_eq!(recorded.len(), BlockType::SUPPORTED.replace(" and ", ", ").split(", ").count());
+        for Recorded { name, type_id, bytes, floats } in recorded {
+            let block_type = BlockType::from_id(type_id).unwrap_or_else(|| panic!("{name} cannot be read"));
+            let decoded: Vec<u8> =
+                block_type.decode(&from_hex(&bytes)).iter().flat_map(|value| value.to_le_bytes()).collect();
+            assert!(decoded == from_hex(&floats), "{name} decodes differently");
+        }
+    }
+}
