@@ -28,11 +28,21 @@ pub(crate) struct Scratch<'a> {
     pub value_sums: &'a mut [i32],
 }
 
-/// Scores saturate here, `2^13` in units of powers of two: far beyond what a softmax can tell apart.
-const SCORE_LIMIT: i64 = 1 << 29;
+/// What scores of heads of this width are multiplied by: the usual temperature of dot products, and 1 / ln 2, which turns
+/// the softmax's e into 2.
+pub(crate) fn temperature(head_dim: usize) -> f32 {
+    core::f32::consts::LOG2_E * math::inv_sqrt(head_dim as f32)
+}
 
 /// `out = softmax(q . K / sqrt(head_dim)) . V`, all `(head_dim,)` or over the cached positions.
-pub(crate) fn attend(kernels: Kernels, out: &mut [f32], q: &[f32], cached: &CachedHead<'_>, scratch: &mut Scratch<'_>) {
+pub(crate) fn attend(
+    kernels: Kernels,
+    out: &mut [f32],
+    q: &[f32],
+    temperature: f32,
+    cached: &CachedHead<'_>,
+    scratch: &mut Scratch<'_>,
+) {
     let n_positions = cached.key_scales.len();
     let scores = &mut scratch.scores[..n_positions];
     let (scale, inverse) = crate::tensor::scale_of(q);
@@ -40,60 +50,26 @@ pub(crate) fn attend(kernels: Kernels, out: &mut [f32], q: &[f32], cached: &Cach
         *quantised = math::round_i32(q * inverse) as i16;
     }
     kernels.score_dots(scratch.query, cached.keys, scores);
-    // ln 2 turns the softmax's e into 2; the root is the usual temperature of dot products.
-    let per_unit = scale * core::f32::consts::LOG2_E * math::inv_sqrt(q.len() as f32);
-    let greatest = exponents(scores, cached.key_scales, per_unit);
-    let (total, greatest_scale) = weights(scores, greatest, cached.value_scales);
+    let greatest = kernels.score_exponents(scores, cached.key_scales, scale * temperature);
+    // Positive numbers' exponents order as their bits do.
+    let greatest_scale = cached.value_scales.iter().fold(0, |most: u16, &bits| most.max(bits));
+    let greatest_exponent = math::split_bf16(greatest_scale).1;
+    let total = kernels.softmax_weights(scores, greatest, cached.value_scales, greatest_exponent);
 
-    out.fill(0.0);
-    for (weights, values) in scores.chunks(VALUE_BLOCK).zip(cached.values.chunks(VALUE_BLOCK * q.len())) {
+    for (block, (weights, values)) in
+        scores.chunks(VALUE_BLOCK).zip(cached.values.chunks(VALUE_BLOCK * q.len())).enumerate()
+    {
         kernels.weighted_values(weights, values, scratch.value_sums);
         for (out, &sum) in out.iter_mut().zip(scratch.value_sums.iter()) {
-            *out += sum as f32;
+            *out = if block == 0 { sum as f32 } else { *out + sum as f32 };
         }
     }
-    // A weight is `probability * 2^15 * mantissa / 2^8` in units of the greatest scale's exponent: 2^(greatest - 134 + 8).
-    let unit = f32::from_bits((greatest_scale + 1).min(254) << 23);
+    // A weight is `probability * 2^16 * mantissa / 2^9` in units of the greatest scale's exponent: 2^(greatest - 134 + 9).
+    let unit = f32::from_bits((greatest_exponent + 2).min(254) << 23);
     let factor = unit / total as f32;
     for out in out.iter_mut() {
         *out *= factor;
     }
-}
-
-/// Turns dot products into exponents of 2 in units of `2^-16`, in place, and gives the greatest.
-///
-/// `score = dot * key_scale * per_unit`, by one 64-bit product and a shift, rounded down.
-fn exponents(scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
-    let bits = per_unit.to_bits();
-    let mantissa = i64::from(if bits == 0 { 0 } else { (bits & 0x7f_ffff) | 0x80_0000 });
-    // value = dot * m * 2^(e - 134) * mantissa * 2^(E - 150), and 2^16 of it are wanted.
-    let exponent = (bits >> 23) as i32 - 150 - 134 + 16;
-    let mut greatest = i32::MIN;
-    for (score, &key_scale) in scores.iter_mut().zip(key_scales) {
-        let (m, e) = math::split_bf16(key_scale);
-        let product = i64::from(score.wrapping_mul(m as i32)) * mantissa;
-        let right = -(exponent + e as i32);
-        let shifted = if right >= 0 { product >> right.min(63) } else { product << (-right).min(9) };
-        *score = shifted.clamp(-SCORE_LIMIT, SCORE_LIMIT) as i32;
-        greatest = greatest.max(*score);
-    }
-    greatest
-}
-
-/// Turns exponents into weights that have the values' scales multiplied in, in place.
-///
-/// Gives the sum of the probabilities in units of `2^-15`, and the greatest exponent among the scales.
-fn weights(scores: &mut [i32], greatest: i32, value_scales: &[u16]) -> (u32, u32) {
-    let greatest_scale = value_scales.iter().fold(0, |most: u32, &bits| most.max(math::split_bf16(bits).1));
-    let mut total = 0u32;
-    for (score, &value_scale) in scores.iter_mut().zip(value_scales) {
-        let probability = math::exp2_neg_q15(greatest.wrapping_sub(*score) as u32);
-        total += probability;
-        let (m, e) = math::split_bf16(value_scale);
-        let shift = (8 + greatest_scale - e).min(31);
-        *score = ((probability * m + (1 << (shift - 1))) >> shift) as i32;
-    }
-    (total, greatest_scale)
 }
 
 #[cfg(test)]
@@ -165,7 +141,7 @@ mod tests {
             let (mut query, mut scores, mut sums) = (vec![0; head_dim], vec![0; n], vec![0; head_dim]);
             let mut scratch = Scratch { query: &mut query, scores: &mut scores, value_sums: &mut sums };
             let mut out = vec![f32::NAN; head_dim];
-            attend(Kernels::generic(), &mut out, &q, &cached, &mut scratch);
+            attend(Kernels::generic(), &mut out, &q, temperature(q.len()), &cached, &mut scratch);
             let want = exact(&q, &keys, &values);
             let worst = out.iter().zip(&want).map(|(&a, b)| (f64::from(a) - b).abs()).fold(0.0, f64::max);
             assert!(worst < 0.02 * f64::from(value_spread), "{head_dim} {n} {spread}: off by {worst}");
@@ -183,7 +159,7 @@ mod tests {
                     value_scales: &[scale; 2],
                 };
                 let mut scratch = Scratch { query: &mut [0; 4], scores: &mut [0; 2], value_sums: &mut [0; 4] };
-                attend(Kernels::generic(), &mut [0.0; 4], &[q; 4], &cached, &mut scratch);
+                attend(Kernels::generic(), &mut [0.0; 4], &[q; 4], temperature(4), &cached, &mut scratch);
             }
         }
     }

@@ -96,6 +96,7 @@ impl<J: Join + Sync> Decoder<'_, J> {
     ) {
         let queries_per_kv_head = config.n_heads / config.n_kv_heads;
         let (n, width) = (position + 1, (position + 1) * config.head_dim);
+        let temperature = attention::temperature(config.head_dim);
         for head_idx in 0..config.n_heads {
             let kv_head_idx = head_idx / queries_per_kv_head;
             let keys = kv_cache::head_mut(config, buffers.keys, buffers.key_scales, layer_idx, kv_head_idx);
@@ -109,7 +110,7 @@ impl<J: Join + Sync> Decoder<'_, J> {
             let mut scratch = Scratch { query: buffers.query, scores: buffers.scores, value_sums: buffers.value_sums };
             let head = head_idx * config.head_dim..(head_idx + 1) * config.head_dim;
             let q = &buffers.product[queries_at..][head.clone()];
-            attention::attend(self.kernels, &mut buffers.row[head], q, &cached, &mut scratch);
+            attention::attend(self.kernels, &mut buffers.row[head], q, temperature, &cached, &mut scratch);
         }
     }
 

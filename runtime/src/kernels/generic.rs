@@ -54,6 +54,62 @@ pub fn weighted_values(weights: &[i32], v: &[i8], sums: &mut [i32]) {
     }
 }
 
+/// Scores saturate here where their shift is to the left: far beyond what a softmax can tell apart.
+const SCORE_LIMIT: i32 = 1 << 30;
+
+/// See [`super::Kernels::score_exponents`]: the upper half of a 64-bit product, then a shift, both rounded down.
+pub fn score_exponents(scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
+    let (mantissa, right_of_zero) = fixed_point(per_unit);
+    let mut greatest = i32::MIN;
+    for (score, &key_scale) in scores.iter_mut().zip(key_scales) {
+        let (m, e) = math::split_bf16(key_scale);
+        let product = score.wrapping_mul(m as i32);
+        let upper = ((i64::from(product) * i64::from(mantissa)) >> 32) as i32;
+        *score = shift_right(upper, right_of_zero - e as i32);
+        greatest = greatest.max(*score);
+    }
+    greatest
+}
+
+/// A positive `x` as a mantissa below `2^31`, and how far right the upper half of `dot * m * mantissa` is to be shifted to
+/// give `dot * m * 2^-134 * x` in units of `2^-16`.
+pub(crate) fn fixed_point(x: f32) -> (i32, i32) {
+    let bits = x.to_bits();
+    let mantissa = if bits == 0 { 0 } else { ((bits & 0x7f_ffff) | 0x80_0000) << 7 };
+    // x = mantissa * 2^(exponent - 157), the units have 2^16, and the upper half has 2^-32.
+    (mantissa as i32, 134 + 157 - 16 - 32 - (bits >> 23) as i32)
+}
+
+/// `x / 2^by`, rounded down; within [`SCORE_LIMIT`] where `by` is negative.
+#[inline(always)]
+pub(crate) fn shift_right(x: i32, by: i32) -> i32 {
+    if (by as u32) < 32 { x >> by } else { shift_far(x, by) }
+}
+
+#[cold]
+fn shift_far(x: i32, by: i32) -> i32 {
+    if by >= 0 {
+        return x >> 31;
+    }
+    let left = by.unsigned_abs().min(30);
+    let limit = SCORE_LIMIT >> left;
+    x.clamp(-limit, limit) << left
+}
+
+/// See [`super::Kernels::softmax_weights`].
+pub fn softmax_weights(scores: &mut [i32], greatest: i32, value_scales: &[u16], greatest_exponent: u32) -> u32 {
+    let mut total = 0u32;
+    for (score, &value_scale) in scores.iter_mut().zip(value_scales) {
+        let probability = math::exp2_neg_q16(greatest.wrapping_sub(*score) as u32);
+        total = total.wrapping_add(probability);
+        let (m, e) = math::split_bf16(value_scale);
+        // Rounded half up: what is shifted out last is added.
+        let shift = (8 + greatest_exponent).wrapping_sub(e).min(31);
+        *score = (((probability * m) >> shift).wrapping_add(1) >> 1) as i32;
+    }
+    total
+}
+
 /// Scales `x`, `(dim,)`, by the inverse of its root mean square, then by `gain`, `(dim,)`, into `out`.
 ///
 /// `eps` sits inside the root, as Llama-family checkpoints were trained. Squares are summed in 8 interleaved lanes.

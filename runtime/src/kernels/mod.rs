@@ -97,6 +97,36 @@ impl Kernels {
         }
     }
 
+    /// Turns dot products into exponents of 2 in units of `2^-16`, in place, and gives the greatest.
+    ///
+    /// `score = dot * key_scale * per_unit`, for bfloat16 `key_scales`, `(scores.len(),)`, and a positive `per_unit`.
+    pub(crate) fn score_exponents(self, scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
+        match self.0 {
+            #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
+            Backend::CortexMDsp(dsp) => dsp.score_exponents(scores, key_scales, per_unit),
+            _ => generic::score_exponents(scores, key_scales, per_unit),
+        }
+    }
+
+    /// Turns exponents, of which `greatest` is the greatest, into weights that have the values' scales multiplied in, in place.
+    ///
+    /// `weight = 2^(score - greatest) * mantissa`, at most 32,640, for the mantissas of the bfloat16 `value_scales`,
+    /// `(scores.len(),)`, when their exponents are all made `greatest_exponent`. Gives the sum of the powers in units of
+    /// `2^-16`.
+    pub(crate) fn softmax_weights(
+        self,
+        scores: &mut [i32],
+        greatest: i32,
+        value_scales: &[u16],
+        greatest_exponent: u32,
+    ) -> u32 {
+        match self.0 {
+            #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
+            Backend::CortexMDsp(dsp) => dsp.softmax_weights(scores, greatest, value_scales, greatest_exponent),
+            _ => generic::softmax_weights(scores, greatest, value_scales, greatest_exponent),
+        }
+    }
+
     /// `sums[d] = sum_i weights[i] * v[i, d]` for values `v`, `(weights.len(), sums.len())`, of at most
     /// [`generic::VALUE_BLOCK`] positions.
     pub(crate) fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
