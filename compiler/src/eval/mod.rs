@@ -5,11 +5,13 @@
 //! Sums run in the order of the text, so the figures do not depend on the number of threads.
 
 mod compare;
+mod packed;
 mod perplexity;
 
 use siskin_runtime::TokenId;
 
 pub use compare::{Comparison, compare};
+pub use packed::PackedLogits;
 pub use perplexity::{Evaluation, evaluate};
 
 /// A text to evaluate on.

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -58,9 +59,14 @@ impl Console {
         self.format == Format::Json
     }
 
-    /// Whether a moving progress display is welcome: stderr is a terminal and `--quiet` was not given.
-    pub(crate) fn shows_progress(&self) -> bool {
-        !self.quiet && io::stderr().is_terminal()
+    /// A bar on stderr that counts to `n`; hidden where stderr is no terminal, and with `--quiet`.
+    pub(crate) fn progress_bar(&self, n: usize, unit: &str) -> ProgressBar {
+        if self.quiet || !io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let template = format!("{{bar:40}} {{pos}}/{{len}} {unit}, {{per_sec}}, {{eta}} left");
+        let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        ProgressBar::new(n as u64).with_style(style)
     }
 
     /// Ends the program: a failure is told on stderr, and as a JSON object where one was asked for.

@@ -101,16 +101,6 @@ impl GenerationArgs {
     }
 }
 
-/// The model's tokenizer, which compile puts into every packed file of a model that has one.
-pub(crate) fn tokenizer<'m>(model: &PackedModel<'m>) -> Result<Tokenizer<'m>, Failure> {
-    let doing = || "read the model's tokenizer".to_owned();
-    let section = model.section(SectionKind::Tokenizer).ok_or_else(|| {
-        let cause = anyhow!("the file has none; compile the model again with --tokenizer FILE");
-        Failure::invalid_input(doing(), cause)
-    })?;
-    Tokenizer::parse(section).or_invalid_input(doing)
-}
-
 fn chat_prompt<'m>(model: &PackedModel<'m>) -> Result<ChatPrompt<'m>, Failure> {
     let doing = || "read the model's chat template".to_owned();
     let section = model.section(SectionKind::Chat).ok_or_else(|| {

@@ -9,9 +9,8 @@ use serde::Serialize;
 use siskin_compiler::artifact::Checkpoint;
 use siskin_compiler::pack::{PackOptions, PackedFile, pack, packed_config, relayout};
 use siskin_compiler::plan::{Board, MemoryReport, Part, choose_prefill_batch, remedies};
-use siskin_compiler::tokenizer::TokenizerDef;
-use siskin_runtime::PackedModel;
 use siskin_runtime::format::SectionKind;
+use siskin_runtime::{Kernels, PackedModel};
 
 use crate::boards::{BoardArgs, HOST};
 use crate::console::Console;
@@ -89,11 +88,21 @@ impl PackingArgs {
     }
 }
 
+/// The model in the order of bytes that `kernels` read fastest; its results are the same in any.
+pub(crate) fn laid_out_for(kernels: Kernels, file: PackedFile) -> Result<PackedFile, Failure> {
+    let model = file.model();
+    let header = model.header();
+    if header.layout == kernels.preferred_layout() {
+        return Ok(file);
+    }
+    let doing = || format!("lay out the model for {} kernels", kernels.name());
+    let bytes = relayout(&model, kernels.preferred_layout(), header.prefill_batch as usize).or_failed(doing)?;
+    PackedFile::from_bytes(bytes).or_failed(doing)
+}
+
 /// The sections that turn text into tokens and back.
 fn text_sections(checkpoint: &Checkpoint) -> anyhow::Result<Vec<(SectionKind, Vec<u8>)>> {
-    let tokenizer = TokenizerDef::of_checkpoint(checkpoint)?
-        .ok_or_else(|| anyhow!("it brings no tokenizer; give one with --tokenizer FILE"))?;
-    Ok(vec![(SectionKind::Tokenizer, tokenizer.compile()?.section().to_vec())])
+    Ok(vec![(SectionKind::Tokenizer, input::compiled_tokenizer(checkpoint)?.section().to_vec())])
 }
 
 impl BoardArgs {

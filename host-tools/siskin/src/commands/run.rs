@@ -7,14 +7,14 @@ use std::time::Instant;
 use anyhow::anyhow;
 use clap::ValueEnum;
 use serde::Serialize;
-use siskin_compiler::pack::{AlignedBytes, PackedFile, relayout};
+use siskin_compiler::pack::AlignedBytes;
 use siskin_compiler::threads::with_threads;
 use siskin_runtime::{End, Generation, Join, Kernels, Limits, PackedModel, Sampler, Session, StopMatcher, TokenId};
 
 use crate::console::Console;
 use crate::failure::{Failure, OrFail as _};
-use crate::generation::{self, GenerationArgs};
-use crate::input;
+use crate::generation::GenerationArgs;
+use crate::{input, packing};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let kernels = args.kernels.kernels()?;
     let stops = args.generation.stops()?;
     let stops = StopMatcher::new(&stops).map_err(Failure::command_line)?;
-    let file = laid_out_for(kernels, input::open_packed(&args.file)?)?;
+    let file = packing::laid_out_for(kernels, input::open_packed(&args.file)?)?;
     let model = file.model();
     let continued = with_threads(args.threads, |join| {
         let mut arena = AlignedBytes::zeroed(model.memory_plan().arena_bytes);
@@ -89,18 +89,6 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     console.reply_after_stream(&continued.or_failed(|| "start the threads".to_owned())??)
 }
 
-/// The model in the order of bytes that `kernels` read fastest; its results are the same in any.
-fn laid_out_for(kernels: Kernels, file: PackedFile) -> Result<PackedFile, Failure> {
-    let model = file.model();
-    let header = model.header();
-    if header.layout == kernels.preferred_layout() {
-        return Ok(file);
-    }
-    let doing = || format!("lay out the model for {} kernels", kernels.name());
-    let bytes = relayout(&model, kernels.preferred_layout(), header.prefill_batch as usize).or_failed(doing)?;
-    PackedFile::from_bytes(bytes).or_failed(doing)
-}
-
 fn continue_prompt<'a>(
     args: &Args,
     model: &PackedModel<'a>,
@@ -109,7 +97,7 @@ fn continue_prompt<'a>(
     stops: StopMatcher<'_>,
     console: &Console,
 ) -> Result<Reply, Failure> {
-    let tokenizer = generation::tokenizer(model)?;
+    let tokenizer = input::packed_tokenizer(model)?;
     let prompt = args.generation.prompt_tokens(model, &tokenizer)?;
     let eos = tokenizer.eos();
     let context_len = model.config().context_len;
