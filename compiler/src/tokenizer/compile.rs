@@ -17,6 +17,11 @@ impl CompiledTokenizer {
         &self.section
     }
 
+    /// The section's bytes, given away.
+    pub fn into_section(self) -> Vec<u8> {
+        self.section
+    }
+
     /// The runtime's view. It reads and checks the whole section, so take it once and keep it.
     pub fn view(&self) -> Tokenizer<'_> {
         Tokenizer::parse(&self.section).expect("the section was checked when it was made")

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use siskin_runtime::TokenId;
-use siskin_runtime::tokenizer::{EncodeOptions, PreTokens, Tokenizer, TokenizerKind};
+use siskin_runtime::tokenizer::{EncodeOptions, PreTokens, Specials, Tokenizer, TokenizerKind};
 
 /// Longer words are neither kept nor merged in place.
 const SHORT_WORD_BYTES: usize = 64;
@@ -33,7 +33,7 @@ impl<'m> CorpusEncoder<'m> {
 
     /// Encodes as [`Tokenizer::encode`] does: special tokens recognised, begin of text added where the model wants it.
     pub fn encode(&mut self, text: &str) -> Vec<TokenId> {
-        let options = EncodeOptions { add_bos: self.tokenizer.add_bos(), parse_specials: true };
+        let options = EncodeOptions { add_bos: self.tokenizer.add_bos(), specials: Specials::Everywhere };
         self.encode_with(text, options)
     }
 
@@ -42,18 +42,16 @@ impl<'m> CorpusEncoder<'m> {
         let mut tokens = Vec::with_capacity(text.len() / 3 + 2);
         tokens.extend(self.tokenizer.bos().filter(|_| options.add_bos));
         let mut space_prefix = self.tokenizer.space_prefix().at_start;
-        let mut rest = text;
-        loop {
-            let (plain, special) =
-                if options.parse_specials { self.tokenizer.next_special(rest) } else { (rest, None) };
+        for (plain, special) in self.tokenizer.stretches(text, options.specials) {
             if !plain.is_empty() {
                 self.encode_plain(plain, space_prefix, &mut tokens);
             }
-            let Some(id) = special else { return tokens };
-            tokens.push(id);
-            space_prefix = self.tokenizer.space_prefix().after_special;
-            rest = &rest[plain.len() + self.tokenizer.piece(id).len()..];
+            if let Some(id) = special {
+                tokens.push(id);
+                space_prefix = self.tokenizer.space_prefix().after_special;
+            }
         }
+        tokens
     }
 
     fn encode_plain(&mut self, text: &str, space_prefix: bool, tokens: &mut Vec<TokenId>) {
@@ -115,8 +113,8 @@ fn merge_with_queue(tokenizer: &Tokenizer<'_>, spelled: &[TokenId]) -> Vec<Token
             queue.push(Reverse((merge.rank, at, left, right, merge.result)));
         }
     };
-    for at in 0..end {
-        push(&mut queue, at, next[at], &tokens);
+    for (at, &right_at) in next.iter().enumerate() {
+        push(&mut queue, at, right_at, &tokens);
     }
     while let Some(Reverse((_, at, left, right, result))) = queue.pop() {
         let right_at = next[at];

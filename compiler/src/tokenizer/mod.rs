@@ -5,6 +5,7 @@
 //! [`siskin_runtime::Tokenizer`] over it. [`CorpusEncoder`] gives the same ids faster for large texts.
 
 mod byte_chars;
+mod chat;
 
 mod compile;
 mod corpus;
@@ -17,10 +18,12 @@ mod sentencepiece;
 mod train;
 
 use siskin_runtime::TokenId;
+use siskin_runtime::format::SectionKind;
 use siskin_runtime::tokenizer::{PreTokenizer, SpacePrefix, TextStream, Tokenizer};
 
 use crate::artifact::{Checkpoint, TokenizerSource};
 
+pub use chat::{ChatMessage, ChatSegments, ChatTemplate, ChatTemplateError};
 pub use compile::CompiledTokenizer;
 pub use corpus::CorpusEncoder;
 pub use train::ByteLevelTraining;
@@ -111,6 +114,11 @@ impl TokenizerDef {
         Ok(Some(definition))
     }
 
+    /// The text of a token as a chat template spells it; empty for none.
+    fn token_text(&self, id: Option<TokenId>) -> String {
+        id.map_or(String::new(), |id| String::from_utf8_lossy(&self.pieces[id as usize]).into_owned())
+    }
+
     /// Number of token ids.
     pub fn vocab_size(&self) -> usize {
         self.pieces.len()
@@ -150,6 +158,42 @@ pub enum TokenizerDefError {
     /// The parts contradict one another.
     #[error("cannot compile the tokenizer: {0}")]
     Compile(String),
+}
+
+/// A checkpoint's tokenizer and chat template, compiled for a packed model.
+#[derive(Debug, Default)]
+pub struct TextSections {
+    /// The tokenizer section, if the checkpoint has a tokenizer.
+    pub tokenizer: Option<CompiledTokenizer>,
+    /// The chat section, if it has a chat template that can be reduced to plain text.
+    pub chat: Option<Vec<u8>>,
+    /// Why the chat template was left out, if it was.
+    pub chat_problem: Option<ChatTemplateError>,
+}
+
+impl TextSections {
+    /// Compiles what `checkpoint` brings; `system` is the system's message in chats, where not the template's own.
+    ///
+    /// Fails for a tokenizer that devices cannot run. A chat template that cannot be reduced is left out and reported.
+    pub fn of_checkpoint(checkpoint: &Checkpoint, system: Option<&str>) -> Result<Self, TokenizerDefError> {
+        let Some(definition) = TokenizerDef::of_checkpoint(checkpoint)? else { return Ok(Self::default()) };
+        let tokenizer = Some(definition.compile()?);
+        let Some(source) = &checkpoint.chat_template else {
+            return Ok(Self { tokenizer, ..Self::default() });
+        };
+        let (bos, eos) = (definition.token_text(definition.bos), definition.token_text(definition.eos));
+        let reduced = ChatTemplate::new(source, &bos, &eos).and_then(|template| template.reduce(system));
+        Ok(match reduced {
+            Ok(segments) => Self { tokenizer, chat: Some(segments.section()), chat_problem: None },
+            Err(problem) => Self { tokenizer, chat: None, chat_problem: Some(problem) },
+        })
+    }
+
+    /// The sections in the form that [`crate::pack::PackOptions`] takes.
+    pub fn into_sections(self) -> Vec<(SectionKind, Vec<u8>)> {
+        let tokenizer = self.tokenizer.map(|tokenizer| (SectionKind::Tokenizer, tokenizer.into_section()));
+        tokenizer.into_iter().chain(self.chat.map(|chat| (SectionKind::Chat, chat))).collect()
+    }
 }
 
 /// Turns tokens into text, leaving out control tokens; bytes that are not UTF-8 become U+FFFD.

@@ -4,6 +4,7 @@ use core::fmt;
 
 use super::{SectionKind, VERSION};
 use crate::config::ConfigError;
+use crate::tokenizer::{ChatError, TokenizerError};
 
 /// Why bytes are not a packed model that this version can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,10 @@ pub enum FormatError {
         /// Place in the tensor table.
         tensor_idx: usize,
     },
+    /// The tokenizer section is damaged, or for a larger vocabulary than the model's.
+    BadTokenizer(TokenizerError),
+    /// The chat section is damaged.
+    BadChat(ChatError),
 }
 
 impl fmt::Display for FormatError {
@@ -89,6 +94,8 @@ impl fmt::Display for FormatError {
             Self::BadTensor { tensor_idx } => {
                 write!(f, "tensor {tensor_idx} does not have the shape and place that the model needs")
             }
+            Self::BadTokenizer(error) => write!(f, "the tokenizer section cannot be used: {error}"),
+            Self::BadChat(error) => write!(f, "the chat section cannot be used: {error}"),
         }
     }
 }

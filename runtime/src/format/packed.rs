@@ -4,6 +4,7 @@ use super::*;
 use crate::config::ModelConfig;
 use crate::plan::MemoryPlan;
 use crate::tensor::{MatrixQ8, Scales};
+use crate::tokenizer::{ChatPrompt, Tokenizer, TokenizerError};
 
 /// A packed model in place. Copying it copies references.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +15,8 @@ pub struct PackedModel<'m> {
     tensors: &'m [u8],
     weights: &'m [u8],
     rope: &'m [f32],
+    tokenizer: Option<Tokenizer<'m>>,
+    chat: Option<ChatPrompt<'m>>,
 }
 
 /// One layer's weights; shapes as in [`Role`].
@@ -53,7 +56,8 @@ impl<'m> PackedModel<'m> {
         let sections = file
             .get(HEADER_BYTES..table_end)
             .ok_or(FormatError::BadField { field: "n_sections", value: header.n_sections.into() })?;
-        let mut model = Self { header, sections, file, tensors: &[], weights: &[], rope: &[] };
+        let mut model =
+            Self { header, sections, file, tensors: &[], weights: &[], rope: &[], tokenizer: None, chat: None };
         for entry in model.sections() {
             check_section(file, &entry)?;
         }
@@ -67,7 +71,29 @@ impl<'m> PackedModel<'m> {
         }
         model.check_tensors()?;
         model.check_arena()?;
+        model.tokenizer = model.parse_tokenizer()?;
+        model.chat =
+            model.section(SectionKind::Chat).map(ChatPrompt::parse).transpose().map_err(FormatError::BadChat)?;
         Ok(model)
+    }
+
+    fn parse_tokenizer(&self) -> Result<Option<Tokenizer<'m>>, FormatError> {
+        let Some(section) = self.section(SectionKind::Tokenizer) else { return Ok(None) };
+        let tokenizer = Tokenizer::parse(section).map_err(FormatError::BadTokenizer)?;
+        if tokenizer.vocab_size() > self.config().vocab_size {
+            return Err(FormatError::BadTokenizer(TokenizerError::Header { field: "vocab_size" }));
+        }
+        Ok(Some(tokenizer))
+    }
+
+    /// The tokenizer, if the file has one; its ids are below the config's `vocab_size`.
+    pub fn tokenizer(&self) -> Option<Tokenizer<'m>> {
+        self.tokenizer
+    }
+
+    /// The turns around a user's message, if the file has them.
+    pub fn chat(&self) -> Option<ChatPrompt<'m>> {
+        self.chat
     }
 
     /// The model's shape.

@@ -14,9 +14,63 @@ const META_SPACE: char = '\u{2581}';
 pub struct EncodeOptions {
     /// Start with the beginning-of-text token, if the vocabulary has one.
     pub add_bos: bool,
-    /// Turn the text of special tokens into those tokens. Without it they are spelled like any other text, so that a text
-    /// from outside cannot forge the structure of a conversation.
-    pub parse_specials: bool,
+    /// Where special tokens are recognised.
+    pub specials: Specials,
+}
+
+/// Where the text of a special token becomes that token; elsewhere it is spelled like any other text, so that a text from
+/// outside cannot forge the structure of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Specials {
+    /// Everywhere.
+    Everywhere,
+    /// Nowhere.
+    Nowhere,
+    /// Everywhere but where it would touch the bytes `start..end`.
+    Outside {
+        /// First byte of the stretch.
+        start: usize,
+        /// The byte after it.
+        end: usize,
+    },
+}
+
+impl Specials {
+    fn allows(self, start: usize, end: usize) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::Nowhere => false,
+            Self::Outside { start: from, end: to } => end <= from || start >= to,
+        }
+    }
+}
+
+/// A text cut at its special tokens: each stretch of plain text, which may be empty, with the special token that ends it.
+#[derive(Clone, Debug)]
+pub struct Stretches<'t, 'm> {
+    tokenizer: Tokenizer<'m>,
+    text: &'t str,
+    at: Option<usize>,
+    specials: Specials,
+}
+
+impl<'t> Iterator for Stretches<'t, '_> {
+    type Item = (&'t str, Option<TokenId>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let start = self.at?;
+        for at in start..self.text.len() {
+            // A special token is UTF-8, so it starts and ends where characters do.
+            let Some(id) = self.tokenizer.special_at_start(&self.text.as_bytes()[at..]) else { continue };
+            let end = at + self.tokenizer.piece(id).len();
+            if self.specials.allows(at, end) {
+                self.at = Some(end);
+                return Some((&self.text[start..at], Some(id)));
+            }
+        }
+        self.at = None;
+        Some((&self.text[start..], None))
+    }
 }
 
 impl<'m> Tokenizer<'m> {
@@ -26,7 +80,7 @@ impl<'m> Tokenizer<'m> {
     /// [`Tokenizer::max_tokens`] slots always suffice; fewer do as long as the tokens so far leave room for the bytes of the
     /// next pre-token, which merge in place.
     pub fn encode(&self, text: &str, out: &mut [TokenId]) -> Result<usize, EncodeError> {
-        self.encode_with(text, out, EncodeOptions { add_bos: self.add_bos(), parse_specials: true })
+        self.encode_with(text, out, EncodeOptions { add_bos: self.add_bos(), specials: Specials::Everywhere })
     }
 
     /// Slots that encoding any text of `text_bytes` may need, whatever the options.
@@ -42,29 +96,21 @@ impl<'m> Tokenizer<'m> {
             output.push(bos)?;
         }
         let mut space_prefix = self.flags & layout::SPACE_AT_START != 0;
-        let mut rest = text;
-        loop {
-            let (plain, special) = if options.parse_specials { self.next_special(rest) } else { (rest, None) };
+        for (plain, special) in self.stretches(text, options.specials) {
             if !plain.is_empty() {
                 self.encode_plain(plain, space_prefix, &mut output)?;
             }
-            let Some(id) = special else { return Ok(output.len) };
-            output.push(id)?;
-            space_prefix = self.flags & layout::SPACE_AFTER_SPECIAL != 0;
-            rest = &rest[plain.len() + self.piece(id).len()..];
-        }
-    }
-
-    /// The text before the first special token in `text`, and that token.
-    pub fn next_special<'t>(&self, text: &'t str) -> (&'t str, Option<TokenId>) {
-        let bytes = text.as_bytes();
-        for at in 0..bytes.len() {
-            // A special token is UTF-8, so it starts and ends where characters do.
-            if let Some(id) = self.special_at_start(&bytes[at..]) {
-                return (&text[..at], Some(id));
+            if let Some(id) = special {
+                output.push(id)?;
+                space_prefix = self.flags & layout::SPACE_AFTER_SPECIAL != 0;
             }
         }
-        (text, None)
+        Ok(output.len)
+    }
+
+    /// Cuts `text` at its special tokens.
+    pub fn stretches<'t>(&self, text: &'t str, specials: Specials) -> Stretches<'t, 'm> {
+        Stretches { tokenizer: *self, text, at: Some(0), specials }
     }
 
     fn encode_plain(&self, text: &str, space_prefix: bool, output: &mut Output<'_>) -> Result<(), EncodeError> {

@@ -22,8 +22,8 @@ mod stream;
 mod unicode;
 mod unicode_table;
 
-pub use chat::{ChatError, ChatPrompt};
-pub use encode::{EncodeError, EncodeOptions};
+pub use chat::{ChatBufferTooSmall, ChatError, ChatPrompt, ChatText};
+pub use encode::{EncodeError, EncodeOptions, Specials, Stretches};
 pub use merge::Merge;
 pub use pretoken::{PreTokenizer, PreTokens};
 pub use section::layout;
