@@ -20,7 +20,12 @@ impl<'a, J: Join + Sync> PackedLogits<'a, J> {
     ///
     /// # Errors
     /// [`ArenaError`]: the arena is too small.
-    pub fn new(model: &PackedModel<'a>, arena: &'a mut AlignedBytes, kernels: Kernels, join: J) -> Result<Self, ArenaError> {
+    pub fn new(
+        model: &PackedModel<'a>,
+        arena: &'a mut AlignedBytes,
+        kernels: Kernels,
+        join: J,
+    ) -> Result<Self, ArenaError> {
         let session = Session::with_join(model, arena, kernels, join)?;
         Ok(Self { session, window: Vec::new(), n_read: 0, unseen: 0..0 })
     }

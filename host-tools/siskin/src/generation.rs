@@ -1,9 +1,8 @@
 //! The flags that say how text is generated, shared by `run` and `board run`.
 
 use anyhow::anyhow;
-use siskin_runtime::format::SectionKind;
 use siskin_runtime::sampler::{Sampling, SamplingError, StopMatcher};
-use siskin_runtime::tokenizer::{ChatPrompt, EncodeOptions, Tokenizer};
+use siskin_runtime::tokenizer::{EncodeOptions, Specials, Tokenizer};
 use siskin_runtime::{PackedModel, TokenId};
 
 use crate::failure::{Failure, OrFail as _};
@@ -83,43 +82,32 @@ impl GenerationArgs {
     }
 
     /// The tokens of the prompt, in the model's chat template where that was asked for.
+    ///
+    /// In a chat the message cannot forge turns: what looks like a special token in it is spelled out.
     pub(crate) fn prompt_tokens(
         &self,
         model: &PackedModel<'_>,
         tokenizer: &Tokenizer<'_>,
     ) -> Result<Vec<TokenId>, Failure> {
         if !self.chat {
-            return encode(tokenizer, &[(&self.prompt, true)]);
+            let options = EncodeOptions { add_bos: tokenizer.add_bos(), specials: Specials::Everywhere };
+            return encode(tokenizer, &self.prompt, options);
         }
-        let chat = chat_prompt(model)?;
-        if tokenizer.next_special(&self.prompt).1.is_none() {
-            let whole_text = [chat.prefix(), &self.prompt, chat.suffix()].concat();
-            return encode(tokenizer, &[(&whole_text, true)]);
-        }
-        // A message may not forge turns: what looks like a special token is spelled out.
-        encode(tokenizer, &[(chat.prefix(), true), (&self.prompt, false), (chat.suffix(), true)])
+        let chat = model.chat().ok_or_else(|| {
+            let cause = anyhow!("it has none, so it is no chat model; leave --chat out");
+            Failure::invalid_input("read the model's chat template", cause)
+        })?;
+        let mut buffer = vec![0; chat.max_bytes(self.prompt.len())];
+        let turns = chat.first(&self.prompt, &mut buffer).or_failed(|| "put the prompt into its turns".to_owned())?;
+        encode(tokenizer, turns.text, turns.options)
     }
 }
 
-fn chat_prompt<'m>(model: &PackedModel<'m>) -> Result<ChatPrompt<'m>, Failure> {
-    let doing = || "read the model's chat template".to_owned();
-    let section = model.section(SectionKind::Chat).ok_or_else(|| {
-        Failure::invalid_input(doing(), anyhow!("it has none, so it is no chat model; leave --chat out"))
-    })?;
-    ChatPrompt::parse(section).or_invalid_input(doing)
-}
-
-/// The tokens of texts one after the other; of each, whether special tokens are recognised in it.
-fn encode(tokenizer: &Tokenizer<'_>, texts: &[(&str, bool)]) -> Result<Vec<TokenId>, Failure> {
-    let mut all_tokens = Vec::new();
-    for (idx, &(text, parse_specials)) in texts.iter().enumerate() {
-        let options = EncodeOptions { add_bos: idx == 0 && tokenizer.add_bos(), parse_specials };
-        let mut tokens = vec![0; tokenizer.max_tokens(text.len())];
-        let n_tokens = tokenizer.encode_with(text, &mut tokens, options);
-        tokens.truncate(n_tokens.or_invalid_input(|| "encode the prompt".to_owned())?);
-        all_tokens.append(&mut tokens);
-    }
-    Ok(all_tokens)
+fn encode(tokenizer: &Tokenizer<'_>, text: &str, options: EncodeOptions) -> Result<Vec<TokenId>, Failure> {
+    let mut tokens = vec![0; tokenizer.max_tokens(text.len())];
+    let n_tokens = tokenizer.encode_with(text, &mut tokens, options);
+    tokens.truncate(n_tokens.or_invalid_input(|| "encode the prompt".to_owned())?);
+    Ok(tokens)
 }
 
 #[cfg(test)]

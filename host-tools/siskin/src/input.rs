@@ -8,8 +8,8 @@ use anyhow::anyhow;
 use siskin_compiler::artifact::{Checkpoint, LoadOptions, load_model};
 use siskin_compiler::pack::PackedFile;
 use siskin_compiler::tokenizer::{CompiledTokenizer, CorpusEncoder, TokenizerDef};
-use siskin_runtime::format::{MAGIC, SectionKind};
-use siskin_runtime::tokenizer::{EncodeOptions, Tokenizer};
+use siskin_runtime::format::MAGIC;
+use siskin_runtime::tokenizer::{EncodeOptions, Specials, Tokenizer};
 use siskin_runtime::{PackedModel, TokenId};
 
 use crate::failure::{Failure, OrFail as _};
@@ -50,24 +50,26 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
 
 /// The model's tokenizer, which compile puts into every packed file of a model that has one.
 pub(crate) fn packed_tokenizer<'m>(model: &PackedModel<'m>) -> Result<Tokenizer<'m>, Failure> {
-    let doing = || "read the model's tokenizer".to_owned();
-    let section = model.section(SectionKind::Tokenizer).ok_or_else(|| {
+    model.tokenizer().ok_or_else(|| {
         let cause = anyhow!("the file has none; compile the model again with --tokenizer FILE");
-        Failure::invalid_input(doing(), cause)
-    })?;
-    Tokenizer::parse(section).or_invalid_input(doing)
+        Failure::invalid_input("read the model's tokenizer", cause)
+    })
 }
 
 /// The tokenizer that came with a model, compiled.
 pub(crate) fn compiled_tokenizer(checkpoint: &Checkpoint) -> anyhow::Result<CompiledTokenizer> {
     let tokenizer = TokenizerDef::of_checkpoint(checkpoint)?;
-    let tokenizer = tokenizer.ok_or_else(|| anyhow!("it brings no tokenizer; give one with --tokenizer FILE"))?;
-    Ok(tokenizer.compile()?)
+    Ok(tokenizer.ok_or_else(no_tokenizer)?.compile()?)
+}
+
+/// What is said of a model without a tokenizer.
+pub(crate) fn no_tokenizer() -> anyhow::Error {
+    anyhow!("it brings no tokenizer; give one with --tokenizer FILE")
 }
 
 /// The tokens of a text from outside: what looks like a special token is spelled out.
 pub(crate) fn encode_text(tokenizer: Tokenizer<'_>, text: &str) -> Vec<TokenId> {
-    let options = EncodeOptions { add_bos: tokenizer.add_bos(), parse_specials: false };
+    let options = EncodeOptions { add_bos: tokenizer.add_bos(), specials: Specials::Nowhere };
     CorpusEncoder::new(tokenizer).encode_with(text, options)
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use siskin_compiler::artifact::Checkpoint;
 use siskin_compiler::pack::{PackOptions, PackedFile, pack, packed_config, relayout};
 use siskin_compiler::plan::{Board, MemoryReport, Part, choose_prefill_batch, remedies};
+use siskin_compiler::tokenizer::TextSections;
 use siskin_runtime::format::SectionKind;
 use siskin_runtime::{Kernels, PackedModel};
 
@@ -51,7 +52,7 @@ impl From<WeightFormat> for siskin_runtime::WeightFormat {
 
 impl PackingArgs {
     /// Packs the model at `path` for `board`; a file that is packed already is laid out anew for it.
-    pub(crate) fn pack(&self, path: &Path, board: &Board) -> Result<PackedFile, Failure> {
+    pub(crate) fn pack(&self, path: &Path, board: &Board, console: &Console) -> Result<PackedFile, Failure> {
         if input::is_packed(path) {
             return self.pack_again(path, board);
         }
@@ -65,7 +66,7 @@ impl PackingArgs {
             layout: board.layout,
             context_len: self.context,
             prefill_batch: choose_prefill_batch(&config, format, board),
-            sections: text_sections(&checkpoint).or_invalid_input(doing)?,
+            sections: text_sections(&checkpoint, console).or_invalid_input(doing)?,
         };
         let bytes = pack(&checkpoint, &options).or_invalid_input(doing)?;
         PackedFile::from_bytes(bytes).or_failed(doing)
@@ -100,9 +101,16 @@ pub(crate) fn laid_out_for(kernels: Kernels, file: PackedFile) -> Result<PackedF
     PackedFile::from_bytes(bytes).or_failed(doing)
 }
 
-/// The sections that turn text into tokens and back.
-fn text_sections(checkpoint: &Checkpoint) -> anyhow::Result<Vec<(SectionKind, Vec<u8>)>> {
-    Ok(vec![(SectionKind::Tokenizer, input::compiled_tokenizer(checkpoint)?.section().to_vec())])
+/// The sections that turn text into tokens and back, and a message into its turns.
+fn text_sections(checkpoint: &Checkpoint, console: &Console) -> anyhow::Result<Vec<(SectionKind, Vec<u8>)>> {
+    let sections = TextSections::of_checkpoint(checkpoint, None)?;
+    if sections.tokenizer.is_none() {
+        return Err(input::no_tokenizer());
+    }
+    if let Some(problem) = &sections.chat_problem {
+        console.note(format_args!("run --chat will not work with this model: {problem}"));
+    }
+    Ok(sections.into_sections())
 }
 
 impl BoardArgs {

@@ -52,7 +52,7 @@ impl fmt::Display for Reply {
 
 pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let board = args.board.load()?;
-    let file = args.packing.pack(&args.model, &board)?;
+    let file = args.packing.pack(&args.model, &board, console)?;
     let model = file.model();
     let report = MemoryReport::new(&model, &board);
     packing::check_fits(&model, &board, &report, console)?;

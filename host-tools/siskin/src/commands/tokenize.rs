@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 use serde::Serialize;
-use siskin_compiler::tokenizer::{CorpusEncoder, TokenizerDef, decode};
+use siskin_compiler::tokenizer::{CorpusEncoder, decode};
+use siskin_runtime::format::SectionKind;
 use siskin_runtime::{TokenId, Tokenizer};
 
 use crate::console::Console;
@@ -91,20 +92,18 @@ impl fmt::Display for Reply {
 
 pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let text = input::read_text(&args.text)?;
-    let lacks = || Failure::invalid_input("tokenize", anyhow!("{} has no tokenizer", args.model.display()));
     if input::is_packed(&args.model) {
         if args.tokenizer.is_some() {
             return Err(Failure::command_line(anyhow!("a packed model has its own tokenizer: leave out --tokenizer")));
         }
         let file = input::open_packed(&args.model)?;
         let model = file.model();
-        let tokenizer = model.tokenizer().ok_or_else(lacks)?;
-        let section = model.section(siskin_runtime::format::SectionKind::Tokenizer);
-        return console.reply(&Reply::new(tokenizer, section.map_or(0, <[u8]>::len), &text));
+        let section = model.section(SectionKind::Tokenizer);
+        let reply = Reply::new(input::packed_tokenizer(&model)?, section.map_or(0, <[u8]>::len), &text);
+        return console.reply(&reply);
     }
     let checkpoint = input::load_checkpoint(&args.model, args.tokenizer.as_deref())?;
     let doing = || format!("use the tokenizer of {}", args.model.display());
-    let definition = TokenizerDef::of_checkpoint(&checkpoint).or_invalid_input(doing)?.ok_or_else(lacks)?;
-    let compiled = definition.compile().or_invalid_input(doing)?;
+    let compiled = input::compiled_tokenizer(&checkpoint).or_invalid_input(doing)?;
     console.reply(&Reply::new(compiled.view(), compiled.section().len(), &text))
 }
