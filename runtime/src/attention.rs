@@ -45,7 +45,7 @@ pub(crate) fn attend(
 ) {
     let n_positions = cached.key_scales.len();
     let scores = &mut scratch.scores[..n_positions];
-    let (scale, inverse) = crate::tensor::scale_of(q);
+    let (scale, inverse) = crate::tensor::wide_scale_of(q);
     for (quantised, &q) in scratch.query.iter_mut().zip(q) {
         *quantised = math::round_i32(q * inverse) as i16;
     }

@@ -38,7 +38,7 @@ impl ModelConfig {
     pub const CONTEXT_MAX: usize = 1 << 16;
     /// Longest weight row: keeps an `i32` dot product of int8 values exact (`2^17 * 127 * 128 < 2^31`).
     pub const COLUMNS_MAX: usize = 1 << 17;
-    /// Widest head: bounds the attention kernel's `i32` scores (`256 * 127 * 127 * 255 < 2^31`).
+    /// Widest head: bounds the attention kernel's `i32` scores (`256 * 128 * 16383 < 2^31`).
     pub const HEAD_DIM_MAX: usize = 256;
 
     /// Width of all query heads together: rows of the query projection.

@@ -357,16 +357,32 @@ pub fn quantize(format: WeightFormat, x: &[f32], values: &mut [i16], scales: &mu
 /// The int8 scale of `x` and what to multiply by to quantise; `(0, 0)` where `x` has no usable magnitude.
 #[inline]
 pub fn scale_of(x: &[f32]) -> (f32, f32) {
-    /// `2^-100`: below it `127 / max` could overflow.
+    match magnitude(x) {
+        Some(largest) => (largest * (1.0 / 127.0), 127.0 / largest),
+        None => (0.0, 0.0),
+    }
+}
+
+/// The 15-bit scale of `x` and what to multiply by to quantise to -16383..=16383; `(0, 0)` where `x` has no usable magnitude.
+///
+/// Lanes are 16 bits wide wherever a query meets int8 keys, so the extra bits cost nothing.
+#[inline]
+pub(crate) fn wide_scale_of(x: &[f32]) -> (f32, f32) {
+    match magnitude(x) {
+        Some(largest) => (largest * (1.0 / 16383.0), 16383.0 / largest),
+        None => (0.0, 0.0),
+    }
+}
+
+/// The largest magnitude in `x`, unless it is below `2^-100` or not finite.
+#[inline]
+fn magnitude(x: &[f32]) -> Option<f32> {
+    /// `2^-100`: below it the inverse could overflow.
     const LEAST: u32 = (127 - 100) << 23;
     const INFINITE: u32 = 0x7f80_0000;
     // Magnitudes of floats order as their bits do, and integers have no NaN to order.
     let largest = x.iter().fold(0, |largest: u32, x| largest.max(x.to_bits() & 0x7fff_ffff));
-    if !(LEAST..INFINITE).contains(&largest) {
-        return (0.0, 0.0);
-    }
-    let largest = f32::from_bits(largest);
-    (largest * (1.0 / 127.0), 127.0 / largest)
+    (LEAST..INFINITE).contains(&largest).then_some(f32::from_bits(largest))
 }
 
 #[cfg(test)]

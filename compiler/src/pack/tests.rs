@@ -84,6 +84,22 @@ fn every_layout_batch_and_backend_gives_the_same_bits() {
 }
 
 #[test]
+fn packed_logits_are_close_to_the_f32_model() {
+    let tokens: Vec<u32> = (0..24).map(|i| i * 11 % 61).collect();
+    let checkpoint = random_checkpoint(config(false), 6);
+    let file = pack(&checkpoint, &options(WeightFormat::Int8G32, WeightLayout::RowMajor, 8)).unwrap();
+    let packed = logits(&file, Kernels::generic(), &tokens);
+    let exact = crate::reference::ReferenceModel::new(&checkpoint).logits(&tokens).unwrap();
+    let (mut off, mut power) = (0.0, 0.0);
+    for (packed, exact) in packed.iter().flatten().zip(&exact) {
+        off += f64::from(f32::from_bits(*packed) - exact).powi(2);
+        power += f64::from(*exact).powi(2);
+    }
+    let relative = (off / power).sqrt();
+    assert!(relative < 0.02, "packed logits are off by {relative}");
+}
+
+#[test]
 fn a_session_goes_on_from_prefill_slides_and_refuses_what_does_not_fit() {
     let checkpoint = random_checkpoint(config(true), 7);
     let file = pack(&checkpoint, &options(WeightFormat::Int8, WeightLayout::RowMajor, 4)).unwrap();

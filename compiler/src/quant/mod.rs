@@ -53,14 +53,28 @@ fn quantize_row(weights: &[f32], values: &mut [i8]) -> f32 {
     scale
 }
 
-/// The scale is rounded up to bfloat16 before the values are rounded to it, so its few bits cost no accuracy.
+/// Scales beyond the smallest that are tried for a group: about a seventh larger at the most.
+const SCALES_TRIED: u16 = 16;
+
+/// The scale is a bfloat16 before the values are rounded to it, so its few bits cost no accuracy.
+///
+/// Of the scales from the smallest that holds the group's largest magnitude, the one with the least squared error is taken:
+/// a slightly larger step often meets the weights better, above all those that come from a 4-bit lattice.
 fn quantize_group(weights: &[f32], values: &mut [i8]) -> u16 {
     debug_assert!(weights.len() <= GROUP_SIZE);
     let (scale, _) = scale_of(weights);
     if scale == 0.0 {
         return 0;
     }
-    let bits = math::bf16_at_least(scale);
+    let least = math::bf16_at_least(scale);
+    let error = |bits: u16| {
+        let scale = math::bf16_to_f32(bits);
+        let inverse = 1.0 / scale;
+        let off = |&w: &f32| w - math::round_i32(w * inverse) as f32 * scale;
+        weights.iter().map(|w| off(w) * off(w)).sum::<f32>()
+    };
+    let best = (least..least + SCALES_TRIED).map(|bits| (error(bits), bits)).min_by(|a, b| a.0.total_cmp(&b.0));
+    let bits = best.map_or(least, |(_, bits)| bits);
     round_into(weights, 1.0 / math::bf16_to_f32(bits), values);
     bits
 }
@@ -102,8 +116,8 @@ mod tests {
                 let first = row * cols + col / group_size * group_size;
                 let group = &weights[first..(first + group_size).min((row + 1) * cols)];
                 let largest = group.iter().fold(0.0f32, |most, w| most.max(w.abs()));
-                // A bfloat16 scale is at most 1/128 above the exact one.
-                assert!((w - back).abs() <= largest / 127.0 * 0.5 * (1.0 + 1.0 / 100.0), "{format:?} at {row},{col}");
+                // The scales that are tried reach 17/128 above the least.
+                assert!((w - back).abs() <= largest / 127.0 * 0.5 * (1.0 + 17.0 / 128.0), "{format:?} at {row},{col}");
             }
             assert!(quantized.values.iter().all(|&v| v != -128));
         }

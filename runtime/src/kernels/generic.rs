@@ -63,21 +63,21 @@ pub fn score_exponents(scores: &mut [i32], key_scales: &[u16], per_unit: f32) ->
     let mut greatest = i32::MIN;
     for (score, &key_scale) in scores.iter_mut().zip(key_scales) {
         let (m, e) = math::split_bf16(key_scale);
-        let product = score.wrapping_mul(m as i32);
-        let upper = ((i64::from(product) * i64::from(mantissa)) >> 32) as i32;
+        let factor = m as i32 * mantissa;
+        let upper = ((i64::from(*score) * i64::from(factor)) >> 32) as i32;
         *score = shift_right(upper, right_of_zero - e as i32);
         greatest = greatest.max(*score);
     }
     greatest
 }
 
-/// A positive `x` as a mantissa below `2^31`, and how far right the upper half of `dot * m * mantissa` is to be shifted to
+/// A positive `x` as a mantissa below `2^23`, rounded down, and how far right the upper half of `dot * m * mantissa` is to be shifted to
 /// give `dot * m * 2^-134 * x` in units of `2^-16`.
 pub(crate) fn fixed_point(x: f32) -> (i32, i32) {
     let bits = x.to_bits();
-    let mantissa = if bits == 0 { 0 } else { ((bits & 0x7f_ffff) | 0x80_0000) << 7 };
-    // x = mantissa * 2^(exponent - 157), the units have 2^16, and the upper half has 2^-32.
-    (mantissa as i32, 134 + 157 - 16 - 32 - (bits >> 23) as i32)
+    let mantissa = if bits == 0 { 0 } else { ((bits & 0x7f_ffff) | 0x80_0000) >> 1 };
+    // x = mantissa * 2^(exponent - 149), the units have 2^16, and the upper half has 2^-32.
+    (mantissa as i32, 134 + 149 - 16 - 32 - (bits >> 23) as i32)
 }
 
 /// `x / 2^by`, rounded down; within [`SCORE_LIMIT`] where `by` is negative.

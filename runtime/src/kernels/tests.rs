@@ -124,7 +124,7 @@ fn attention_kernels_agree_at_every_length_and_extreme() {
         for n in (0..20).chain([33, 512]) {
             for extreme in [false, true] {
                 let q: Vec<i16> =
-                    (0..head_dim).map(|_| if extreme { -127 } else { rng.random_range(-127..=127) }).collect();
+                    (0..head_dim).map(|_| if extreme { -16_383 } else { rng.random_range(-16_383..=16_383) }).collect();
                 let kv: Vec<i8> =
                     (0..n * head_dim).map(|_| if extreme { 127 } else { rng.random_range(-127..=127) }).collect();
                 let weights: Vec<i32> =
