@@ -1,0 +1,6 @@
+//! Every importer against files of a writer of our own: read right, refused by name when wrong, never a panic.
+
+mod errors;
+mod files;
+mod mutations;
+mod round_trip;
