@@ -206,6 +206,9 @@ impl<'m> PackedModel<'m> {
             return None;
         }
         let start = entry.data_offset as usize;
+        if !start.is_multiple_of(SECTION_ALIGN) {
+            return None;
+        }
         let data = self.weights.get(start..start.checked_add(layout.data_bytes(rows, cols))?)?;
         let start = entry.scales_offset as usize;
         let scales = self.weights.get(start..start.checked_add(format.scales_bytes(layout, rows, cols))?)?;

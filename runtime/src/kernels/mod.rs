@@ -87,7 +87,10 @@ impl Kernels {
     }
 
     /// `dots[i] = sum_d q[d] * k[i, d]` for keys `k`, `(dots.len(), q.len())`.
-    pub(crate) fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
+    ///
+    /// # Panics
+    /// If the shapes disagree: a caller's bug, never bad input.
+    pub fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
         match self.0 {
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
             Backend::Avx2(avx2) => avx2.score_dots(q, k, dots),
@@ -100,7 +103,10 @@ impl Kernels {
     /// Turns dot products into exponents of 2 in units of `2^-16`, in place, and gives the greatest.
     ///
     /// `score = dot * key_scale * per_unit`, for bfloat16 `key_scales`, `(scores.len(),)`, and a positive `per_unit`.
-    pub(crate) fn score_exponents(self, scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
+    ///
+    /// # Panics
+    /// If the shapes disagree: a caller's bug, never bad input.
+    pub fn score_exponents(self, scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
         match self.0 {
             #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
             Backend::CortexMDsp(dsp) => dsp.score_exponents(scores, key_scales, per_unit),
@@ -113,7 +119,10 @@ impl Kernels {
     /// `weight = 2^(score - greatest) * mantissa`, at most 32,640, for the mantissas of the bfloat16 `value_scales`,
     /// `(scores.len(),)`, when their exponents are all made `greatest_exponent`. Gives the sum of the powers in units of
     /// `2^-16`.
-    pub(crate) fn softmax_weights(
+    ///
+    /// # Panics
+    /// If the shapes disagree: a caller's bug, never bad input.
+    pub fn softmax_weights(
         self,
         scores: &mut [i32],
         greatest: i32,
@@ -129,7 +138,10 @@ impl Kernels {
 
     /// `sums[d] = sum_i weights[i] * v[i, d]` for values `v`, `(weights.len(), sums.len())`, of at most
     /// [`generic::VALUE_BLOCK`] positions.
-    pub(crate) fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
+    ///
+    /// # Panics
+    /// If the shapes disagree: a caller's bug, never bad input.
+    pub fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
         match self.0 {
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
             Backend::Avx2(avx2) => avx2.weighted_values(weights, v, sums),

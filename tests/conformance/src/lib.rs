@@ -1,2 +1,27 @@
-//! Conformance cases.
+//! Conformance cases: what every backend must compute on every machine, the host and the boards.
+//!
+//! A case compares a backend with a plain loop written here, bit for bit, on numbers that every machine draws alike.
 #![no_std]
+
+mod attention;
+mod matmul;
+mod random;
+
+pub use matmul::Memory;
+use siskin_runtime::Kernels;
+
+/// The first difference that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// The kernel.
+    pub kernel: &'static str,
+    /// What was asked of it.
+    pub case: [(&'static str, usize); 4],
+}
+
+/// A family of cases. Each returns how many it ran.
+pub type Family = fn(Kernels, &mut Memory) -> Result<usize, Mismatch>;
+
+/// Every family, by the name of the kernel that it tries.
+pub const FAMILIES: [(&str, Family); 3] =
+    [("matmul", matmul::check), ("scores", attention::check_scores), ("values", attention::check_values)];

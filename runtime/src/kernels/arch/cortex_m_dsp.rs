@@ -39,10 +39,13 @@ impl CortexMDsp {
         let n_rows = out.len() / x.n_tokens().max(1);
         let block_bytes = ROWS * w.cols().next_multiple_of(4);
         let data = w.data().get(first_row / ROWS * block_bytes..).unwrap_or(&[]);
+        if !are_words(data, x.values(0)) || n_rows == 0 || !first_row.is_multiple_of(ROWS) {
+            return generic::matmul_rows(out, first_row, w, x);
+        }
         match w.scales() {
             Scales::PerRow(scales) if w.cols() <= COLUMNS_MAX => {
                 let scales = scales.get(first_row..).unwrap_or(&[]);
-                for (token_idx, out) in out.chunks_exact_mut(n_rows.max(1)).enumerate() {
+                for (token_idx, out) in out.chunks_exact_mut(n_rows).enumerate() {
                     per_row(out, data, scales, x, token_idx);
                 }
             }
@@ -53,7 +56,7 @@ impl CortexMDsp {
     /// See [`crate::kernels::Kernels::score_dots`].
     pub fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
         let (pieces, rest) = q.as_chunks::<8>();
-        if !rest.is_empty() || pieces.is_empty() {
+        if !rest.is_empty() || pieces.is_empty() || dots.is_empty() {
             return generic::score_dots(q, k, dots);
         }
         assert!(k.len() == dots.len() * q.len());
@@ -101,15 +104,14 @@ impl CortexMDsp {
 /// `sxtb16` takes bytes 0 and 2 of a word, and turned by 8 bits bytes 1 and 3: so the query's lanes are paired.
 ///
 /// # Safety
-/// `k` is valid for reads of 8 bytes, and so is what lies `stride` behind it, `dots.len()` times.
+/// `k` is valid for reads of 8 bytes, and so is what lies `stride` behind it, `dots.len()` times, which is not 0.
 unsafe fn score_piece(q: &[i16; 8], k: *const i8, stride: usize, dots: &mut [i32], is_first: bool) {
     let lanes = |low: usize, high: usize| u32::from(q[low] as u16) | (q[high] as u32) << 16;
     let end = dots.as_ptr_range().end;
     macro_rules! each_key {
         ($first_product:literal) => {
             asm!(
-                "2: cmp {dots}, {end}\n beq 3f",
-                "ldr {odd}, [{k}]",
+                "2: ldr {odd}, [{k}]",
                 "sxtb16 {even}, {odd}\n sxtb16 {odd}, {odd}, ror #8",
                 $first_product,
                 "smlad {sum}, {odd}, {q13}, {sum}",
@@ -118,8 +120,7 @@ unsafe fn score_piece(q: &[i16; 8], k: *const i8, stride: usize, dots: &mut [i32
                 "sxtb16 {even}, {odd}\n sxtb16 {odd}, {odd}, ror #8",
                 "smlad {sum}, {even}, {q46}, {sum}\n smlad {sum}, {odd}, {q57}, {sum}",
                 "str {sum}, [{dots}], #4",
-                "b 2b",
-                "3:",
+                "cmp {dots}, {end}\n bne 2b",
                 dots = inout(reg) dots.as_mut_ptr() => _,
                 end = in(reg) end,
                 k = inout(reg) k => _,
@@ -222,12 +223,18 @@ unsafe fn value_piece(weights: &[i32], v: *const i8, stride: usize, sums: &mut [
     }
 }
 
+/// Whether weights and activations start at whole words, as loads of several words must. Rows and blocks are whole words.
+fn are_words(data: &[u8], x: &[i16]) -> bool {
+    (data.as_ptr().addr() | x.as_ptr().addr()).is_multiple_of(4)
+}
+
 /// One token's `out`, `(rows,)`, from the row blocks of `data`, with a scale a row, of at most [`COLUMNS_MAX`] columns.
 fn per_row(out: &mut [f32], data: &[u8], scales: &[f32], x: &ActivationsQ8<'_>, token_idx: usize) {
     let (values, x_scale) = (x.values(token_idx), x.scales(token_idx).first().copied().unwrap_or(0.0));
     let (whole, rest) = out.as_chunks_mut::<ROWS>();
     let n_blocks = whole.len() + usize::from(!rest.is_empty());
     assert!(!values.is_empty() && values.len().is_multiple_of(4) && values.len() <= COLUMNS_MAX);
+    assert!(are_words(data, values));
     assert!(data.len() >= n_blocks * ROWS * values.len() && scales.len() >= n_blocks * ROWS);
     // SAFETY: the assertions give `blocks_f32` its lengths, for the whole blocks and for the last one behind them.
     unsafe {
@@ -389,7 +396,7 @@ macro_rules! block_of_columns {
 /// Writes the scaled outputs of the blocks from `data` on to `out`.
 ///
 /// # Safety
-/// `x` is not empty, has whole fours, and at most [`COLUMNS_MAX`]; `out` is not empty. `data` is valid for reads of
+/// `x` is not empty, has whole fours, and at most [`COLUMNS_MAX`]; `out` is not empty. [`are_words`] holds. `data` is valid for reads of
 /// `out.len() * ROWS * x.len()` bytes, and `scales` for reads of `out.len() * ROWS` floats.
 #[inline(never)]
 unsafe fn blocks_f32(x: &[i16], data: *const u8, out: &mut [[f32; ROWS]], scales: *const f32, x_scale: f32) {
@@ -430,9 +437,9 @@ unsafe fn blocks_f32(x: &[i16], data: *const u8, out: &mut [[f32; ROWS]], scales
 /// Dot products of a block's four rows with `x`, whole fours and at most [`COLUMNS_MAX`] of them.
 #[inline(never)]
 fn piece_dots(data: &[u8], x: &[i16]) -> [i32; ROWS] {
-    assert!(!x.is_empty() && x.len().is_multiple_of(4) && data.len() == ROWS * x.len());
+    assert!(!x.is_empty() && x.len().is_multiple_of(4) && data.len() == ROWS * x.len() && are_words(data, x));
     let mut dots = [0; ROWS];
-    // SAFETY: the assertion gives the lengths that are read; `dots` is the 16 bytes that are written. Registers and stack
+    // SAFETY: the assertion gives the lengths that are read, and their alignment; `dots` is the 16 bytes that are written. Registers and stack
     // are restored.
     unsafe {
         asm!(

@@ -1,0 +1,164 @@
+//! Matrix products in every layout and format, at every length that a loop could get wrong.
+
+use siskin_runtime::kernels::matmul_f32_q8_q8;
+use siskin_runtime::math::{bf16_at_least, bf16_to_f32};
+use siskin_runtime::tensor::{ActivationsQ8, MatrixQ8, Scales, activation_stride};
+use siskin_runtime::{Aligned, Kernels, Serial, WeightFormat, WeightLayout};
+
+use crate::Mismatch;
+use crate::random::{Fill, Random};
+
+/// Most columns of a case, more than two of the pieces that a backend may cut a row into.
+const COLS_MAX: usize = 1032;
+/// Most weights of a case, padding included.
+const WEIGHTS_MAX: usize = 16 * COLS_MAX;
+/// Most rows of a case, padding included.
+const ROWS_MAX: usize = 32;
+/// Most tokens of a case.
+const TOKENS_MAX: usize = 3;
+
+/// What the cases work in: too much for a small stack, so the caller has it in a `static`.
+pub struct Memory {
+    weights: Aligned<[u8; WEIGHTS_MAX + 4]>,
+    row_scales: [f32; ROWS_MAX],
+    group_scales: [u16; ROWS_MAX * COLS_MAX.div_ceil(32)],
+    values: Aligned<[i16; TOKENS_MAX * COLS_MAX + 2]>,
+    value_scales: [f32; TOKENS_MAX * COLS_MAX.div_ceil(32)],
+    out: [f32; TOKENS_MAX * ROWS_MAX],
+    pub(crate) kv: Aligned<[i8; 4096]>,
+    pub(crate) scales: [u16; 512],
+    pub(crate) scores: [[i32; 512]; 2],
+}
+
+impl Memory {
+    /// All zeros.
+    #[expect(clippy::new_without_default, reason = "a const is wanted for a `static`, and nothing else")]
+    pub const fn new() -> Self {
+        Self {
+            weights: Aligned([0; WEIGHTS_MAX + 4]),
+            row_scales: [0.0; ROWS_MAX],
+            group_scales: [0; ROWS_MAX * COLS_MAX.div_ceil(32)],
+            values: Aligned([0; TOKENS_MAX * COLS_MAX + 2]),
+            value_scales: [0.0; TOKENS_MAX * COLS_MAX.div_ceil(32)],
+            out: [0.0; TOKENS_MAX * ROWS_MAX],
+            kv: Aligned([0; 4096]),
+            scales: [0; 512],
+            scores: [[0; 512]; 2],
+        }
+    }
+}
+
+/// One product.
+#[derive(Clone, Copy)]
+struct Case {
+    rows: usize,
+    cols: usize,
+    n_tokens: usize,
+    fill: Fill,
+    /// Bytes that weights, and elements that activations, lie behind a multiple of 16.
+    misaligned_by: usize,
+}
+
+pub(crate) fn check(kernels: Kernels, memory: &mut Memory) -> Result<usize, Mismatch> {
+    let by_rows = (1..=20).map(|rows| (rows, 40));
+    let by_cols = (1..=140).chain([172, 192, 256, 260, 508, 511, 512]).map(|cols| (6, cols));
+    let long = [513, 516, 520, 1024, 1028, 1032].into_iter().map(|cols| (5, cols));
+    let mut n_cases = 0;
+    for (idx, (rows, cols)) in by_rows.chain(by_cols).chain(long).enumerate() {
+        for fill in Fill::ALL {
+            let n_tokens = 1 + idx % TOKENS_MAX;
+            n_cases += check_case(kernels, memory, Case { rows, cols, n_tokens, fill, misaligned_by: 0 })?;
+        }
+    }
+    for misaligned_by in 1..4 {
+        n_cases +=
+            check_case(kernels, memory, Case { rows: 6, cols: 40, n_tokens: 2, fill: Fill::Random, misaligned_by })?;
+    }
+    Ok(n_cases)
+}
+
+/// All formats and layouts of a case.
+fn check_case(kernels: Kernels, memory: &mut Memory, case: Case) -> Result<usize, Mismatch> {
+    let mut n_cases = 0;
+    for format in WeightFormat::ALL {
+        for layout in WeightLayout::ALL {
+            n_cases += 1;
+            check_one(kernels, memory, case, format, layout).map_err(|row| Mismatch {
+                kernel: match format {
+                    WeightFormat::Int8 => "matmul int8",
+                    WeightFormat::Int8G32 => "matmul int8-g32",
+                },
+                case: [("layout", layout as usize), ("rows", case.rows), ("cols", case.cols), ("row", row)],
+            })?;
+        }
+    }
+    Ok(n_cases)
+}
+
+/// `Err` holds the row that differs.
+fn check_one(
+    kernels: Kernels,
+    memory: &mut Memory,
+    case: Case,
+    format: WeightFormat,
+    layout: WeightLayout,
+) -> Result<(), usize> {
+    let Case { rows, cols, n_tokens, fill, misaligned_by } = case;
+    let mut random = Random::new((rows * 1031 + cols) as u32);
+    let padded_rows = rows.next_multiple_of(layout.row_block());
+    let groups = format.groups(cols);
+    let weights = &mut memory.weights.0[misaligned_by..][..layout.data_bytes(rows, cols)];
+    weights.fill(0);
+    for row in 0..rows {
+        for col in 0..cols {
+            layout.set(weights, cols, row, col, random.value(fill));
+        }
+    }
+    let row_scales = &mut memory.row_scales[..padded_rows];
+    row_scales.iter_mut().for_each(|scale| *scale = random.scale());
+    let group_scales = &mut memory.group_scales[..padded_rows * cols.div_ceil(32)];
+    group_scales.iter_mut().for_each(|scale| *scale = bf16_at_least(random.scale()));
+    let scales = match format {
+        WeightFormat::Int8 => Scales::PerRow(row_scales),
+        WeightFormat::Int8G32 => Scales::PerGroup(group_scales),
+    };
+    let stride = activation_stride(cols);
+    let values = &mut memory.values.0[misaligned_by / 2..][..n_tokens * stride];
+    for values in values.chunks_exact_mut(stride) {
+        values.fill(0);
+        values[..cols].iter_mut().for_each(|value| *value = random.value(fill).into());
+    }
+    let value_scales = &mut memory.value_scales[..n_tokens * groups];
+    value_scales.iter_mut().for_each(|scale| *scale = random.scale());
+    let w = MatrixQ8::new(rows, cols, layout, weights, scales).ok_or(rows)?;
+    let x = ActivationsQ8::new(n_tokens, cols, format, values, value_scales).ok_or(rows)?;
+    let out = &mut memory.out[..n_tokens * rows];
+    out.fill(f32::NAN);
+    matmul_f32_q8_q8(kernels, &Serial, out, &w, &x);
+    for (idx, out) in out.iter().enumerate() {
+        if out.to_bits() != product(&w, &x, idx / rows, idx % rows).to_bits() {
+            return Err(idx % rows);
+        }
+    }
+    Ok(())
+}
+
+/// One output by the definition: exact sums over a scale's columns, then f32, group after group.
+fn product(w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>, token_idx: usize, row: usize) -> f32 {
+    let mut sum = 0.0f32;
+    let size = w.format().group_size(w.cols());
+    for (group, x_scale) in x.scales(token_idx).iter().enumerate() {
+        let cols = group * size..((group + 1) * size).min(w.cols());
+        let dot: i64 = cols.map(|col| i64::from(w.value(row, col)) * i64::from(x.values(token_idx)[col])).sum();
+        let block = w.layout().row_block();
+        let w_scale = match w.scales() {
+            Scales::PerRow(scales) => scales[row],
+            Scales::PerGroup(scales) => {
+                let groups = w.format().groups(w.cols());
+                bf16_to_f32(scales[(row / block * groups + group) * block + row % block])
+            }
+        };
+        sum += dot as f32 * (w_scale * x_scale);
+    }
+    sum
+}
