@@ -3,7 +3,7 @@
 use crate::math;
 use crate::tensor::{ActivationsQ8, MatrixQ8};
 
-/// Positions whose weighted values are summed in `i32` before they are carried to f32: `512 * 32639 * 127 < 2^31`.
+/// Positions whose weighted values are summed in `i32` before they are carried to f32: `512 * 32640 * 127 < 2^31`.
 pub const VALUE_BLOCK: usize = 512;
 
 /// See [`super::Kernels::matmul_rows`].
@@ -71,8 +71,8 @@ pub fn score_exponents(scores: &mut [i32], key_scales: &[u16], per_unit: f32) ->
     greatest
 }
 
-/// A positive `x` as a mantissa below `2^23`, rounded down, and how far right the upper half of `dot * m * mantissa` is to be shifted to
-/// give `dot * m * 2^-134 * x` in units of `2^-16`.
+/// A positive `x` as a mantissa below `2^23`, rounded down, and how far right the upper half of `dot * m * mantissa` is to be
+/// shifted to give `dot * m * 2^-134 * x` in units of `2^-16`.
 pub(crate) fn fixed_point(x: f32) -> (i32, i32) {
     let bits = x.to_bits();
     let mantissa = if bits == 0 { 0 } else { ((bits & 0x7f_ffff) | 0x80_0000) >> 1 };
