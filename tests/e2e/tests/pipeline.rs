@@ -157,6 +157,26 @@ fn a_full_context_ends_or_slides() {
 }
 
 #[test]
+fn an_end_token_ends_the_text_and_is_no_part_of_it() {
+    let program = packed();
+    let run = |file| program.json(&["run", file, "--prompt", "The", "--temperature", "2", "--max-new-tokens", "20"]);
+    let without = run("int8-g32.siskin");
+    let tokens = without["tokens"].as_array().unwrap();
+    // The same weights, with the tenth token drawn as the end of text.
+    let at = tokens.iter().position(|token| *token == tokens[9]).unwrap();
+    let config = std::fs::read_to_string(program.path("model/config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    config["eos_token_id"] = tokens[at].clone();
+    program.write("model/config.json", config.to_string());
+    program.text(&["compile", "model", "--board", "host", "-o", "ended.siskin"]);
+    let ended = run("ended.siskin");
+    assert_eq!(ended["end"], "end_token");
+    assert_eq!(ended["tokens"].as_array().unwrap()[..], tokens[..=at]);
+    let text = ended["text"].as_str().unwrap().trim_end_matches('\u{fffd}');
+    assert!(without["text"].as_str().unwrap().starts_with(text), "{ended} {without}");
+}
+
+#[test]
 fn what_is_wrong_with_a_file_is_said() {
     let program = packed();
     let good = std::fs::read(program.path("int8.siskin")).unwrap();
