@@ -80,7 +80,7 @@ fn a_path_that_cannot_be_read_is_exit_code_3() {
         &["tokenize", "MODEL", "--text", "text.txt"],
     ];
     for command in commands {
-        for (model, words) in [("missing", "no such"), (".", ""), ("text.txt", "text.txt"), ("empty", "empty")] {
+        for (model, words) in [("missing", "missing"), (".", ""), ("text.txt", "text.txt"), ("empty", "empty")] {
             let args: Vec<&str> = command.iter().map(|&arg| if arg == "MODEL" { model } else { arg }).collect();
             program.fails(&args, 3, &["siskin: failed to ", words]);
         }
