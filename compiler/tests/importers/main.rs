@@ -2,5 +2,6 @@
 
 mod errors;
 mod files;
+mod llama2c_oracle;
 mod mutations;
 mod round_trip;
