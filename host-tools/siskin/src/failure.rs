@@ -94,7 +94,17 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "failed to {}: {:#}", self.doing, self.cause)
+        write!(f, "failed to {}", self.doing)?;
+        let mut said = String::new();
+        for cause in self.cause.chain() {
+            let cause = cause.to_string();
+            // Some libraries' messages already hold those of what caused them.
+            if !said.contains(&cause) {
+                write!(f, ": {cause}")?;
+            }
+            said.push_str(&cause);
+        }
+        Ok(())
     }
 }
 

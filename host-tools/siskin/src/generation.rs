@@ -14,7 +14,7 @@ const DEFAULT_TEMPERATURE: f32 = 0.8;
 #[derive(clap::Args)]
 pub(crate) struct GenerationArgs {
     /// The text to continue, or with --chat the message to answer.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) prompt: String,
     /// Put the prompt into the model's chat template.
     #[arg(long)]
@@ -26,22 +26,22 @@ pub(crate) struct GenerationArgs {
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
     greedy: bool,
     /// Divide the logits by T before the draw: 1 is the model's own distribution, 0 is greedy [default: 0.8].
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Draw from the K most probable tokens.
     #[arg(long, value_name = "K")]
     top_k: Option<u32>,
     /// Draw from the fewest tokens whose probabilities reach P, above 0 and at most 1.
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
     /// Draw from tokens at least M times as probable as the best, between 0 and 1.
-    #[arg(long, value_name = "M")]
+    #[arg(long, value_name = "M", allow_negative_numbers = true)]
     min_p: Option<f32>,
     /// Make the last 64 tokens less likely: 1 changes nothing, 1.1 is usual.
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
     repetition_penalty: Option<f32>,
     /// End the text before TEXT; may be given several times.
-    #[arg(long = "stop", value_name = "TEXT")]
+    #[arg(long = "stop", value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) stops: Vec<String>,
     /// Where the random numbers start; the same seed gives the same text.
     #[arg(long, value_name = "S", default_value_t = 0)]

@@ -115,6 +115,9 @@ fn run_follows_its_flags() {
     assert_eq!(drawn("1"), drawn("1"));
     assert_ne!(tokens(&drawn("1")), tokens(&drawn("2")));
 
+    // A prompt and a stop may look like flags.
+    program.json(&["run", "int8.siskin", "--prompt", "--greedy", "--stop", "-x", "--max-new-tokens", "1"]);
+
     // Fewer tokens are the beginning of more.
     let longer = run(&["--greedy", "--max-new-tokens", "20"]);
     assert_eq!(tokens(&longer)[..12], tokens(&greedy)[..]);

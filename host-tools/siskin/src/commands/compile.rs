@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let model = file.model();
     let report = MemoryReport::new(&model, &board);
     packing::check_fits(&model, &board, &report, console)?;
-    write_atomic(&args.out, file.bytes()).or_failed(|| format!("write {}", args.out.display()))?;
+    write_atomic(&args.out, file.bytes()).or_failed(|| "write the packed model".to_owned())?;
     let header = model.header();
     console.reply(&Reply {
         out: args.out.display().to_string(),
