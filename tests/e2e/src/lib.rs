@@ -135,7 +135,10 @@ impl Default for Program {
     }
 }
 
-/// Asserts that `object` has exactly the keys in `keys`, which are separated by spaces.
+/// What users are told of the replies.
+const REPLIES_README: &str = include_str!("../../../host-tools/siskin/README.md");
+
+/// Asserts that `object` has exactly the keys in `keys`, which are separated by spaces, and that each is documented.
 ///
 /// # Panics
 /// If it has others, or lacks one.
@@ -145,6 +148,9 @@ pub fn assert_keys(object: &Value, keys: &str) {
     expected.sort_unstable();
     found.sort_unstable();
     assert_eq!(found, expected, "in {object}");
+    for key in found {
+        assert!(REPLIES_README.contains(&format!("`{key}`")), "host-tools/siskin/README.md does not explain `{key}`");
+    }
 }
 
 /// Where the build for these tests puts `siskin`, once it is up to date.
