@@ -23,7 +23,8 @@ pub fn matmul_rows(out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &Acti
 /// One output element: each group's dot product is exact in `i32`, then scaled and summed in f32, group after group.
 fn dot(w: &MatrixQ8<'_>, row: usize, values: &[i16], scales: &[f32]) -> f32 {
     let group_size = w.format().group_size(w.cols());
-    let mut sum = 0.0;
+    // Adding to -0 leaves every first term as it is.
+    let mut sum = -0.0;
     for (group, &x_scale) in scales.iter().enumerate() {
         let first = group * group_size;
         let last = (first + group_size).min(w.cols());

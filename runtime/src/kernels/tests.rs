@@ -57,7 +57,7 @@ fn naive(w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) -> Vec<f32> {
     let mut out = vec![];
     for t in 0..x.n_tokens() {
         for row in 0..w.rows() {
-            let mut sum = 0.0f32;
+            let mut sum = -0.0f32;
             for group in 0..w.format().groups(w.cols()) {
                 let cols = group * group_size..((group + 1) * group_size).min(w.cols());
                 let dot: i64 = cols.map(|c| i64::from(w.value(row, c)) * i64::from(x.values(t)[c])).sum();

@@ -29,7 +29,8 @@ pub(crate) fn check_scores(kernels: Kernels, memory: &mut Memory) -> Result<usiz
                 let mut random = Random::new((head_dim * 521 + n) as u32);
                 let mut q = [0i16; HEAD_DIM_MAX];
                 let q = &mut q[..head_dim];
-                q.iter_mut().for_each(|q| *q = random.value(fill).into());
+                // Queries have 15 bits.
+                q.iter_mut().for_each(|q| *q = 129 * i16::from(random.value(fill)));
                 let k = &mut memory.kv.0[..n * head_dim];
                 k.iter_mut().for_each(|k| *k = random.value(fill));
                 let [scores, _] = &mut memory.scores;

@@ -145,7 +145,7 @@ fn check_one(
 
 /// One output by the definition: exact sums over a scale's columns, then f32, group after group.
 fn product(w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>, token_idx: usize, row: usize) -> f32 {
-    let mut sum = 0.0f32;
+    let mut sum = -0.0f32;
     let size = w.format().group_size(w.cols());
     for (group, x_scale) in x.scales(token_idx).iter().enumerate() {
         let cols = group * size..((group + 1) * size).min(w.cols());

@@ -78,8 +78,7 @@ fn matmul_tokens<const T: usize>(
                 let dots = block_dots(data, values);
                 core::array::from_fn(|t| {
                     let scale = _mm256_mul_ps(scales, _mm256_set1_ps(x_scales[t][0]));
-                    // The zero is the definition's: it turns -0 into +0.
-                    _mm256_add_ps(_mm256_setzero_ps(), _mm256_mul_ps(_mm256_cvtepi32_ps(dots[t]), scale))
+                    _mm256_mul_ps(_mm256_cvtepi32_ps(dots[t]), scale)
                 })
             }
             Scales::PerGroup(scales) => {
@@ -108,7 +107,7 @@ fn grouped_sums<const T: usize>(
     values: [&[i16]; T],
     x_scales: [&[f32]; T],
 ) -> [__m256; T] {
-    let mut sums = [_mm256_setzero_ps(); T];
+    let mut sums = [_mm256_set1_ps(-0.0); T];
     for (group, data) in data.chunks(8 * GROUP_SIZE).enumerate() {
         let first = group * GROUP_SIZE;
         let dots = block_dots(data, values.map(|values| &values[first..]));

@@ -42,14 +42,23 @@ impl CortexMDsp {
         if !are_words(data, x.values(0)) || n_rows == 0 || !first_row.is_multiple_of(ROWS) {
             return generic::matmul_rows(out, first_row, w, x);
         }
-        match w.scales() {
-            Scales::PerRow(scales) if w.cols() <= COLUMNS_MAX => {
-                let scales = scales.get(first_row..).unwrap_or(&[]);
-                for (token_idx, out) in out.chunks_exact_mut(n_rows).enumerate() {
-                    per_row(out, data, scales, x, token_idx);
+        for (token_idx, out) in out.chunks_exact_mut(n_rows).enumerate() {
+            let (values, x_scales) = (x.values(token_idx), x.scales(token_idx));
+            match w.scales() {
+                Scales::PerRow(scales) => {
+                    let scales = scales.get(first_row..).unwrap_or(&[]);
+                    let x_scale = x_scales.first().copied().unwrap_or(0.0);
+                    if w.cols() <= COLUMNS_MAX {
+                        per_row(out, data, scales, values, x_scale);
+                    } else {
+                        long_rows(out, data, scales, values, x_scale);
+                    }
+                }
+                Scales::PerGroup(scales) => {
+                    let scales = scales.get(first_row * x_scales.len()..).unwrap_or(&[]);
+                    per_group(out, data, scales.as_chunks().0, values, x_scales);
                 }
             }
-            _ => in_pieces(out, n_rows, first_row, data, w, x),
         }
     }
 
@@ -229,73 +238,70 @@ fn are_words(data: &[u8], x: &[i16]) -> bool {
 }
 
 /// One token's `out`, `(rows,)`, from the row blocks of `data`, with a scale a row, of at most [`COLUMNS_MAX`] columns.
-fn per_row(out: &mut [f32], data: &[u8], scales: &[f32], x: &ActivationsQ8<'_>, token_idx: usize) {
-    let (values, x_scale) = (x.values(token_idx), x.scales(token_idx).first().copied().unwrap_or(0.0));
-    let (whole, rest) = out.as_chunks_mut::<ROWS>();
-    let n_blocks = whole.len() + usize::from(!rest.is_empty());
-    assert!(!values.is_empty() && values.len().is_multiple_of(4) && values.len() <= COLUMNS_MAX);
-    assert!(are_words(data, values));
-    assert!(data.len() >= n_blocks * ROWS * values.len() && scales.len() >= n_blocks * ROWS);
-    // SAFETY: the assertions give `blocks_f32` its lengths, for the whole blocks and for the last one behind them.
-    unsafe {
-        if !whole.is_empty() {
-            blocks_f32(values, data.as_ptr(), whole, scales.as_ptr(), x_scale);
-        }
-        if !rest.is_empty() {
-            let mut last = [[0.0; ROWS]];
-            let data = data.as_ptr().add(whole.len() * ROWS * values.len());
-            blocks_f32(values, data, &mut last, scales.as_ptr().add(whole.len() * ROWS), x_scale);
-            rest.copy_from_slice(&last[0][..rest.len()]);
-        }
-    }
+fn per_row(out: &mut [f32], data: &[u8], scales: &[f32], values: &[i16], x_scale: f32) {
+    in_whole_blocks(out, |out, block_idx| {
+        let (data, scales) = (&data[block_idx * ROWS * values.len()..], &scales[block_idx * ROWS..]);
+        assert!(!values.is_empty() && values.len().is_multiple_of(4) && values.len() <= COLUMNS_MAX);
+        assert!(are_words(data, values) && data.len() >= out.len() * ROWS * values.len());
+        assert!(!out.is_empty() && scales.len() >= out.len() * ROWS);
+        // SAFETY: the assertions are its conditions.
+        unsafe { blocks_f32(values, data.as_ptr(), out, scales.as_ptr(), x_scale) };
+    });
 }
 
-/// All tokens of a matrix that is scaled in groups, or whose rows are too long for one accumulation.
-fn in_pieces(out: &mut [f32], n_rows: usize, first_row: usize, data: &[u8], w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
-    let block_bytes = ROWS * w.cols().next_multiple_of(4);
-    for (block, data) in data.chunks_exact(block_bytes).take(n_rows.div_ceil(ROWS)).enumerate() {
-        let row = block * ROWS;
-        for (token_idx, out) in out.chunks_exact_mut(n_rows).enumerate() {
-            let (values, x_scales) = (x.values(token_idx), x.scales(token_idx));
-            let sums = match w.scales() {
-                Scales::PerRow(scales) => long_sums(data, &scales[first_row + row..], values, x_scales),
-                Scales::PerGroup(scales) => {
-                    grouped_sums(data, &scales[(first_row + row) * x_scales.len()..], values, x_scales)
-                }
-            };
-            for (out, sum) in out[row..].iter_mut().zip(sums) {
-                *out = sum;
+/// The same for rows of any length: exact sums of pieces.
+fn long_rows(out: &mut [f32], data: &[u8], scales: &[f32], values: &[i16], x_scale: f32) {
+    let blocks = data.chunks_exact(ROWS * values.len()).zip(scales.chunks_exact(ROWS));
+    for (out, (data, scales)) in out.chunks_mut(ROWS).zip(blocks) {
+        let mut dots = [0i32; ROWS];
+        for (data, values) in data.chunks(ROWS * COLUMNS_MAX).zip(values.chunks(COLUMNS_MAX)) {
+            for (dot, piece) in dots.iter_mut().zip(piece_dots(data, values)) {
+                *dot = dot.wrapping_add(piece);
             }
         }
+        for ((out, dot), scale) in out.iter_mut().zip(dots).zip(scales) {
+            *out = dot as f32 * (scale * x_scale);
+        }
     }
 }
 
-/// A block's outputs for rows of any length with a scale each.
-fn long_sums(data: &[u8], scales: &[f32], values: &[i16], x_scales: &[f32]) -> [f32; ROWS] {
-    let mut dots = [0i32; ROWS];
-    for (data, values) in data.chunks(ROWS * COLUMNS_MAX).zip(values.chunks(COLUMNS_MAX)) {
-        for (dot, piece) in dots.iter_mut().zip(piece_dots(data, values)) {
-            *dot = dot.wrapping_add(piece);
+/// One token's `out`, `(rows,)`, with a scale a group: first all whole groups, then the shorter last one.
+fn per_group(out: &mut [f32], data: &[u8], scales: &[[u16; ROWS]], values: &[i16], x_scales: &[f32]) {
+    let (whole, rest) = values.as_chunks::<GROUP_SIZE>();
+    out.fill(-0.0);
+    if !whole.is_empty() {
+        in_whole_blocks(out, |out, block_idx| {
+            let (data, scales) = (&data[block_idx * ROWS * values.len()..], &scales[block_idx * x_scales.len()..]);
+            assert!(!out.is_empty() && are_words(data, values) && data.len() >= out.len() * ROWS * values.len());
+            assert!(scales.as_ptr().addr().is_multiple_of(4) && scales.len() >= out.len() * x_scales.len());
+            assert!(x_scales.len() == values.len().div_ceil(GROUP_SIZE));
+            // SAFETY: the assertions are its conditions.
+            unsafe { group_blocks(out, data.as_ptr(), scales.as_ptr(), whole, rest.len(), x_scales.as_ptr()) };
+        });
+    }
+    let blocks = data.chunks_exact(ROWS * values.len()).zip(scales.chunks_exact(x_scales.len()));
+    let (false, Some(x_scale)) = (rest.is_empty(), x_scales.last()) else { return };
+    for (out, (data, scales)) in out.chunks_mut(ROWS).zip(blocks) {
+        let dots = piece_dots(&data[ROWS * GROUP_SIZE * whole.len()..], rest);
+        for ((out, dot), &scale) in out.iter_mut().zip(dots).zip(&scales[whole.len()]) {
+            *out += dot as f32 * (math::bf16_to_f32(scale) * x_scale);
         }
     }
-    let mut sums = [0.0; ROWS];
-    for ((sum, dot), scale) in sums.iter_mut().zip(dots).zip(scales) {
-        *sum += dot as f32 * (scale * x_scales[0]);
-    }
-    sums
 }
 
-/// A block's outputs for rows with a scale per group.
-fn grouped_sums(data: &[u8], scales: &[u16], values: &[i16], x_scales: &[f32]) -> [f32; ROWS] {
-    let mut sums = [0.0; ROWS];
-    let pieces = data.chunks(ROWS * GROUP_SIZE).zip(values.chunks(GROUP_SIZE));
-    for ((data, values), (scales, x_scale)) in pieces.zip(scales.as_chunks::<ROWS>().0.iter().zip(x_scales)) {
-        let dots = piece_dots(data, values);
-        for ((sum, dot), &scale) in sums.iter_mut().zip(dots).zip(scales) {
-            *sum += dot as f32 * (math::bf16_to_f32(scale) * x_scale);
-        }
+/// Runs `product` on the whole blocks of `out`, then on a copy of the rows behind them, where there are such; it is told
+/// the index of the first block.
+fn in_whole_blocks(out: &mut [f32], mut product: impl FnMut(&mut [[f32; ROWS]], usize)) {
+    let (whole, rest) = out.as_chunks_mut::<ROWS>();
+    let n_whole = whole.len();
+    if n_whole != 0 {
+        product(whole, 0);
     }
-    sums
+    if !rest.is_empty() {
+        let mut last = [[-0.0; ROWS]];
+        product(&mut last, n_whole);
+        rest.copy_from_slice(&last[0][..rest.len()]);
+    }
 }
 
 /// Four columns of a block times the activations in `$x0` and `$x1`, added to r4 (rows 0 and 1 together), r5 (row 0),
@@ -404,7 +410,7 @@ unsafe fn blocks_f32(x: &[i16], data: *const u8, out: &mut [[f32; ROWS]], scales
     // SAFETY: it reads what the caller vouches for, writes `out`, and restores the registers and the stack it uses.
     unsafe {
         asm!(
-            "vmov s0, s1, r4, r5",
+            "vmov s0, r4",
             prepare!(),
             "10:",
             block_of_columns!(),
@@ -416,8 +422,6 @@ unsafe fn blocks_f32(x: &[i16], data: *const u8, out: &mut [[f32; ROWS]], scales
             "vcvt.f32.s32 s4, s4\n vcvt.f32.s32 s5, s5, #8\n vcvt.f32.s32 s6, s6\n vcvt.f32.s32 s7, s7, #8",
             "vmul.f32 s8, s8, s0\n vmul.f32 s9, s9, s0\n vmul.f32 s10, s10, s0\n vmul.f32 s11, s11, s0",
             "vmul.f32 s4, s4, s8\n vmul.f32 s5, s5, s9\n vmul.f32 s6, s6, s10\n vmul.f32 s7, s7, s11",
-            // The zero is the definition's: it turns -0 into +0.
-            "vadd.f32 s4, s4, s1\n vadd.f32 s5, s5, s1\n vadd.f32 s6, s6, s1\n vadd.f32 s7, s7, s1",
             "vstmia r2!, {{s4-s7}}",
             "strd r2, r3, [sp, #20]\n ldr r4, [sp, #12]\n cmp r2, r4\n bne 10b",
             finish!(),
@@ -430,6 +434,74 @@ unsafe fn blocks_f32(x: &[i16], data: *const u8, out: &mut [[f32; ROWS]], scales
             in("r4") x_scale.to_bits(),
             in("r5") 0.0f32.to_bits(),
             out("s0") _, out("s1") _, out("s4") _, out("s5") _, out("s6") _, out("s7") _, out("s8") _, out("s9") _, out("s10") _, out("s11") _,
+        );
+    }
+}
+
+/// Writes the scaled products of whole groups, summed group after group, of the blocks from `data` on to `out`.
+///
+/// A block has `n_rest` more columns, 0 or fewer than a group, and for them one more scale a row and one more of `x`.
+///
+/// # Safety
+/// `out` and `x` are not empty. With `n` the columns and `g` the groups, those of the rest included: `data` is valid for
+/// reads of `out.len() * ROWS * n` bytes, `scales` of `out.len() * g` elements, and `x_scales` of `g`. `data`, `scales` and
+/// `x` start at whole words.
+#[inline(never)]
+unsafe fn group_blocks(
+    out: &mut [[f32; ROWS]],
+    data: *const u8,
+    scales: *const [u16; ROWS],
+    x: &[[i16; GROUP_SIZE]],
+    n_rest: usize,
+    x_scales: *const f32,
+) {
+    let (x, out) = (x.as_ptr_range(), out.as_mut_ptr_range());
+    let scale_bytes_skipped = if n_rest == 0 { 0 } else { size_of::<[u16; ROWS]>() };
+    // SAFETY: it reads what the caller vouches for, writes `out`, and restores the registers and the stack it uses.
+    unsafe {
+        asm!(
+            // On the stack: +0 x, +4 x_scales, +8 the end of x, +12 the end of out, +16 and +20 what a block skips of the data
+            // and of the scales, +24 scales, +28 out.
+            "push {{r6, r7}}\n push {{r3, lr}}\n push {{r0, r2, r4, r5, r8, r9}}",
+            "10: ldr r0, [sp]\n ldr r2, [sp, #4]",
+            "vmov s0, r10\n vmov s1, r10\n vmov s2, r10\n vmov s3, r10",
+            "vmov s5, r2",
+            "2: ldm r0!, {{r8-r11}}",
+            set_four_columns!(),
+            add_four_columns!("r10", "r11"),
+            ".rept 3\n ldm r0!, {{r8-r11}}",
+            add_four_columns!("r8", "r9"),
+            add_four_columns!("r10", "r11"),
+            ".endr",
+            "vmov r2, s5\n ldr r3, [sp, #24]",
+            "vldmia r2!, {{s4}}\n ldrd r8, r9, [r3], #8\n vmov s5, r2\n str r3, [sp, #24]",
+            "subs r4, r4, r5\n subs r6, r6, r7",
+            "vmov s8, s9, r5, r4\n vmov s10, s11, r7, r6",
+            "vcvt.f32.s32 s8, s8\n vcvt.f32.s32 s9, s9, #8\n vcvt.f32.s32 s10, s10\n vcvt.f32.s32 s11, s11, #8",
+            // A bfloat16 is the upper half of a float.
+            "lsls r10, r8, #16\n bfc r8, #0, #16\n lsl r11, r9, #16\n bfc r9, #0, #16",
+            "vmov s12, s13, r10, r8\n vmov s14, s15, r11, r9",
+            "vmul.f32 s12, s12, s4\n vmul.f32 s13, s13, s4\n vmul.f32 s14, s14, s4\n vmul.f32 s15, s15, s4",
+            // Not fused: the product is rounded before it is added.
+            "vmla.f32 s0, s8, s12\n vmla.f32 s1, s9, s13\n vmla.f32 s2, s10, s14\n vmla.f32 s3, s11, s15",
+            "ldr r2, [sp, #8]\n cmp r0, r2\n bne 2b",
+            "ldrd r4, r5, [sp, #16]\n ldrd r2, r3, [sp, #24]",
+            "add r1, r4\n add r2, r5\n vstmia r3!, {{s0-s3}}\n strd r2, r3, [sp, #24]",
+            "mov r10, #0x80000000\n ldr r2, [sp, #12]\n cmp r3, r2\n bne 10b",
+            "add sp, #32\n pop {{r6, r7}}",
+            inout("r0") x.start => _,
+            inout("r1") data => _,
+            inout("r2") x_scales => _,
+            inout("r3") scales => _,
+            inout("r4") x.end => _,
+            inout("r5") out.end => _,
+            inout("r8") ROWS * n_rest => _,
+            inout("r9") scale_bytes_skipped => _,
+            inout("r10") (-0.0f32).to_bits() => _,
+            inout("lr") out.start => _,
+            out("r11") _, out("r12") _,
+            out("s0") _, out("s1") _, out("s2") _, out("s3") _, out("s4") _, out("s5") _, out("s8") _, out("s9") _,
+            out("s10") _, out("s11") _, out("s12") _, out("s13") _, out("s14") _, out("s15") _,
         );
     }
 }
