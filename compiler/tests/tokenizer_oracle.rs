@@ -5,9 +5,12 @@ mod varied_texts;
 use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
+use siskin_compiler::artifact::gguf::{self, GgufVocab};
 use siskin_compiler::tokenizer::{ByteLevelTraining, CorpusEncoder, TokenizerDef, decode};
 use siskin_runtime::TokenId;
-use siskin_runtime::tokenizer::{PreTokenizer, Tokenizer};
+use siskin_runtime::tokenizer::{EncodeOptions, PreTokenizer, Specials, Tokenizer};
+use tokenizers::models::bpe::BPE;
+use tokenizers::pre_tokenizers::{byte_level::ByteLevel, digits::Digits, sequence::Sequence};
 
 fn data(path: &str) -> Option<Vec<u8>> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.cache/data").join(path);
@@ -73,5 +76,71 @@ fn every_pre_tokenizer_encodes_as_the_tokenizers_crate_does() {
             TokenizerDef::from_hugging_face(&json, None).unwrap().compile().unwrap().section().len(),
             compiled.section().len()
         );
+    }
+}
+
+/// The tokenizers crate, put together from a GGUF's arrays by hand.
+fn assemble(vocab: &GgufVocab) -> tokenizers::Tokenizer {
+    let text = |bytes: &Vec<u8>| String::from_utf8(bytes.clone()).unwrap();
+    let ids: Vec<(String, u32)> = vocab.tokens.iter().map(text).zip(0..).collect();
+    let pair = |merge: String| merge.split_once(' ').map(|(left, right)| (left.to_owned(), right.to_owned())).unwrap();
+    let merges: Vec<(String, String)> = vocab.merges.iter().map(text).map(pair).collect();
+    let specials = ids.iter().filter(|(_, id)| vocab.token_types[*id as usize] == 3);
+    let specials: Vec<_> = specials.map(|(token, _)| tokenizers::AddedToken::from(token.as_str(), true)).collect();
+    let model = BPE::new(ids.into_iter().collect(), merges);
+    let byte_level = ByteLevel::new(false, true, true);
+    let mut tokenizer = tokenizers::Tokenizer::new(model);
+    tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![Digits::new(true).into(), byte_level.into()])));
+    tokenizer.with_decoder(Some(byte_level));
+    tokenizer.add_special_tokens(specials).unwrap();
+    tokenizer
+}
+
+/// SmolLM2's tokenizer on 1,000 texts, against the tokenizers crate here and Python's `tokenizers` 0.23.3 by checksum.
+#[test]
+fn smollm2_encodes_as_the_reference_does() {
+    let Some(file) = data("smollm2/smollm2-135m-instruct-q4_1.gguf") else { return };
+    let vocab = gguf::parse_vocab(&file).unwrap();
+    let theirs = assemble(&vocab);
+    let compiled = TokenizerDef::from_gguf(&vocab).unwrap().compile().unwrap();
+    let ours = compiled.view();
+    let texts = varied_texts::generate(1000, &["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>"]);
+    if let Some(path) = std::env::var_os("VARIED_TEXTS_OUT") {
+        std::fs::write(path, serde_json::to_vec(&texts).unwrap()).unwrap();
+    }
+    let mut all_ids = Vec::new();
+    for text in &texts {
+        let ids = encode(&ours, text);
+        assert_eq!(ids, theirs.encode_fast(text.as_str(), false).unwrap().get_ids(), "{text:?}");
+        assert_eq!(decode(&ours, &ids), theirs.decode(&ids, true).unwrap(), "{text:?}");
+        all_ids.extend(ids);
+        all_ids.push(TokenId::MAX);
+    }
+    assert_eq!(sha256_of_ids(&all_ids), "378ae043d90691d0b066f69fd9ec0f1d134e78341de875afd965e5660fc752cb");
+}
+
+/// The texts and ids that llama.cpp keeps beside its vocabularies.
+#[test]
+fn llama_cpp_vocabularies_encode_as_llama_cpp_does() {
+    for name in ["gpt-2", "mpt", "starcoder", "refact", "command-r", "qwen2", "llama-spm", "phi-3"] {
+        let path = format!("llama-vocab/ggml-vocab-{name}.gguf");
+        let [Some(file), Some(texts), Some(ids)] = ["", ".inp", ".out"].map(|end| data(&format!("{path}{end}"))) else {
+            return;
+        };
+        let compiled = TokenizerDef::from_gguf(&gguf::parse_vocab(&file).unwrap()).unwrap().compile().unwrap();
+        let tokenizer = compiled.view();
+        let texts = String::from_utf8(texts).unwrap();
+        let ids = String::from_utf8(ids).unwrap();
+        let options = EncodeOptions { add_bos: false, specials: Specials::Nowhere };
+        let mut n_texts = 0;
+        for (text, expected) in texts.split("\n__ggml_vocab_test__\n").zip(ids.lines()) {
+            let expected: Vec<TokenId> = expected.split_whitespace().map(|id| id.parse().unwrap()).collect();
+            let mut ids = vec![0; tokenizer.max_tokens(text.len())];
+            let n = tokenizer.encode_with(text, &mut ids, options).unwrap();
+            assert_eq!(ids[..n], expected, "{name}: {text:?}");
+            assert_eq!(ids[..n], CorpusEncoder::new(tokenizer).encode_with(text, options), "{name}: {text:?}");
+            n_texts += 1;
+        }
+        assert!(n_texts > 40, "{name}: {n_texts} texts");
     }
 }

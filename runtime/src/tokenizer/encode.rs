@@ -18,8 +18,8 @@ pub struct EncodeOptions {
     pub specials: Specials,
 }
 
-/// Where the text of a special token becomes that token; elsewhere it is spelled like any other text, so that a text from
-/// outside cannot forge the structure of a conversation.
+/// Where the text of a control token becomes that token; elsewhere it is spelled like any other text, so that a text from
+/// outside cannot forge the structure of a conversation. Special tokens that are not control tokens are always recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Specials {
     /// Everywhere.
@@ -61,10 +61,10 @@ impl<'t> Iterator for Stretches<'t, '_> {
         let start = self.at?;
         for at in start..self.text.len() {
             // A special token is UTF-8, so it starts and ends where characters do.
-            let Some(id) = self.tokenizer.special_at_start(&self.text.as_bytes()[at..]) else { continue };
-            let end = at + self.tokenizer.piece(id).len();
-            if self.specials.allows(at, end) {
-                self.at = Some(end);
+            let end = |id| at + self.tokenizer.piece(id).len();
+            let is_allowed = |id| !self.tokenizer.is_control(id) || self.specials.allows(at, end(id));
+            if let Some(id) = self.tokenizer.special_at_start(&self.text.as_bytes()[at..], is_allowed) {
+                self.at = Some(end(id));
                 return Some((&self.text[start..at], Some(id)));
             }
         }

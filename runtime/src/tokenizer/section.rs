@@ -402,13 +402,14 @@ impl<'m> Tokenizer<'m> {
         self.specials().find(|&id| self.piece(id) == text.as_bytes())
     }
 
-    /// The longest special token at the start of `text`, if there is one.
-    pub(super) fn special_at_start(&self, text: &[u8]) -> Option<TokenId> {
+    /// The longest special token at the start of `text` that `is_allowed`, if there is one.
+    pub(super) fn special_at_start(&self, text: &[u8], is_allowed: impl Fn(TokenId) -> bool) -> Option<TokenId> {
         let first = *text.first()?;
         if self.special_starts[usize::from(first / 32)] & (1 << (first % 32)) == 0 {
             return None;
         }
-        self.specials().filter(|&id| text.starts_with(self.piece(id))).max_by_key(|&id| self.piece(id).len())
+        let found = self.specials().filter(|&id| text.starts_with(self.piece(id)) && is_allowed(id));
+        found.max_by_key(|&id| self.piece(id).len())
     }
 
     /// The token of a single byte.

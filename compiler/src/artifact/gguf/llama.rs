@@ -33,6 +33,14 @@ pub fn parse(bytes: &[u8]) -> Result<Checkpoint, Problem> {
     Ok(checkpoint)
 }
 
+/// Reads only the tokenizer of a GGUF file's bytes, of any architecture.
+///
+/// # Errors
+/// [`Problem`]: it is no GGUF, of another version, truncated, or its arrays do not fit each other.
+pub fn parse_vocab(bytes: &[u8]) -> Result<GgufVocab, Problem> {
+    read_vocab(&Header::parse(bytes)?)
+}
+
 fn read_config(header: &Header<'_>) -> Result<ModelConfig, Problem> {
     let architecture = header.text("general.architecture")?.ok_or_else(|| Problem::missing("general.architecture"))?;
     if architecture != "llama" {

@@ -4,7 +4,7 @@ mod block;
 mod llama;
 mod metadata;
 
-pub use llama::parse;
+pub use llama::{parse, parse_vocab};
 
 /// The tokenizer arrays of a GGUF, as they stand in its metadata.
 #[derive(Clone, Debug, Default, PartialEq)]
