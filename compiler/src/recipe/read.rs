@@ -1,0 +1,231 @@
+//! Reading a recipe: the file, the overrides, the limits.
+
+use super::Recipe;
+use serde::Deserialize;
+use siskin_runtime::ConfigError;
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// Why a recipe cannot be followed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecipeError {
+    /// The file cannot be read.
+    #[error("cannot read the recipe {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or has a key that does not exist, or lacks one.
+    #[error("{}: {source}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and what, with the keys that exist.
+        source: Box<toml::de::Error>,
+    },
+    /// An override is not of the form `section.key=value`.
+    #[error("--set {text}: write section.key=value, as in train.steps=200")]
+    OverrideForm {
+        /// The override.
+        text: String,
+    },
+    /// An override names a key that does not exist or gives it a value of the wrong kind.
+    #[error("--set {text}: {reason}")]
+    Override {
+        /// The override.
+        text: String,
+        /// What is wrong, with the keys that exist.
+        reason: String,
+    },
+    /// A value is outside its limits.
+    #[error("{key} is {value}, but must be {limits}")]
+    OutOfRange {
+        /// The key, with its section.
+        key: &'static str,
+        /// What it is.
+        value: String,
+        /// What it may be.
+        limits: &'static str,
+    },
+    /// The model's parts do not fit together.
+    #[error("[model]: {0}")]
+    Model(#[from] ConfigError),
+}
+
+impl Recipe {
+    /// Reads the recipe at `path` and applies `overrides`, each `section.key=value` with a TOML value (a bare word is text).
+    ///
+    /// # Errors
+    /// [`RecipeError`]: the file, an override, or a value outside its limits.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self, RecipeError> {
+        let read = |source| RecipeError::Read { path: path.to_owned(), source };
+        let text = std::fs::read_to_string(path).map_err(read)?;
+        let mut recipe = Self::parse(&text, overrides, path)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        recipe.data.text = folder.join(&recipe.data.text);
+        Ok(recipe)
+    }
+
+    /// Reads a recipe's text; `path` is only for the messages, and paths inside the recipe stay as they are.
+    ///
+    /// # Errors
+    /// As [`Recipe::load`].
+    pub fn parse(text: &str, overrides: &[String], path: &Path) -> Result<Self, RecipeError> {
+        let wrong = |source| RecipeError::Parse { path: path.to_owned(), source: Box::new(source) };
+        let mut recipe: Self = toml::from_str(text).map_err(wrong)?;
+        let mut table: Table = toml::from_str(text).map_err(wrong)?;
+        for text in overrides {
+            set(&mut table, text)?;
+            recipe = Self::deserialize(table.clone())
+                .map_err(|error| RecipeError::Override { text: text.clone(), reason: error.message().to_owned() })?;
+        }
+        recipe.validate()?;
+        Ok(recipe)
+    }
+
+    /// Checks every value's limits.
+    fn validate(&self) -> Result<(), RecipeError> {
+        self.model_config().validate()?;
+        let (train, optimizer) = (&self.train, &self.optimizer);
+        let count = |key, value: u64, max: u64| {
+            check(key, value, (1..=max).contains(&value), "at least 1 and not absurdly large")
+        };
+        count("train.steps", train.steps, 1 << 40)?;
+        count("train.batch_size", train.batch_size as u64, 1 << 20)?;
+        count("train.accumulate", train.accumulate as u64, 1 << 20)?;
+        count("train.log_every", train.log_every, 1 << 40)?;
+        let warmup = optimizer.warmup_steps;
+        check("optimizer.warmup_steps", warmup, warmup <= train.steps, "at most train.steps")?;
+        let share = |key, value: f64| check(key, value, (0.0..=1.0).contains(&value), "between 0 and 1");
+        share("optimizer.final_share", optimizer.final_share)?;
+        share("optimizer.decay_share", optimizer.decay_share)?;
+        let decay = |key, value: f64| check(key, value, (0.0..1.0).contains(&value), "at least 0 and below 1");
+        decay("optimizer.beta1", optimizer.beta1)?;
+        decay("optimizer.beta2", optimizer.beta2)?;
+        decay("optimizer.average_decay", optimizer.average_decay)?;
+        let positive = |key, value: f64| check(key, value, value > 0.0 && value.is_finite(), "above 0");
+        positive("optimizer.learning_rate", optimizer.learning_rate)?;
+        positive("optimizer.eps", optimizer.eps)?;
+        let not_negative = |key, value: f64| check(key, value, value >= 0.0 && value.is_finite(), "at least 0");
+        not_negative("optimizer.weight_decay", optimizer.weight_decay)?;
+        not_negative("optimizer.clip_norm", optimizer.clip_norm)?;
+        let fraction = self.data.train_fraction;
+        check("data.train_fraction", fraction, fraction > 0.0 && fraction <= 1.0, "above 0 and at most 1")
+    }
+}
+
+fn check(key: &'static str, value: impl ToString, holds: bool, limits: &'static str) -> Result<(), RecipeError> {
+    match holds {
+        true => Ok(()),
+        false => Err(RecipeError::OutOfRange { key, value: value.to_string(), limits }),
+    }
+}
+
+/// Applies one override.
+fn set(table: &mut Table, text: &str) -> Result<(), RecipeError> {
+    let form = || RecipeError::OverrideForm { text: text.to_owned() };
+    let (path, value) = text.split_once('=').ok_or_else(form)?;
+    let (section, key) = path.trim().split_once('.').ok_or_else(form)?;
+    let section = match table.entry(section).or_insert_with(|| Value::Table(Table::new())) {
+        Value::Table(section) => section,
+        _ => return Err(form()),
+    };
+    let parsed: Option<Table> = toml::from_str(&format!("value = {value}")).ok();
+    let value = parsed.and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(value.to_owned()));
+    section.insert(key.trim().to_owned(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Schedule;
+
+    const RECIPE: &str = "\
+[model]
+dim = 64
+hidden_dim = 172
+n_layers = 5
+n_heads = 8
+n_kv_heads = 4
+head_dim = 8
+context_len = 256
+[tokenizer]
+vocab_size = 512
+[data]
+text = \"input.txt\"
+[train]
+steps = 100
+batch_size = 16
+[optimizer]
+learning_rate = 4e-3
+";
+
+    fn parse(text: &str, overrides: &[&str]) -> Result<Recipe, RecipeError> {
+        let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+        Recipe::parse(text, &overrides, Path::new("recipe.toml"))
+    }
+
+    fn error_of(text: &str, overrides: &[&str]) -> String {
+        parse(text, overrides).expect_err("a bad recipe").to_string()
+    }
+
+    #[test]
+    fn an_unknown_key_shows_its_line_and_the_keys_that_exist() {
+        let error = error_of(&RECIPE.replace("steps = 100", "stepps = 100"), &[]);
+        for part in ["recipe.toml", "line 14", "stepps = 100", "unknown field `stepps`", "`steps`", "`batch_size`"] {
+            assert!(error.contains(part), "no {part} in:\n{error}");
+        }
+        assert!(error_of(&format!("{RECIPE}[extra]\n"), &[]).contains("unknown field `extra`"));
+    }
+
+    #[test]
+    fn a_missing_key_is_named() {
+        assert!(error_of(&RECIPE.replace("steps = 100", ""), &[]).contains("missing field `steps`"));
+    }
+
+    #[test]
+    fn overrides_replace_values_of_any_kind() {
+        let overrides = ["train.steps=7", "optimizer.schedule=wsd", "data.text=a b.txt", "model.tied_head = false"];
+        let recipe = parse(RECIPE, &overrides).unwrap();
+        assert_eq!((recipe.train.steps, recipe.optimizer.schedule), (7, Schedule::Wsd));
+        assert_eq!((recipe.data.text.to_str(), recipe.model.tied_head), (Some("a b.txt"), false));
+    }
+
+    #[test]
+    fn bad_overrides_say_which_and_why() {
+        assert!(error_of(RECIPE, &["train.stepps=7"]).contains("--set train.stepps=7: unknown field `stepps`"));
+        assert!(error_of(RECIPE, &["train.steps=many"]).contains("--set train.steps=many: invalid type"));
+        assert!(error_of(RECIPE, &["steps=7"]).contains("section.key=value"));
+        assert!(error_of(RECIPE, &["train.steps"]).contains("section.key=value"));
+    }
+
+    #[test]
+    fn values_outside_their_limits_are_refused() {
+        for (key, value) in [
+            ("train.steps", "0"),
+            ("train.batch_size", "0"),
+            ("optimizer.learning_rate", "nan"),
+            ("optimizer.beta2", "1.0"),
+            ("optimizer.warmup_steps", "101"),
+            ("data.train_fraction", "1.5"),
+        ] {
+            let error = error_of(RECIPE, &[&format!("{key}={value}")]);
+            assert!(error.starts_with(&format!("{key} is ")) && error.contains("but must be"), "{error}");
+        }
+        assert!(error_of(RECIPE, &["model.n_kv_heads=3"]).contains("3 key heads do not divide 8"));
+    }
+
+    #[test]
+    fn paths_start_at_the_recipes_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r.toml");
+        std::fs::write(&path, RECIPE).unwrap();
+        assert_eq!(Recipe::load(&path, &[]).unwrap().data.text, dir.path().join("input.txt"));
+        let error = Recipe::load(&dir.path().join("none.toml"), &[]).expect_err("no such file").to_string();
+        assert!(error.contains("none.toml"), "{error}");
+    }
+}

@@ -1,0 +1,17 @@
+//! Training a language model as a recipe says.
+//!
+//! [`run`] is the whole of it: text, tokenizer, first values, steps, evaluations, checkpoints. The result depends on the recipe
+//! and the text alone, not on threads or interruptions: windows are drawn by step number, sums have a fixed order, and the
+//! state that a resumed run reads is all that a step needs.
+
+pub mod adamw;
+pub mod evaluate;
+pub mod progress;
+mod run;
+mod run_folder;
+pub mod schedule;
+mod state;
+pub mod step;
+mod tokenize;
+
+pub use run::{Options, Outcome, TrainError, run};

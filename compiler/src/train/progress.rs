@@ -1,0 +1,80 @@
+//! What a training run tells while it runs.
+
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Hears of a run's progress; the library itself prints nothing.
+pub trait Progress {
+    /// Something happened.
+    fn event(&mut self, event: &Event);
+}
+
+/// Ignores everything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn event(&mut self, _event: &Event) {}
+}
+
+/// Something that happened in a run.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The data is ready and steps begin.
+    Started {
+        /// Trained numbers.
+        n_params: u64,
+        /// Tokens of the training part.
+        n_train_tokens: usize,
+        /// Tokens of the validation part.
+        n_validation_tokens: usize,
+        /// Steps already done, if the run is resumed.
+        steps_done: u64,
+        /// Steps in all.
+        steps: u64,
+    },
+    /// A step was done that the recipe wants in the log.
+    Step(StepRecord),
+    /// The validation part was evaluated.
+    Evaluated(EvaluationRecord),
+    /// A checkpoint was written.
+    Saved {
+        /// The run folder.
+        folder: PathBuf,
+        /// Steps done.
+        step: u64,
+    },
+}
+
+/// A line of the log about training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct StepRecord {
+    /// Steps done.
+    pub step: u64,
+    /// Steps in all.
+    pub steps: u64,
+    /// Tokens trained on since step 0.
+    pub n_tokens: u64,
+    /// Mean loss over the step's tokens, in nats.
+    pub loss: f64,
+    /// Norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// Learning rate of the step.
+    pub learning_rate: f64,
+    /// Tokens per second since the last line.
+    pub tokens_per_second: f64,
+    /// Estimate of the seconds to the end of the run.
+    pub seconds_left: f64,
+}
+
+/// A line of the log about the validation part.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct EvaluationRecord {
+    /// Steps done.
+    pub step: u64,
+    /// Bits per byte of the validation part.
+    pub validation_bits_per_byte: f64,
+    /// Seconds of training so far in this process.
+    pub elapsed_seconds: f64,
+}

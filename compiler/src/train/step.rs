@@ -1,0 +1,89 @@
+//! Loss and gradients of a batch, the same bytes for any number of threads.
+//!
+//! A batch is cut into a fixed number of shards. A shard's sequences run one after another into the shard's own gradient
+//! buffer; the buffers are then added pairwise, neighbours first, in an order that depends on the number of shards alone. Threads
+//! take whole shards, so which thread ran what leaves no trace in the sums.
+
+use crate::model::Llama;
+use crate::tensor::{Params, Tape};
+use rayon::prelude::*;
+use std::sync::Mutex;
+
+/// Shards of a batch that has at least as many sequences: enough to keep 8 threads busy, few enough to add up quickly.
+const SHARDS_MAX: usize = 8;
+/// Numbers that a thread adds at a time when the shards' gradients are summed.
+const SUM_CHUNK: usize = 1 << 14;
+
+/// Computes losses and gradients of batches; keeps its memory from one to the next.
+pub struct Stepper<'m> {
+    model: &'m Llama,
+    tapes: Mutex<Vec<Tape>>,
+    grads: Vec<Vec<f32>>,
+}
+
+/// One sequence: `inputs[i]` is followed by `targets[i]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
+    /// What the model reads.
+    pub inputs: &'a [u32],
+    /// What it should say next at each position.
+    pub targets: &'a [u32],
+}
+
+impl<'m> Stepper<'m> {
+    /// A stepper for batches of a model.
+    pub fn new(model: &'m Llama) -> Self {
+        Self { model, tapes: Mutex::default(), grads: Vec::new() }
+    }
+
+    /// Sets the gradients to zero: the start of a step that may accumulate several batches.
+    pub fn clear(&mut self) {
+        self.grads.iter_mut().for_each(|grads| grads.fill(0.0));
+    }
+
+    /// Adds the gradient of `weight * nats` of a batch, and returns the nats summed over its targets.
+    pub fn accumulate(&mut self, params: &Params, batch: &[Sample<'_>], weight: f32) -> f64 {
+        let n_shards = batch.len().min(SHARDS_MAX);
+        while self.grads.len() < n_shards {
+            self.grads.push(vec![0.0; params.values.len()]);
+        }
+        let (model, tapes) = (self.model, &self.tapes);
+        let nats: Vec<f64> = self.grads[..n_shards]
+            .par_iter_mut()
+            .enumerate()
+            .with_max_len(1)
+            .map(|(shard, grads)| {
+                let mut tape = tapes.lock().ok().and_then(|mut tapes| tapes.pop()).unwrap_or_default();
+                let mut nats = 0.0;
+                for sample in &batch[shard * batch.len() / n_shards..(shard + 1) * batch.len() / n_shards] {
+                    let mut graph = tape.record(params, grads);
+                    let (loss, sum) =
+                        model.loss(&mut graph, sample.inputs, sample.targets, sample.inputs.len(), weight);
+                    graph.backward(loss, &[1.0]);
+                    nats += sum;
+                }
+                if let Ok(mut tapes) = tapes.lock() {
+                    tapes.push(tape);
+                }
+                nats
+            })
+            .collect();
+        nats.iter().sum()
+    }
+
+    /// Adds up what the shards have accumulated and lends the sum.
+    pub fn gradient(&mut self) -> &mut [f32] {
+        let mut gap = 1;
+        while gap < self.grads.len() {
+            for at in (0..self.grads.len() - gap).step_by(2 * gap) {
+                let (left, right) = self.grads.split_at_mut(at + gap);
+                left[at]
+                    .par_chunks_mut(SUM_CHUNK)
+                    .zip(right[0].par_chunks(SUM_CHUNK))
+                    .for_each(|(to, from)| to.iter_mut().zip(from).for_each(|(to, from)| *to += from));
+            }
+            gap *= 2;
+        }
+        self.grads.first_mut().map_or(&mut [], Vec::as_mut_slice)
+    }
+}
