@@ -4,7 +4,7 @@ use super::TrainError;
 use crate::recipe::TokenizerSection;
 use crate::tokenizer::{ByteLevelTraining, CompiledTokenizer, CorpusEncoder, TokenizerDef};
 use siskin_runtime::TokenId;
-use siskin_runtime::tokenizer::EncodeOptions;
+use siskin_runtime::tokenizer::{EncodeOptions, Specials};
 
 /// A trained tokenizer.
 pub(super) struct RunTokenizer {
@@ -27,7 +27,7 @@ impl RunTokenizer {
 
     /// The tokens of a text and nothing else: no token marks its beginning, none is read out of its words.
     pub fn encode(&self, text: &str) -> Vec<TokenId> {
-        let options = EncodeOptions { add_bos: false, parse_specials: false };
+        let options = EncodeOptions { add_bos: false, specials: Specials::Nowhere };
         CorpusEncoder::new(self.compiled.view()).encode_with(text, options)
     }
 }
