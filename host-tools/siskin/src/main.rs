@@ -10,6 +10,7 @@ mod console;
 mod failure;
 mod generation;
 mod input;
+mod interrupt;
 mod packing;
 
 use std::process::ExitCode;

@@ -1,9 +1,18 @@
 //! `siskin train`: trains a model as a recipe says, in a run folder that can be resumed.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use indicatif::ProgressBar;
+use serde::Serialize;
+use siskin_compiler::recipe::Recipe;
+use siskin_compiler::train::progress::{EvaluationRecord, Event, Progress, StepRecord};
+use siskin_compiler::train::{self, Options, Outcome};
 
 use crate::console::Console;
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFail as _, Status};
+use crate::interrupt;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -20,7 +29,7 @@ pub(crate) struct Args {
     /// Change a value of the recipe, as in --set train.steps=200; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
-    /// The run folder: checkpoints, log and report [default: runs/ and the name of the recipe].
+    /// The run folder: the model, the log and what --resume needs [default: runs/ and the name of the recipe].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on from the last checkpoint in the run folder.
@@ -28,6 +37,86 @@ pub(crate) struct Args {
     resume: bool,
 }
 
-pub(crate) fn run(_args: &Args, _console: &Console) -> Result<(), Failure> {
-    Err(Failure::failed("train", anyhow::anyhow!("it is not wired yet")))
+pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
+    let recipe_name = args.recipe.display();
+    let recipe =
+        Recipe::load(&args.recipe, &args.settings).or_invalid_input(|| format!("read the recipe {recipe_name}"))?;
+    let stem = args.recipe.file_stem().unwrap_or(args.recipe.as_os_str());
+    let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(stem));
+    let options = Options { out: &out, resume: args.resume, interrupt: interrupt::flag() };
+    let mut display = Display { console, bar: ProgressBar::hidden() };
+    let outcome = train::run(&recipe, &options, &mut display);
+    display.bar.finish_and_clear();
+    let outcome = outcome.map_err(|error| {
+        let status = if error.is_input() { Status::InvalidInput } else { Status::Failed };
+        Failure::new(status, format!("train {recipe_name}"), error)
+    })?;
+    if outcome.interrupted {
+        let step = outcome.steps;
+        let advice =
+            anyhow!("interrupted after step {step} with a checkpoint; go on with --out {} --resume", out.display());
+        return Err(Failure::new(Status::Interrupted, format!("finish {recipe_name}"), advice).with_figures(&outcome));
+    }
+    console.reply(&Reply { outcome })
+}
+
+/// What was trained, where it is, and how good it is.
+#[derive(Serialize)]
+struct Reply {
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Outcome { model, steps, n_tokens, n_params, validation_bits_per_byte, elapsed_seconds, .. } = &self.outcome;
+        writeln!(f, "{n_params} parameters, {steps} steps, {n_tokens} tokens in {elapsed_seconds:.0} s")?;
+        if let Some(bits) = validation_bits_per_byte {
+            writeln!(f, "validation: {bits:.4} bits per byte")?;
+        }
+        write!(f, "model: {}", model.display())
+    }
+}
+
+/// Shows a run: a bar with the last figures on a terminal, a line now and then elsewhere.
+struct Display<'a> {
+    console: &'a Console,
+    bar: ProgressBar,
+}
+
+impl Display<'_> {
+    fn note(&self, note: &str) {
+        self.bar.suspend(|| self.console.note(note));
+    }
+}
+
+impl Progress for Display<'_> {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Started { n_params, n_train_tokens, n_validation_tokens, steps_done, steps } => {
+                self.note(&format!(
+                    "{n_params} parameters; {n_train_tokens} tokens to train on, {n_validation_tokens} to validate on"
+                ));
+                if *steps_done > 0 {
+                    self.note(&format!("going on after step {steps_done} of {steps}"));
+                }
+                self.bar = self.console.progress_bar(*steps as usize, "steps");
+                self.bar.set_position(*steps_done);
+            }
+            Event::Step(record) => {
+                let StepRecord { step, steps, loss, tokens_per_second, seconds_left, .. } = record;
+                self.bar.set_position(*step);
+                self.note(&format!(
+                    "step {step} of {steps}: loss {loss:.3} nats, {tokens_per_second:.0} tokens/s, {:.0}:{:02.0} left",
+                    (seconds_left / 60.0).floor(),
+                    (seconds_left % 60.0).floor()
+                ));
+            }
+            Event::Evaluated(record) => {
+                let EvaluationRecord { step, validation_bits_per_byte: bits, .. } = record;
+                self.note(&format!("step {step}: {bits:.4} bits per byte on the validation part"));
+            }
+            _ => {}
+        }
+    }
 }
