@@ -5,6 +5,7 @@
 
 use crate::kernels::{Kernels, generic::VALUE_BLOCK};
 use crate::math;
+use crate::tensor::QUERY_LIMIT;
 
 /// What the cache holds of one key-value head up to and including the current position.
 pub(crate) struct CachedHead<'a> {
@@ -45,10 +46,7 @@ pub(crate) fn attend(
 ) {
     let n_positions = cached.key_scales.len();
     let scores = &mut scratch.scores[..n_positions];
-    let (scale, inverse) = crate::tensor::wide_scale_of(q);
-    for (quantised, &q) in scratch.query.iter_mut().zip(q) {
-        *quantised = math::round_i32(q * inverse) as i16;
-    }
+    let scale = kernels.quantize_to(QUERY_LIMIT, q, scratch.query);
     kernels.score_dots(scratch.query, cached.keys, scores);
     let greatest = kernels.score_exponents(scores, cached.key_scales, scale * temperature);
     // Positive numbers' exponents order as their bits do.

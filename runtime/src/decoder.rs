@@ -7,7 +7,7 @@ use crate::config::ModelConfig;
 use crate::format::{LayerWeights, PackedModel};
 use crate::kernels::{Join, Kernels, generic, matmul_f32_q8_q8};
 use crate::kv_cache;
-use crate::tensor::{ActivationsQ8, MatrixQ8, WeightFormat, activation_stride, quantize};
+use crate::tensor::{ActivationsQ8, INT8_LIMIT, MatrixQ8, WeightFormat, activation_stride, quantize_groups};
 
 /// What a pass over the weights needs besides its buffers.
 pub(crate) struct Decoder<'m, J> {
@@ -40,7 +40,8 @@ impl<J: Join + Sync> Decoder<'_, J> {
         let head = self.model.head();
         let x = &buffers.residual[token_idx * config.dim..(token_idx + 1) * config.dim];
         generic::rmsnorm(&mut buffers.row[..config.dim], x, self.model.final_norm(), config.norm_eps);
-        let mut staged = Staged::new(head.format(), config.dim, buffers.activations, buffers.activation_scales);
+        let mut staged =
+            Staged::new(self.kernels, head.format(), config.dim, buffers.activations, buffers.activation_scales);
         staged.put(0, &buffers.row[..config.dim]);
         self.matmul(buffers.logits, &head, &staged.view(1));
     }
@@ -79,7 +80,8 @@ impl<J: Join + Sync> Decoder<'_, J> {
         for i in 0..n_tokens {
             self.attend(buffers, config, layer_idx, first_position + i, i * qkv_dim);
             let format = layer.attention_output.format();
-            let mut staged = Staged::new(format, config.q_dim(), buffers.activations, buffers.activation_scales);
+            let mut staged =
+                Staged::new(self.kernels, format, config.q_dim(), buffers.activations, buffers.activation_scales);
             staged.put(i, &buffers.row[..config.q_dim()]);
         }
         self.add_staged_product(buffers, &layer.attention_output, n_tokens);
@@ -119,7 +121,7 @@ impl<J: Join + Sync> Decoder<'_, J> {
         let hidden_dim = self.model.config().hidden_dim;
         self.normed_product(buffers, layer.feed_forward_norm, &layer.gate_up, n_tokens);
         let format = layer.down.format();
-        let mut staged = Staged::new(format, hidden_dim, buffers.activations, buffers.activation_scales);
+        let mut staged = Staged::new(self.kernels, format, hidden_dim, buffers.activations, buffers.activation_scales);
         for (i, gate_up) in buffers.product[..n_tokens * 2 * hidden_dim].chunks(2 * hidden_dim).enumerate() {
             let (gate, up) = gate_up.split_at(hidden_dim);
             generic::swiglu(&mut buffers.row[..hidden_dim], gate, up);
@@ -131,7 +133,8 @@ impl<J: Join + Sync> Decoder<'_, J> {
     /// `product = w . norm(residual)` for each token.
     fn normed_product(&self, buffers: &mut Buffers<'_>, gain: &[f32], w: &MatrixQ8<'_>, n_tokens: usize) {
         let config = self.model.config();
-        let mut staged = Staged::new(w.format(), config.dim, buffers.activations, buffers.activation_scales);
+        let mut staged =
+            Staged::new(self.kernels, w.format(), config.dim, buffers.activations, buffers.activation_scales);
         for (i, x) in buffers.residual.chunks(config.dim).take(n_tokens).enumerate() {
             generic::rmsnorm(&mut buffers.row[..config.dim], x, gain, config.norm_eps);
             staged.put(i, &buffers.row[..config.dim]);
@@ -141,7 +144,7 @@ impl<J: Join + Sync> Decoder<'_, J> {
 
     /// `residual += w . activations`, for activations that are staged already.
     fn add_staged_product(&self, buffers: &mut Buffers<'_>, w: &MatrixQ8<'_>, n_tokens: usize) {
-        let staged = Staged::new(w.format(), w.cols(), buffers.activations, buffers.activation_scales);
+        let staged = Staged::new(self.kernels, w.format(), w.cols(), buffers.activations, buffers.activation_scales);
         let product = &mut buffers.product[..n_tokens * w.rows()];
         self.matmul(product, w, &staged.view(n_tokens));
         for (x, &y) in buffers.residual.iter_mut().zip(product.iter()) {
@@ -152,6 +155,7 @@ impl<J: Join + Sync> Decoder<'_, J> {
 
 /// The activation buffers, seen as a batch of tokens with `cols` elements each.
 struct Staged<'a> {
+    kernels: Kernels,
     format: WeightFormat,
     cols: usize,
     values: &'a mut [i16],
@@ -159,15 +163,16 @@ struct Staged<'a> {
 }
 
 impl<'a> Staged<'a> {
-    fn new(format: WeightFormat, cols: usize, values: &'a mut [i16], scales: &'a mut [f32]) -> Self {
-        Self { format, cols, values, scales }
+    fn new(kernels: Kernels, format: WeightFormat, cols: usize, values: &'a mut [i16], scales: &'a mut [f32]) -> Self {
+        Self { kernels, format, cols, values, scales }
     }
 
     /// Quantises `x`, `(cols,)`, as token `token_idx`.
     fn put(&mut self, token_idx: usize, x: &[f32]) {
         let (stride, groups) = (activation_stride(self.cols), self.format.groups(self.cols));
         let values = &mut self.values[token_idx * stride..(token_idx + 1) * stride];
-        quantize(self.format, x, values, &mut self.scales[token_idx * groups..(token_idx + 1) * groups]);
+        let scales = &mut self.scales[token_idx * groups..(token_idx + 1) * groups];
+        quantize_groups(self.format, x, values, scales, |x, values| self.kernels.quantize_to(INT8_LIMIT, x, values));
     }
 
     /// The first `n_tokens` tokens.

@@ -6,7 +6,7 @@
 use micromath::F32;
 
 /// `1.5 * 2^23`: adding it to `|x| < 2^22` rounds `x` to an integer, half to even, in the low bits of the sum.
-const ROUND_MAGIC: f32 = 12_582_912.0;
+pub(crate) const ROUND_MAGIC: f32 = 12_582_912.0;
 
 /// Rounds half to even. Meaningful for `|x| < 2^22`; any other input gives some integer, the same on every target that
 /// agrees on the bits of `x + 1.5 * 2^23`.

@@ -1,5 +1,6 @@
 //! Views of int8 matrices and activations: shapes are checked when a view is made, kernels then take views.
 
+use crate::kernels::generic;
 use crate::math;
 
 /// Columns that share a scale in the grouped format.
@@ -341,13 +342,20 @@ impl<'a> ActivationsQ8<'a> {
 /// A group's scale is its largest magnitude over 127; values round half to even. A group that is zero, not finite, or below
 /// `2^-100` becomes zeros with scale 0.
 pub fn quantize(format: WeightFormat, x: &[f32], values: &mut [i16], scales: &mut [f32]) {
+    quantize_groups(format, x, values, scales, |x, values| generic::quantize_to(INT8_LIMIT, x, values));
+}
+
+/// [`quantize`] with the `kernel` that quantises a group and gives its scale.
+pub(crate) fn quantize_groups(
+    format: WeightFormat,
+    x: &[f32],
+    values: &mut [i16],
+    scales: &mut [f32],
+    mut kernel: impl FnMut(&[f32], &mut [i16]) -> f32,
+) {
     let group_size = format.group_size(x.len());
     for (x, (values, scale)) in x.chunks(group_size).zip(values.chunks_mut(group_size).zip(scales.iter_mut())) {
-        let (group_scale, inverse) = scale_of(x);
-        *scale = group_scale;
-        for (value, &x) in values.iter_mut().zip(x) {
-            *value = math::round_i32(x * inverse) as i16;
-        }
+        *scale = kernel(x, values);
     }
     if let Some(padding) = values.get_mut(x.len()..) {
         padding.fill(0);
@@ -357,32 +365,33 @@ pub fn quantize(format: WeightFormat, x: &[f32], values: &mut [i16], scales: &mu
 /// The int8 scale of `x` and what to multiply by to quantise; `(0, 0)` where `x` has no usable magnitude.
 #[inline]
 pub fn scale_of(x: &[f32]) -> (f32, f32) {
-    match magnitude(x) {
-        Some(largest) => (largest * (1.0 / 127.0), 127.0 / largest),
-        None => (0.0, 0.0),
-    }
+    scale_to(INT8_LIMIT, magnitude_bits(x))
 }
 
-/// The 15-bit scale of `x` and what to multiply by to quantise to -16383..=16383; `(0, 0)` where `x` has no usable magnitude.
-///
-/// Lanes are 16 bits wide wherever a query meets int8 keys, so the extra bits cost nothing.
-#[inline]
-pub(crate) fn wide_scale_of(x: &[f32]) -> (f32, f32) {
-    match magnitude(x) {
-        Some(largest) => (largest * (1.0 / 16383.0), 16383.0 / largest),
-        None => (0.0, 0.0),
-    }
-}
+/// The largest int8.
+pub(crate) const INT8_LIMIT: f32 = 127.0;
 
-/// The largest magnitude in `x`, unless it is below `2^-100` or not finite.
+/// The largest value of a query. Lanes are 16 bits wide wherever it meets int8 keys, so the extra bits cost nothing.
+pub(crate) const QUERY_LIMIT: f32 = 16383.0;
+
+/// The scale that makes `limit` of the largest magnitude, and what to multiply by to quantise; `(0, 0)` where the magnitude
+/// is below `2^-100`, infinite or not a number.
 #[inline]
-fn magnitude(x: &[f32]) -> Option<f32> {
+pub(crate) fn scale_to(limit: f32, magnitude_bits: u32) -> (f32, f32) {
     /// `2^-100`: below it the inverse could overflow.
     const LEAST: u32 = (127 - 100) << 23;
     const INFINITE: u32 = 0x7f80_0000;
-    // Magnitudes of floats order as their bits do, and integers have no NaN to order.
-    let largest = x.iter().fold(0, |largest: u32, x| largest.max(x.to_bits() & 0x7fff_ffff));
-    (LEAST..INFINITE).contains(&largest).then_some(f32::from_bits(largest))
+    if !(LEAST..INFINITE).contains(&magnitude_bits) {
+        return (0.0, 0.0);
+    }
+    let largest = f32::from_bits(magnitude_bits);
+    (largest * (1.0 / limit), limit / largest)
+}
+
+/// The bits of the largest magnitude in `x`: those of floats order as integers, which have no NaN.
+#[inline]
+pub(crate) fn magnitude_bits(x: &[f32]) -> u32 {
+    x.iter().fold(0, |largest: u32, x| largest.max(x.to_bits() & 0x7fff_ffff))
 }
 
 #[cfg(test)]

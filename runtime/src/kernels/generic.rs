@@ -1,7 +1,7 @@
 //! The executable form of NUMERICS.md: plain loops, any weight layout. Every backend must give these bits.
 
 use crate::math;
-use crate::tensor::{ActivationsQ8, MatrixQ8};
+use crate::tensor::{self, ActivationsQ8, MatrixQ8};
 
 /// Positions whose weighted values are summed in `i32` before they are carried to f32: `512 * 32640 * 127 < 2^31`.
 pub const VALUE_BLOCK: usize = 512;
@@ -35,6 +35,15 @@ fn dot(w: &MatrixQ8<'_>, row: usize, values: &[i16], scales: &[f32]) -> f32 {
         sum += acc as f32 * (w.scale(row, group) * x_scale);
     }
     sum
+}
+
+/// See [`super::Kernels::quantize_to`].
+pub fn quantize_to(limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
+    let (scale, inverse) = tensor::scale_to(limit, tensor::magnitude_bits(x));
+    for (value, &x) in values.iter_mut().zip(x) {
+        *value = math::round_i32(x * inverse) as i16;
+    }
+    scale
 }
 
 /// See [`super::Kernels::score_dots`].

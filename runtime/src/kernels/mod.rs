@@ -86,6 +86,15 @@ impl Kernels {
         }
     }
 
+    /// Quantises `x` to `-limit..=limit` in `values`, as long; gives the scale, 0 where `x` has no usable magnitude.
+    pub fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
+        match self.0 {
+            #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
+            Backend::CortexMDsp(dsp) => dsp.quantize_to(limit, x, values),
+            _ => generic::quantize_to(limit, x, values),
+        }
+    }
+
     /// `dots[i] = sum_d q[d] * k[i, d]` for keys `k`, `(dots.len(), q.len())`.
     ///
     /// # Panics

@@ -5,6 +5,7 @@
 
 mod attention;
 mod matmul;
+mod quantize;
 mod random;
 
 pub use matmul::Memory;
@@ -23,5 +24,9 @@ pub struct Mismatch {
 pub type Family = fn(Kernels, &mut Memory) -> Result<usize, Mismatch>;
 
 /// Every family, by the name of the kernel that it tries.
-pub const FAMILIES: [(&str, Family); 3] =
-    [("matmul", matmul::check), ("scores", attention::check_scores), ("values", attention::check_values)];
+pub const FAMILIES: [(&str, Family); 4] = [
+    ("quantize", quantize::check),
+    ("matmul", matmul::check),
+    ("scores", attention::check_scores),
+    ("values", attention::check_values),
+];

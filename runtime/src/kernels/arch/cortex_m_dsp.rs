@@ -16,7 +16,7 @@ use core::arch::asm;
 
 use crate::kernels::generic;
 use crate::math;
-use crate::tensor::{ActivationsQ8, GROUP_SIZE, MatrixQ8, Scales};
+use crate::tensor::{self, ActivationsQ8, GROUP_SIZE, MatrixQ8, Scales};
 
 /// Columns whose products with two rows in one lane fit 32 bits.
 const COLUMNS_MAX: usize = 512;
@@ -62,6 +62,20 @@ impl CortexMDsp {
         }
     }
 
+    /// See [`crate::kernels::Kernels::quantize_to`].
+    pub fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
+        let (fours, rest) = x.as_chunks::<4>();
+        let magnitude = tensor::magnitude_bits(rest).max(magnitude_bits(fours));
+        let (scale, inverse) = tensor::scale_to(limit, magnitude);
+        let (eights, rest) = x.as_chunks::<8>();
+        let (eight_values, rest_values) = values.as_chunks_mut::<8>();
+        round_eights(inverse, eights, eight_values);
+        for (value, &x) in rest_values.iter_mut().zip(rest) {
+            *value = math::round_i32(x * inverse) as i16;
+        }
+        scale
+    }
+
     /// See [`crate::kernels::Kernels::score_dots`].
     pub fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
         let (pieces, rest) = q.as_chunks::<8>();
@@ -77,7 +91,13 @@ impl CortexMDsp {
 
     /// See [`crate::kernels::Kernels::score_exponents`].
     pub fn score_exponents(self, scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
-        generic::score_exponents(scores, key_scales, per_unit)
+        assert!(scores.len() == key_scales.len());
+        if scores.is_empty() {
+            return i32::MIN;
+        }
+        let (mantissa, right_of_zero) = generic::fixed_point(per_unit);
+        // SAFETY: there are as many scales as scores, and not none.
+        unsafe { score_exponents(scores, key_scales, mantissa, right_of_zero) }
     }
 
     /// See [`crate::kernels::Kernels::softmax_weights`].
@@ -153,6 +173,106 @@ unsafe fn score_piece(q: &[i16; 8], k: *const i8, stride: usize, dots: &mut [i32
             each_key!("ldr {sum}, [{dots}]\n smlad {sum}, {even}, {q02}, {sum}");
         }
     }
+}
+
+/// The bits of the largest magnitude in `x`. Compared without the sign, which is shifted out.
+fn magnitude_bits(x: &[[f32; 4]]) -> u32 {
+    if x.is_empty() {
+        return 0;
+    }
+    let range = x.as_ptr_range();
+    let mut largest = 0;
+    // SAFETY: it reads `x`.
+    unsafe {
+        asm!(
+            "2: ldm r0!, {{r3, r4, r5, r8}}",
+            "cmp r2, r3, lsl #1\n it lo\n lsllo r2, r3, #1",
+            "cmp r2, r4, lsl #1\n it lo\n lsllo r2, r4, #1",
+            "cmp r2, r5, lsl #1\n it lo\n lsllo r2, r5, #1",
+            "cmp r2, r8, lsl #1\n it lo\n lsllo r2, r8, #1",
+            "cmp r0, r1\n bne 2b",
+            inout("r0") range.start => _,
+            in("r1") range.end,
+            inout("r2") largest,
+            out("r3") _, out("r4") _, out("r5") _, out("r8") _,
+            options(nostack, readonly),
+        );
+    }
+    largest >> 1
+}
+
+/// [`math::round_i32`] of `x * inverse`: the low half of the sum with `1.5 * 2^23`, whose own low half is 0.
+fn round_eights(inverse: f32, x: &[[f32; 8]], values: &mut [[i16; 8]]) {
+    let x = x.get(..values.len()).unwrap_or(x);
+    if x.is_empty() {
+        return;
+    }
+    let range = x.as_ptr_range();
+    // SAFETY: it reads `x`, and writes as many `values`, of which there are no fewer.
+    unsafe {
+        asm!(
+            "vmov s0, s1, r2, r3",
+            "2: vldmia r0!, {{s4-s11}}",
+            "vmul.f32 s4, s4, s0\n vmul.f32 s5, s5, s0\n vmul.f32 s6, s6, s0\n vmul.f32 s7, s7, s0",
+            "vmul.f32 s8, s8, s0\n vmul.f32 s9, s9, s0\n vmul.f32 s10, s10, s0\n vmul.f32 s11, s11, s0",
+            "vadd.f32 s4, s4, s1\n vadd.f32 s5, s5, s1\n vadd.f32 s6, s6, s1\n vadd.f32 s7, s7, s1",
+            "vadd.f32 s8, s8, s1\n vadd.f32 s9, s9, s1\n vadd.f32 s10, s10, s1\n vadd.f32 s11, s11, s1",
+            "vmov r2, r3, s4, s5\n pkhbt r2, r2, r3, lsl #16\n str r2, [r1], #4",
+            "vmov r2, r3, s6, s7\n pkhbt r2, r2, r3, lsl #16\n str r2, [r1], #4",
+            "vmov r2, r3, s8, s9\n pkhbt r2, r2, r3, lsl #16\n str r2, [r1], #4",
+            "vmov r2, r3, s10, s11\n pkhbt r2, r2, r3, lsl #16\n str r2, [r1], #4",
+            "cmp r0, r4\n bne 2b",
+            inout("r0") range.start => _,
+            inout("r1") values.as_mut_ptr() => _,
+            inout("r2") inverse.to_bits() => _,
+            inout("r3") math::ROUND_MAGIC.to_bits() => _,
+            in("r4") range.end,
+            out("s0") _, out("s1") _, out("s4") _, out("s5") _, out("s6") _, out("s7") _, out("s8") _, out("s9") _,
+            out("s10") _, out("s11") _,
+            options(nostack),
+        );
+    }
+}
+
+/// The loop of [`generic::score_exponents`]; `smmul` is the upper half of a product.
+///
+/// # Safety
+/// `key_scales` is no shorter than `scores`, which is not empty.
+unsafe fn score_exponents(scores: &mut [i32], key_scales: &[u16], mantissa: i32, right_of_zero: i32) -> i32 {
+    let range = scores.as_mut_ptr_range();
+    let mut greatest = i32::MIN;
+    // SAFETY: it reads and writes `scores`, and reads as many scales.
+    unsafe {
+        asm!(
+            "2: ldrh r8, [r1], #2\n ldr r9, [r0]",
+            "sub r10, r5, r8, lsr #7\n bfi r8, r11, #7, #25",
+            "mul r8, r8, r4\n smmul r9, r9, r8",
+            "cmp r10, #32\n bhs 4f",
+            "asr r9, r9, r10",
+            "3: str r9, [r0], #4",
+            "cmp r9, r3\n it gt\n movgt r3, r9",
+            "cmp r0, r2\n bne 2b",
+            "b 5f",
+            // Rare: far to the right, or to the left within 2^30.
+            "4: cmp r10, #0\n itt ge\n asrge r9, r9, #31\n bge 3b",
+            "rsb r10, r10, #0\n cmp r10, #30\n it hi\n movhi r10, #30",
+            "mov r8, #0x40000000\n lsr r8, r8, r10",
+            "cmp r9, r8\n it gt\n movgt r9, r8",
+            "rsb r8, r8, #0\n cmp r9, r8\n it lt\n movlt r9, r8",
+            "lsl r9, r9, r10\n b 3b",
+            "5:",
+            inout("r0") range.start => _,
+            inout("r1") key_scales.as_ptr() => _,
+            in("r2") range.end,
+            inout("r3") greatest,
+            in("r4") mantissa,
+            in("r5") right_of_zero,
+            in("r11") 1,
+            out("r8") _, out("r9") _, out("r10") _,
+            options(nostack),
+        );
+    }
+    greatest
 }
 
 /// The loop of [`generic::softmax_weights`]: compiled, its constants would not stay in registers.
