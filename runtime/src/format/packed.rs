@@ -206,7 +206,7 @@ impl<'m> PackedModel<'m> {
             return None;
         }
         let start = entry.data_offset as usize;
-        if !start.is_multiple_of(SECTION_ALIGN) {
+        if !(entry.data_offset | entry.scales_offset).is_multiple_of(SECTION_ALIGN as u32) {
             return None;
         }
         let data = self.weights.get(start..start.checked_add(layout.data_bytes(rows, cols))?)?;

@@ -21,7 +21,7 @@ const TOKENS_MAX: usize = 3;
 pub struct Memory {
     weights: Aligned<[u8; WEIGHTS_MAX + 4]>,
     row_scales: [f32; ROWS_MAX],
-    group_scales: [u16; ROWS_MAX * COLS_MAX.div_ceil(32)],
+    group_scales: Aligned<[u16; ROWS_MAX * COLS_MAX.div_ceil(32) + 1]>,
     values: Aligned<[i16; TOKENS_MAX * COLS_MAX + 2]>,
     value_scales: [f32; TOKENS_MAX * COLS_MAX.div_ceil(32)],
     out: [f32; TOKENS_MAX * ROWS_MAX],
@@ -37,7 +37,7 @@ impl Memory {
         Self {
             weights: Aligned([0; WEIGHTS_MAX + 4]),
             row_scales: [0.0; ROWS_MAX],
-            group_scales: [0; ROWS_MAX * COLS_MAX.div_ceil(32)],
+            group_scales: Aligned([0; ROWS_MAX * COLS_MAX.div_ceil(32) + 1]),
             values: Aligned([0; TOKENS_MAX * COLS_MAX + 2]),
             value_scales: [0.0; TOKENS_MAX * COLS_MAX.div_ceil(32)],
             out: [0.0; TOKENS_MAX * ROWS_MAX],
@@ -55,8 +55,8 @@ struct Case {
     cols: usize,
     n_tokens: usize,
     fill: Fill,
-    /// Bytes that weights, and elements that activations, lie behind a multiple of 16.
-    misaligned_by: usize,
+    /// What lies half a word behind a multiple of 16: weights, activations, groups' scales.
+    misaligned: [bool; 3],
 }
 
 pub(crate) fn check(kernels: Kernels, memory: &mut Memory) -> Result<usize, Mismatch> {
@@ -67,12 +67,13 @@ pub(crate) fn check(kernels: Kernels, memory: &mut Memory) -> Result<usize, Mism
     for (idx, (rows, cols)) in by_rows.chain(by_cols).chain(long).enumerate() {
         for fill in Fill::ALL {
             let n_tokens = 1 + idx % TOKENS_MAX;
-            n_cases += check_case(kernels, memory, Case { rows, cols, n_tokens, fill, misaligned_by: 0 })?;
+            n_cases += check_case(kernels, memory, Case { rows, cols, n_tokens, fill, misaligned: [false; 3] })?;
         }
     }
-    for misaligned_by in 1..4 {
+    for bits in 1..8 {
+        let misaligned = [bits & 1 != 0, bits & 2 != 0, bits & 4 != 0];
         n_cases +=
-            check_case(kernels, memory, Case { rows: 6, cols: 40, n_tokens: 2, fill: Fill::Random, misaligned_by })?;
+            check_case(kernels, memory, Case { rows: 6, cols: 40, n_tokens: 2, fill: Fill::Random, misaligned })?;
     }
     Ok(n_cases)
 }
@@ -103,11 +104,12 @@ fn check_one(
     format: WeightFormat,
     layout: WeightLayout,
 ) -> Result<(), usize> {
-    let Case { rows, cols, n_tokens, fill, misaligned_by } = case;
+    let Case { rows, cols, n_tokens, fill, misaligned } = case;
+    let [skip_weights, skip_values, skip_scales] = misaligned.map(usize::from);
     let mut random = Random::new((rows * 1031 + cols) as u32);
     let padded_rows = rows.next_multiple_of(layout.row_block());
     let groups = format.groups(cols);
-    let weights = &mut memory.weights.0[misaligned_by..][..layout.data_bytes(rows, cols)];
+    let weights = &mut memory.weights.0[2 * skip_weights..][..layout.data_bytes(rows, cols)];
     weights.fill(0);
     for row in 0..rows {
         for col in 0..cols {
@@ -116,14 +118,14 @@ fn check_one(
     }
     let row_scales = &mut memory.row_scales[..padded_rows];
     row_scales.iter_mut().for_each(|scale| *scale = random.scale());
-    let group_scales = &mut memory.group_scales[..padded_rows * cols.div_ceil(32)];
+    let group_scales = &mut memory.group_scales.0[skip_scales..][..padded_rows * cols.div_ceil(32)];
     group_scales.iter_mut().for_each(|scale| *scale = bf16_at_least(random.scale()));
     let scales = match format {
         WeightFormat::Int8 => Scales::PerRow(row_scales),
         WeightFormat::Int8G32 => Scales::PerGroup(group_scales),
     };
     let stride = activation_stride(cols);
-    let values = &mut memory.values.0[misaligned_by / 2..][..n_tokens * stride];
+    let values = &mut memory.values.0[skip_values..][..n_tokens * stride];
     for values in values.chunks_exact_mut(stride) {
         values.fill(0);
         values[..cols].iter_mut().for_each(|value| *value = random.value(fill).into());

@@ -1,4 +1,4 @@
-//! Cortex-M with the DSP extension and an FPU (M4F, M7, M33): dual 16-bit multiply-accumulates.
+//! Matrix products on pairs of rows.
 //!
 //! In [`WeightLayout::RowPairs`](crate::tensor::WeightLayout::RowPairs) a word holds two columns of two rows, each lane
 //! `256 * odd + even`. Four products take three instructions:
@@ -16,7 +16,7 @@ use core::arch::asm;
 
 use crate::kernels::generic;
 use crate::math;
-use crate::tensor::{self, ActivationsQ8, GROUP_SIZE, MatrixQ8, Scales};
+use crate::tensor::{ActivationsQ8, GROUP_SIZE, MatrixQ8, Scales};
 
 /// Columns whose products with two rows in one lane fit 32 bits.
 const COLUMNS_MAX: usize = 512;
@@ -24,331 +24,35 @@ const COLUMNS_MAX: usize = 512;
 /// Rows of a block of the layout.
 const ROWS: usize = 4;
 
-/// Proof that the target has DSP instructions: the feature that compiles this file says so.
-#[derive(Clone, Copy, Debug)]
-pub struct CortexMDsp(());
-
-impl CortexMDsp {
-    /// The proof. The build promised the instructions by the feature `cortex-m-dsp`.
-    pub fn new() -> Self {
-        Self(())
+/// See [`crate::kernels::Kernels::matmul_rows`].
+pub fn matmul_rows(out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+    let n_rows = out.len() / x.n_tokens().max(1);
+    let block_bytes = ROWS * w.cols().next_multiple_of(4);
+    let data = w.data().get(first_row / ROWS * block_bytes..).unwrap_or(&[]);
+    let are_scales_words = match w.scales() {
+        Scales::PerRow(_) => true,
+        Scales::PerGroup(scales) => scales.as_ptr().addr().is_multiple_of(4),
+    };
+    if !are_words(data, x.values(0)) || !are_scales_words || n_rows == 0 || !first_row.is_multiple_of(ROWS) {
+        return generic::matmul_rows(out, first_row, w, x);
     }
-
-    /// See [`crate::kernels::Kernels::matmul_rows`].
-    pub fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
-        let n_rows = out.len() / x.n_tokens().max(1);
-        let block_bytes = ROWS * w.cols().next_multiple_of(4);
-        let data = w.data().get(first_row / ROWS * block_bytes..).unwrap_or(&[]);
-        if !are_words(data, x.values(0)) || n_rows == 0 || !first_row.is_multiple_of(ROWS) {
-            return generic::matmul_rows(out, first_row, w, x);
-        }
-        for (token_idx, out) in out.chunks_exact_mut(n_rows).enumerate() {
-            let (values, x_scales) = (x.values(token_idx), x.scales(token_idx));
-            match w.scales() {
-                Scales::PerRow(scales) => {
-                    let scales = scales.get(first_row..).unwrap_or(&[]);
-                    let x_scale = x_scales.first().copied().unwrap_or(0.0);
-                    if w.cols() <= COLUMNS_MAX {
-                        per_row(out, data, scales, values, x_scale);
-                    } else {
-                        long_rows(out, data, scales, values, x_scale);
-                    }
-                }
-                Scales::PerGroup(scales) => {
-                    let scales = scales.get(first_row * x_scales.len()..).unwrap_or(&[]);
-                    per_group(out, data, scales.as_chunks().0, values, x_scales);
+    for (token_idx, out) in out.chunks_exact_mut(n_rows).enumerate() {
+        let (values, x_scales) = (x.values(token_idx), x.scales(token_idx));
+        match w.scales() {
+            Scales::PerRow(scales) => {
+                let scales = scales.get(first_row..).unwrap_or(&[]);
+                let x_scale = x_scales.first().copied().unwrap_or(0.0);
+                if w.cols() <= COLUMNS_MAX {
+                    per_row(out, data, scales, values, x_scale);
+                } else {
+                    long_rows(out, data, scales, values, x_scale);
                 }
             }
+            Scales::PerGroup(scales) => {
+                let scales = scales.get(first_row * x_scales.len()..).unwrap_or(&[]);
+                per_group(out, data, scales.as_chunks().0, values, x_scales);
+            }
         }
-    }
-
-    /// See [`crate::kernels::Kernels::quantize_to`].
-    pub fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
-        let (fours, rest) = x.as_chunks::<4>();
-        let magnitude = tensor::magnitude_bits(rest).max(magnitude_bits(fours));
-        let (scale, inverse) = tensor::scale_to(limit, magnitude);
-        let (eights, rest) = x.as_chunks::<8>();
-        let (eight_values, rest_values) = values.as_chunks_mut::<8>();
-        round_eights(inverse, eights, eight_values);
-        for (value, &x) in rest_values.iter_mut().zip(rest) {
-            *value = math::round_i32(x * inverse) as i16;
-        }
-        scale
-    }
-
-    /// See [`crate::kernels::Kernels::score_dots`].
-    pub fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
-        let (pieces, rest) = q.as_chunks::<8>();
-        if !rest.is_empty() || pieces.is_empty() || dots.is_empty() {
-            return generic::score_dots(q, k, dots);
-        }
-        assert!(k.len() == dots.len() * q.len());
-        for (piece_idx, piece) in pieces.iter().enumerate() {
-            // SAFETY: `k` holds `dots.len()` rows of `q.len()`, of which this is the piece that starts at `8 * piece_idx`.
-            unsafe { score_piece(piece, k.as_ptr().wrapping_add(8 * piece_idx), q.len(), dots, piece_idx == 0) };
-        }
-    }
-
-    /// See [`crate::kernels::Kernels::score_exponents`].
-    pub fn score_exponents(self, scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
-        assert!(scores.len() == key_scales.len());
-        if scores.is_empty() {
-            return i32::MIN;
-        }
-        let (mantissa, right_of_zero) = generic::fixed_point(per_unit);
-        // SAFETY: there are as many scales as scores, and not none.
-        unsafe { score_exponents(scores, key_scales, mantissa, right_of_zero) }
-    }
-
-    /// See [`crate::kernels::Kernels::softmax_weights`].
-    pub fn softmax_weights(
-        self,
-        scores: &mut [i32],
-        greatest: i32,
-        value_scales: &[u16],
-        greatest_exponent: u32,
-    ) -> u32 {
-        assert!(scores.len() == value_scales.len());
-        softmax_weights(scores, greatest, value_scales, greatest_exponent)
-    }
-
-    /// See [`crate::kernels::Kernels::weighted_values`].
-    pub fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
-        let head_dim = sums.len();
-        let (pieces, rest) = sums.as_chunks_mut::<8>();
-        if !rest.is_empty() || weights.is_empty() {
-            return generic::weighted_values(weights, v, sums);
-        }
-        assert!(v.len() == weights.len() * head_dim);
-        for (piece_idx, piece) in pieces.iter_mut().enumerate() {
-            // SAFETY: `v` holds `weights.len()` rows of `head_dim`, of which this is the piece that starts at
-            // `8 * piece_idx`.
-            unsafe { value_piece(weights, v.as_ptr().wrapping_add(8 * piece_idx), head_dim, piece) };
-        }
-    }
-}
-
-/// Products of eight query elements with the same of each key: they start `dots`, or are added to it.
-///
-/// `sxtb16` takes bytes 0 and 2 of a word, and turned by 8 bits bytes 1 and 3: so the query's lanes are paired.
-///
-/// # Safety
-/// `k` is valid for reads of 8 bytes, and so is what lies `stride` behind it, `dots.len()` times, which is not 0.
-unsafe fn score_piece(q: &[i16; 8], k: *const i8, stride: usize, dots: &mut [i32], is_first: bool) {
-    let lanes = |low: usize, high: usize| u32::from(q[low] as u16) | (q[high] as u32) << 16;
-    let end = dots.as_ptr_range().end;
-    macro_rules! each_key {
-        ($first_product:literal) => {
-            asm!(
-                "2: ldr {odd}, [{k}]",
-                "sxtb16 {even}, {odd}\n sxtb16 {odd}, {odd}, ror #8",
-                $first_product,
-                "smlad {sum}, {odd}, {q13}, {sum}",
-                "ldr {odd}, [{k}, #4]",
-                "add {k}, {k}, {stride}",
-                "sxtb16 {even}, {odd}\n sxtb16 {odd}, {odd}, ror #8",
-                "smlad {sum}, {even}, {q46}, {sum}\n smlad {sum}, {odd}, {q57}, {sum}",
-                "str {sum}, [{dots}], #4",
-                "cmp {dots}, {end}\n bne 2b",
-                dots = inout(reg) dots.as_mut_ptr() => _,
-                end = in(reg) end,
-                k = inout(reg) k => _,
-                stride = in(reg) stride,
-                q02 = in(reg) lanes(0, 2),
-                q13 = in(reg) lanes(1, 3),
-                q46 = in(reg) lanes(4, 6),
-                q57 = in(reg) lanes(5, 7),
-                even = out(reg) _,
-                odd = out(reg) _,
-                sum = out(reg) _,
-                options(nostack),
-            )
-        };
-    }
-    // SAFETY: it reads what the caller vouches for, and writes `dots`.
-    unsafe {
-        if is_first {
-            each_key!("smuad {sum}, {even}, {q02}");
-        } else {
-            each_key!("ldr {sum}, [{dots}]\n smlad {sum}, {even}, {q02}, {sum}");
-        }
-    }
-}
-
-/// The bits of the largest magnitude in `x`. Compared without the sign, which is shifted out.
-fn magnitude_bits(x: &[[f32; 4]]) -> u32 {
-    if x.is_empty() {
-        return 0;
-    }
-    let range = x.as_ptr_range();
-    let mut largest = 0;
-    // SAFETY: it reads `x`.
-    unsafe {
-        asm!(
-            "2: ldm r0!, {{r3, r4, r5, r8}}",
-            "cmp r2, r3, lsl #1\n it lo\n lsllo r2, r3, #1",
-            "cmp r2, r4, lsl #1\n it lo\n lsllo r2, r4, #1",
-            "cmp r2, r5, lsl #1\n it lo\n lsllo r2, r5, #1",
-            "cmp r2, r8, lsl #1\n it lo\n lsllo r2, r8, #1",
-            "cmp r0, r1\n bne 2b",
-            inout("r0") range.start => _,
-            in("r1") range.end,
-            inout("r2") largest,
-            out("r3") _, out("r4") _, out("r5") _, out("r8") _,
-            options(nostack, readonly),
-        );
-    }
-    largest >> 1
-}
-
-/// [`math::round_i32`] of `x * inverse`: the low half of the sum with `1.5 * 2^23`, whose own low half is 0.
-fn round_eights(inverse: f32, x: &[[f32; 8]], values: &mut [[i16; 8]]) {
-    let x = x.get(..values.len()).unwrap_or(x);
-    if x.is_empty() {
-        return;
-    }
-    let range = x.as_ptr_range();
-    // SAFETY: it reads `x`, and writes as many `values`, of which there are no fewer.
-    unsafe {
-        asm!(
-            "vmov s0, s1, r2, r3",
-            "2: vldmia r0!, {{s4-s11}}",
-            "vmul.f32 s4, s4, s0\n vmul.f32 s5, s5, s0\n vmul.f32 s6, s6, s0\n vmul.f32 s7, s7, s0",
-            "vmul.f32 s8, s8, s0\n vmul.f32 s9, s9, s0\n vmul.f32 s10, s10, s0\n vmul.f32 s11, s11, s0",
-            "vadd.f32 s4, s4, s1\n vadd.f32 s5, s5, s1\n vadd.f32 s6, s6, s1\n vadd.f32 s7, s7, s1",
-            "vadd.f32 s8, s8, s1\n vadd.f32 s9, s9, s1\n vadd.f32 s10, s10, s1\n vadd.f32 s11, s11, s1",
-            "vmov r2, r3, s4, s5\n pkhbt r2, r2, r3, lsl #16\n str r2, [r1], #4",
-            "vmov r2, r3, s6, s7\n pkhbt r2, r2, r3, lsl #16\n str r2, [r1], #4",
-            "vmov r2, r3, s8, s9\n pkhbt r2, r2, r3, lsl #16\n str r2, [r1], #4",
-            "vmov r2, r3, s10, s11\n pkhbt r2, r2, r3, lsl #16\n str r2, [r1], #4",
-            "cmp r0, r4\n bne 2b",
-            inout("r0") range.start => _,
-            inout("r1") values.as_mut_ptr() => _,
-            inout("r2") inverse.to_bits() => _,
-            inout("r3") math::ROUND_MAGIC.to_bits() => _,
-            in("r4") range.end,
-            out("s0") _, out("s1") _, out("s4") _, out("s5") _, out("s6") _, out("s7") _, out("s8") _, out("s9") _,
-            out("s10") _, out("s11") _,
-            options(nostack),
-        );
-    }
-}
-
-/// The loop of [`generic::score_exponents`]; `smmul` is the upper half of a product.
-///
-/// # Safety
-/// `key_scales` is no shorter than `scores`, which is not empty.
-unsafe fn score_exponents(scores: &mut [i32], key_scales: &[u16], mantissa: i32, right_of_zero: i32) -> i32 {
-    let range = scores.as_mut_ptr_range();
-    let mut greatest = i32::MIN;
-    // SAFETY: it reads and writes `scores`, and reads as many scales.
-    unsafe {
-        asm!(
-            "2: ldrh r8, [r1], #2\n ldr r9, [r0]",
-            "sub r10, r5, r8, lsr #7\n bfi r8, r11, #7, #25",
-            "mul r8, r8, r4\n smmul r9, r9, r8",
-            "cmp r10, #32\n bhs 4f",
-            "asr r9, r9, r10",
-            "3: str r9, [r0], #4",
-            "cmp r9, r3\n it gt\n movgt r3, r9",
-            "cmp r0, r2\n bne 2b",
-            "b 5f",
-            // Rare: far to the right, or to the left within 2^30.
-            "4: cmp r10, #0\n itt ge\n asrge r9, r9, #31\n bge 3b",
-            "rsb r10, r10, #0\n cmp r10, #30\n it hi\n movhi r10, #30",
-            "mov r8, #0x40000000\n lsr r8, r8, r10",
-            "cmp r9, r8\n it gt\n movgt r9, r8",
-            "rsb r8, r8, #0\n cmp r9, r8\n it lt\n movlt r9, r8",
-            "lsl r9, r9, r10\n b 3b",
-            "5:",
-            inout("r0") range.start => _,
-            inout("r1") key_scales.as_ptr() => _,
-            in("r2") range.end,
-            inout("r3") greatest,
-            in("r4") mantissa,
-            in("r5") right_of_zero,
-            in("r11") 1,
-            out("r8") _, out("r9") _, out("r10") _,
-            options(nostack),
-        );
-    }
-    greatest
-}
-
-/// The loop of [`generic::softmax_weights`]: compiled, its constants would not stay in registers.
-#[inline(never)]
-fn softmax_weights(scores: &mut [i32], greatest: i32, value_scales: &[u16], greatest_exponent: u32) -> u32 {
-    let range = scores.as_mut_ptr_range();
-    let mut total = 0;
-    // SAFETY: it reads and writes `scores`, and reads as many scales, which the caller has checked to be there; r6 and r7
-    // and the stack are restored.
-    unsafe {
-        asm!(
-            "push {{r6, r7}}\n push {{r12}}",
-            "b 3f",
-            "2: ldr r6, [r0]\n ldrh r7, [r1], #2",
-            "subs r6, r3, r6\n cmp r6, #0x100000\n bhs 4f",
-            // 2^-t of the fraction, then of the whole part.
-            "uxth r12, r6\n lsrs r6, r6, #16",
-            "mul lr, r12, r8\n sub lr, r9, lr, lsr #16",
-            "mul lr, r12, lr\n sub lr, r10, lr, lsr #16",
-            "mul lr, r12, lr\n sub lr, r11, lr, lsr #16",
-            "mul lr, r12, lr\n sub lr, r5, lr, lsr #16",
-            "lsr r6, lr, r6\n add r2, r2, r6",
-            // A shift by 32 or more leaves nothing of 24 bits, as one by 31.
-            "sub lr, r4, r7, lsr #7\n usat lr, #5, lr",
-            "and r7, r7, #0x7f\n orr r7, r7, #0x80",
-            "muls r6, r7, r6\n lsr r6, r6, lr\n adds r6, #1\n lsrs r6, r6, #1",
-            "str r6, [r0], #4",
-            "3: ldr r12, [sp]\n cmp r0, r12\n bne 2b",
-            "b 5f",
-            "4: movs r6, #0\n str r6, [r0], #4\n b 3b",
-            "5: add sp, #4\n pop {{r6, r7}}",
-            inout("r0") range.start => _,
-            inout("r1") value_scales.as_ptr() => _,
-            inout("r2") total,
-            in("r3") greatest,
-            in("r4") 8 + greatest_exponent,
-            in("r5") 65_535,
-            in("r8") 453,
-            in("r9") 3498,
-            in("r10") 15_699,
-            in("r11") 45_422,
-            inout("r12") range.end => _,
-            out("lr") _,
-        );
-    }
-    total
-}
-
-/// Sums of eight elements of each value times its weight.
-///
-/// # Safety
-/// `v` is valid for reads of 8 bytes, and so is what lies `stride` behind it, `weights.len()` times, which is not 0.
-#[inline(never)]
-unsafe fn value_piece(weights: &[i32], v: *const i8, stride: usize, sums: &mut [i32; 8]) {
-    let range = weights.as_ptr_range();
-    // SAFETY: it reads what the caller vouches for and `weights`, and writes `sums`; r6 and r7 and the stack are restored.
-    unsafe {
-        asm!(
-            "push {{r0, r1, r6, r7}}",
-            "movs r0, #0\n movs r1, #0\n movs r2, #0\n movs r3, #0",
-            "movs r4, #0\n movs r5, #0\n movs r6, #0\n movs r7, #0",
-            "2: ldr lr, [r9], #4",
-            "ldr r11, [r8]\n sxtb16 r12, r11\n sxtb16 r11, r11, ror #8",
-            "smlabb r0, r12, lr, r0\n smlabb r1, r11, lr, r1\n smlatb r2, r12, lr, r2\n smlatb r3, r11, lr, r3",
-            "ldr r11, [r8, #4]\n add r8, r10\n sxtb16 r12, r11\n sxtb16 r11, r11, ror #8",
-            "smlabb r4, r12, lr, r4\n smlabb r5, r11, lr, r5\n smlatb r6, r12, lr, r6\n smlatb r7, r11, lr, r7",
-            "ldr r11, [sp, #4]\n cmp r9, r11\n bne 2b",
-            "ldr r12, [sp]\n stm r12, {{r0-r7}}",
-            "pop {{r0, r1, r6, r7}}",
-            in("r0") sums,
-            in("r1") range.end,
-            inout("r8") v => _,
-            inout("r9") range.start => _,
-            in("r10") stride,
-            out("r2") _, out("r3") _, out("r4") _, out("r5") _, out("r11") _, out("r12") _, out("lr") _,
-        );
     }
 }
 

@@ -1,0 +1,81 @@
+//! Cortex-M with the DSP extension and an FPU (M4F, M7, M33): dual 16-bit multiply-accumulates.
+
+mod attention;
+mod matmul;
+mod quantize;
+
+use crate::kernels::generic;
+use crate::tensor::{ActivationsQ8, MatrixQ8};
+
+/// Proof that the target has DSP instructions: the feature that compiles this file says so.
+#[derive(Clone, Copy, Debug)]
+pub struct CortexMDsp(());
+
+impl CortexMDsp {
+    /// The proof. The build promised the instructions by the feature `cortex-m-dsp`.
+    pub fn new() -> Self {
+        Self(())
+    }
+
+    /// See [`crate::kernels::Kernels::matmul_rows`].
+    pub fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        matmul::matmul_rows(out, first_row, w, x);
+    }
+
+    /// See [`crate::kernels::Kernels::quantize_to`].
+    pub fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
+        quantize::quantize_to(limit, x, values)
+    }
+
+    /// See [`crate::kernels::Kernels::score_dots`].
+    pub fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
+        let (pieces, rest) = q.as_chunks::<8>();
+        if !rest.is_empty() || pieces.is_empty() || dots.is_empty() {
+            return generic::score_dots(q, k, dots);
+        }
+        assert!(k.len() == dots.len() * q.len());
+        for (piece_idx, piece) in pieces.iter().enumerate() {
+            // SAFETY: `k` holds `dots.len()` rows of `q.len()`, of which this is the piece that starts at `8 * piece_idx`.
+            unsafe {
+                attention::score_piece(piece, k.as_ptr().wrapping_add(8 * piece_idx), q.len(), dots, piece_idx == 0)
+            };
+        }
+    }
+
+    /// See [`crate::kernels::Kernels::score_exponents`].
+    pub fn score_exponents(self, scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
+        assert!(scores.len() == key_scales.len());
+        if scores.is_empty() {
+            return i32::MIN;
+        }
+        let (mantissa, right_of_zero) = generic::fixed_point(per_unit);
+        // SAFETY: there are as many scales as scores, and not none.
+        unsafe { attention::score_exponents(scores, key_scales, mantissa, right_of_zero) }
+    }
+
+    /// See [`crate::kernels::Kernels::softmax_weights`].
+    pub fn softmax_weights(
+        self,
+        scores: &mut [i32],
+        greatest: i32,
+        value_scales: &[u16],
+        greatest_exponent: u32,
+    ) -> u32 {
+        attention::softmax_weights(scores, greatest, value_scales, greatest_exponent)
+    }
+
+    /// See [`crate::kernels::Kernels::weighted_values`].
+    pub fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
+        let head_dim = sums.len();
+        let (pieces, rest) = sums.as_chunks_mut::<8>();
+        if !rest.is_empty() || weights.is_empty() {
+            return generic::weighted_values(weights, v, sums);
+        }
+        assert!(v.len() == weights.len() * head_dim);
+        for (piece_idx, piece) in pieces.iter_mut().enumerate() {
+            // SAFETY: `v` holds `weights.len()` rows of `head_dim`, of which this is the piece that starts at
+            // `8 * piece_idx`.
+            unsafe { attention::value_piece(weights, v.as_ptr().wrapping_add(8 * piece_idx), head_dim, piece) };
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! From f32 to integers of 16 bits: the largest magnitude, then two values a word.
+
+use core::arch::asm;
+
+use crate::math;
+use crate::tensor;
+
+/// See [`crate::kernels::Kernels::quantize_to`].
+pub fn quantize_to(limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
+    let (fours, rest) = x.as_chunks::<4>();
+    let magnitude = tensor::magnitude_bits(rest).max(magnitude_bits(fours));
+    let (scale, inverse) = tensor::scale_to(limit, magnitude);
+    let (eights, rest) = x.as_chunks::<8>();
+    let (eight_values, rest_values) = values.as_chunks_mut::<8>();
+    round_eights(inverse, eights, eight_values);
+    for (value, &x) in rest_values.iter_mut().zip(rest) {
+        *value = math::round_i32(x * inverse) as i16;
+    }
+    scale
+}
+
+/// The bits of the largest magnitude in `x`. Compared without the sign, which is shifted out.
+fn magnitude_bits(x: &[[f32; 4]]) -> u32 {
+    if x.is_empty() {
+        return 0;
+    }
+    let range = x.as_ptr_range();
+    let mut largest = 0;
+    // SAFETY: it reads `x`.
+    unsafe {
+        asm!(
+            "2: ldm r0!, {{r3, r4, r5, r8}}",
+            "cmp r2, r3, lsl #1\n it lo\n lsllo r2, r3, #1",
+            "cmp r2, r4, lsl #1\n it lo\n lsllo r2, r4, #1",
+            "cmp r2, r5, lsl #1\n it lo\n lsllo r2, r5, #1",
+            "cmp r2, r8, lsl #1\n it lo\n lsllo r2, r8, #1",
+            "cmp r0, r1\n bne 2b",
+            inout("r0") range.start => _,
+            in("r1") range.end,
+            inout("r2") largest,
+            out("r3") _, out("r4") _, out("r5") _, out("r8") _,
+            options(nostack, readonly),
+        );
+    }
+    largest >> 1
+}
+
+/// [`math::round_i32`] of `x * inverse`: the low half of the sum with `1.5 * 2^23`, whose own low half is 0.
+fn round_eights(inverse: f32, x: &[[f32; 8]], values: &mut [[i16; 8]]) {
+    let x = x.get(..values.len()).unwrap_or(x);
+    if x.is_empty() {
+        return;
+    }
+    let range = x.as_ptr_range();
+    // SAFETY: it reads `x`, and writes as many `values`, of which there are no fewer.
+    unsafe {
+        asm!(
+            "vmov s0, s1, r2, r3",
+            "2: vldmia r0!, {{s4-s11}}",
+            "vmul.f32 s4, s4, s0\n vmul.f32 s5, s5, s0\n vmul.f32 s6, s6, s0\n vmul.f32 s7, s7, s0",
+            "vmul.f32 s8, s8, s0\n vmul.f32 s9, s9, s0\n vmul.f32 s10, s10, s0\n vmul.f32 s11, s11, s0",
+            "vadd.f32 s4, s4, s1\n vadd.f32 s5, s5, s1\n vadd.f32 s6, s6, s1\n vadd.f32 s7, s7, s1",
+            "vadd.f32 s8, s8, s1\n vadd.f32 s9, s9, s1\n vadd.f32 s10, s10, s1\n vadd.f32 s11, s11, s1",
+            "vmov r2, r3, s4, s5\n pkhbt r2, r2, r3, lsl #16\n str r2, [r1], #4",
+            "vmov r2, r3, s6, s7\n pkhbt r2, r2, r3, lsl #16\n str r2, [r1], #4",
+            "vmov r2, r3, s8, s9\n pkhbt r2, r2, r3, lsl #16\n str r2, [r1], #4",
+            "vmov r2, r3, s10, s11\n pkhbt r2, r2, r3, lsl #16\n str r2, [r1], #4",
+            "cmp r0, r4\n bne 2b",
+            inout("r0") range.start => _,
+            inout("r1") values.as_mut_ptr() => _,
+            inout("r2") inverse.to_bits() => _,
+            inout("r3") math::ROUND_MAGIC.to_bits() => _,
+            in("r4") range.end,
+            out("s0") _, out("s1") _, out("s4") _, out("s5") _, out("s6") _, out("s7") _, out("s8") _, out("s9") _,
+            out("s10") _, out("s11") _,
+            options(nostack),
+        );
+    }
+}
