@@ -5,7 +5,7 @@
 pub mod fixture;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::{env, fs};
 
@@ -67,6 +67,16 @@ impl Program {
     /// If it cannot be written.
     pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
         fs::write(self.path(name), contents).expect("a writable file");
+    }
+
+    /// Starts `siskin` with `args` and does not wait for it; what it prints is lost.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start(&self, args: &[&str]) -> Child {
+        let mut command = Command::new(siskin_path());
+        command.args(args).current_dir(self.folder()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("the built siskin")
     }
 
     /// Runs `siskin` with `args`, however it ends.

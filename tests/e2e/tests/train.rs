@@ -1,0 +1,117 @@
+//! Training from the outside: it learns, what it makes can be used, and an interruption changes nothing.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use siskin_e2e::{Program, assert_keys, fixture};
+
+/// A small model on a text of few words, so that a few steps show.
+const RECIPE: &str = "\
+[model]
+dim = 32
+hidden_dim = 64
+n_layers = 1
+n_heads = 2
+n_kv_heads = 1
+head_dim = 16
+context_len = 32
+
+[tokenizer]
+vocab_size = 270
+
+[data]
+text = \"corpus.txt\"
+
+[train]
+steps = 60
+batch_size = 4
+seed = 1
+log_every = 10
+checkpoint_every = 5
+
+[optimizer]
+learning_rate = 1e-2
+warmup_steps = 5
+";
+
+const REPLY_KEYS: &str = "model steps n_tokens n_params validation_bits_per_byte elapsed_seconds interrupted";
+
+fn program() -> Program {
+    let program = Program::new();
+    program.write("corpus.txt", fixture::TEXT.repeat(60));
+    program.write("recipe.toml", RECIPE);
+    program
+}
+
+/// The files that make up the model of a run.
+fn model_files(program: &Program, run: &str) -> [Vec<u8>; 3] {
+    ["model.safetensors", "config.json", "tokenizer.json"]
+        .map(|file| std::fs::read(program.path(run).join(file)).unwrap())
+}
+
+#[test]
+fn a_trained_model_is_better_than_chance_and_runs() {
+    let program = program();
+    let reply = program.json(&["train", "recipe.toml", "--out", "run"]);
+    assert_keys(&reply, REPLY_KEYS);
+    assert_eq!((&reply["steps"], &reply["interrupted"]), (&60.into(), &false.into()));
+    // A uniform choice among 270 tokens takes over 3 bits a byte on this text.
+    let bits_per_byte = reply["validation_bits_per_byte"].as_f64().unwrap();
+    assert!(bits_per_byte < 2.5, "{reply}");
+
+    program.write("held_out.txt", fixture::TEXT);
+    program.text(&["compile", "run", "--board", "host", "-o", "trained.siskin"]);
+    let scores = program.json(&["eval", "trained.siskin", "--against", "run", "--text", "held_out.txt"]);
+    assert!(scores["bits_per_byte"].as_f64().unwrap() < 2.5, "{scores}");
+    assert!(scores["perplexity_increase"].as_f64().unwrap().abs() < 0.01, "{scores}");
+    let run = program.json(&["run", "trained.siskin", "--prompt", "The siskin", "--greedy", "--max-new-tokens", "8"]);
+    assert_eq!(run["tokens"].as_array().unwrap().len(), 8);
+
+    // A folder with a run in it is not overwritten.
+    program.fails(&["train", "recipe.toml", "--out", "run"], 3, &["already holds", "resume"]);
+}
+
+#[test]
+fn a_killed_run_goes_on_to_the_same_bytes() {
+    let program = program();
+    let steps = ["--set", "train.steps=200"];
+    program.json(&[&["train", "recipe.toml", "--out", "whole"], &steps[..]].concat());
+    for signal in ["KILL", "INT"] {
+        let out = format!("after-{signal}");
+        let mut training = program.start(&[&["train", "recipe.toml", "--out", &out, "--quiet"], &steps[..]].concat());
+        // Once there is something to go on from.
+        let (state, patience) = (program.path(&out).join("training_state.safetensors"), Instant::now());
+        while !state.exists() {
+            assert!(patience.elapsed() < Duration::from_secs(120), "no checkpoint came");
+            sleep(Duration::from_millis(5));
+        }
+        let pid = training.id().to_string();
+        let sent = std::process::Command::new("kill").args(["-s", signal, &pid]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -s {signal}");
+        let status = training.wait().unwrap();
+        match signal {
+            "KILL" => assert_eq!(status.code(), None),
+            _ => assert_eq!(status.code(), Some(5), "interrupted, can be resumed"),
+        }
+        let reply = program.json(&[&["train", "recipe.toml", "--out", &out, "--resume"], &steps[..]].concat());
+        assert_eq!(reply["steps"], 200);
+        assert!(model_files(&program, &out) == model_files(&program, "whole"), "after SIG{signal}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_recipe_is_said() {
+    let program = program();
+    let fails = |name: &str, recipe: String, words: &[&str]| {
+        program.write(name, recipe);
+        program.fails(&["train", name, "--out", "never"], 3, &[&[name], words].concat());
+    };
+    fails("key.toml", RECIPE.replace("batch_size", "batch_sise"), &["batch_sise", "batch_size", "line 17"]);
+    fails("toml.toml", RECIPE.replace("[model]", "[model"), &["line 1"]);
+    fails("heads.toml", RECIPE.replace("n_kv_heads = 1", "n_kv_heads = 3"), &["head"]);
+    program.fails(&["train", "recipe.toml", "--out", "never", "--set", "train.stops=1"], 3, &["stops", "steps"]);
+    program.fails(&["train", "missing.toml", "--out", "never"], 3, &["missing.toml"]);
+    program.write("no_text.toml", RECIPE.replace("corpus.txt", "nowhere.txt"));
+    program.fails(&["train", "no_text.toml", "--out", "never"], 3, &["nowhere.txt"]);
+    assert!(!program.path("never").join("model.safetensors").exists());
+}
