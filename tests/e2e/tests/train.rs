@@ -106,7 +106,7 @@ fn what_is_wrong_with_a_recipe_is_said() {
         program.write(name, recipe);
         program.fails(&["train", name, "--out", "never"], 3, &[&[name], words].concat());
     };
-    fails("key.toml", RECIPE.replace("batch_size", "batch_sise"), &["batch_sise", "batch_size", "line 17"]);
+    fails("key.toml", RECIPE.replace("batch_size", "batch_sise"), &["batch_sise", "batch_size", "line 18"]);
     fails("toml.toml", RECIPE.replace("[model]", "[model"), &["line 1"]);
     fails("heads.toml", RECIPE.replace("n_kv_heads = 1", "n_kv_heads = 3"), &["head"]);
     program.fails(&["train", "recipe.toml", "--out", "never", "--set", "train.stops=1"], 3, &["stops", "steps"]);
