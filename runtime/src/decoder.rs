@@ -7,7 +7,7 @@ use crate::config::ModelConfig;
 use crate::format::{LayerWeights, PackedModel};
 use crate::kernels::{Join, Kernels, generic, matmul_f32_q8_q8};
 use crate::kv_cache;
-use crate::tensor::{ActivationsQ8, INT8_LIMIT, MatrixQ8, WeightFormat, activation_stride, quantize_groups};
+use crate::tensor::{ActivationsQ8, MatrixQ8, WeightFormat, activation_stride, quantize_groups};
 
 /// What a pass over the weights needs besides its buffers.
 pub(crate) struct Decoder<'m, J> {
@@ -172,7 +172,7 @@ impl<'a> Staged<'a> {
         let (stride, groups) = (activation_stride(self.cols), self.format.groups(self.cols));
         let values = &mut self.values[token_idx * stride..(token_idx + 1) * stride];
         let scales = &mut self.scales[token_idx * groups..(token_idx + 1) * groups];
-        quantize_groups(self.format, x, values, scales, |x, values| self.kernels.quantize_to(INT8_LIMIT, x, values));
+        quantize_groups(self.format, x, values, scales, |limit, x, values| self.kernels.quantize_to(limit, x, values));
     }
 
     /// The first `n_tokens` tokens.

@@ -124,9 +124,9 @@ fn split_lane(lane: i16) -> (i8, i8) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum WeightFormat {
-    /// int8 with an f32 scale a row; activations with a scale a token.
+    /// int8 with an f32 scale a row; int8 activations with a scale a token.
     Int8 = 0,
-    /// int8 with a bfloat16 scale per 32 columns; activations with a scale per 32 elements.
+    /// int8 with a bfloat16 scale per 32 columns; activations of 12 bits with a scale per 32 elements.
     Int8G32 = 1,
 }
 
@@ -144,6 +144,17 @@ impl WeightFormat {
         match self {
             Self::Int8 => "int8",
             Self::Int8G32 => "int8-g32",
+        }
+    }
+
+    /// The largest magnitude of a quantised activation: as many bits as sums in `i32` over a scale's columns leave.
+    ///
+    /// Where a scale covers a whole row, that is int8. Over 32 columns 12 bits fit, even where a lane holds two weights
+    /// (`32 * (256 * 127 + 127) * 2047 < 2^31`), and cost nothing, since activations meet weights in 16-bit lanes anyway.
+    pub const fn activation_limit(self) -> f32 {
+        match self {
+            Self::Int8 => INT8_LIMIT,
+            Self::Int8G32 => 2047.0,
         }
     }
 
@@ -271,7 +282,7 @@ impl<'m> MatrixQ8<'m> {
     }
 }
 
-/// Quantised activations of `n_tokens` tokens, `(n_tokens, stride)`, int8 values widened to 16 bits once for all rows.
+/// Quantised activations of `n_tokens` tokens, `(n_tokens, stride)`, in 16-bit lanes.
 #[derive(Clone, Copy, Debug)]
 pub struct ActivationsQ8<'a> {
     n_tokens: usize,
@@ -337,25 +348,25 @@ impl<'a> ActivationsQ8<'a> {
     }
 }
 
-/// Quantises one token's activations `x`, `(cols,)`, to int8 in `values`, `(stride,)`, and `scales`, `(groups,)`.
+/// Quantises one token's activations `x`, `(cols,)`, into `values`, `(stride,)`, and `scales`, `(groups,)`.
 ///
-/// A group's scale is its largest magnitude over 127; values round half to even. A group that is zero, not finite, or below
-/// `2^-100` becomes zeros with scale 0.
+/// A group's scale is its largest magnitude over [`WeightFormat::activation_limit`]; values round half to even. A group that is
+/// zero, not finite, or below `2^-100` becomes zeros with scale 0.
 pub fn quantize(format: WeightFormat, x: &[f32], values: &mut [i16], scales: &mut [f32]) {
-    quantize_groups(format, x, values, scales, |x, values| generic::quantize_to(INT8_LIMIT, x, values));
+    quantize_groups(format, x, values, scales, generic::quantize_to);
 }
 
-/// [`quantize`] with the `kernel` that quantises a group and gives its scale.
+/// [`quantize`] with the `kernel` that quantises a group to a limit and gives its scale.
 pub(crate) fn quantize_groups(
     format: WeightFormat,
     x: &[f32],
     values: &mut [i16],
     scales: &mut [f32],
-    mut kernel: impl FnMut(&[f32], &mut [i16]) -> f32,
+    kernel: impl Fn(f32, &[f32], &mut [i16]) -> f32,
 ) {
     let group_size = format.group_size(x.len());
     for (x, (values, scale)) in x.chunks(group_size).zip(values.chunks_mut(group_size).zip(scales.iter_mut())) {
-        *scale = kernel(x, values);
+        *scale = kernel(format.activation_limit(), x, values);
     }
     if let Some(padding) = values.get_mut(x.len()..) {
         padding.fill(0);
@@ -432,7 +443,7 @@ mod tests {
             for (i, &x) in x.iter().enumerate() {
                 let scale = scales[i / format.group_size(70)];
                 assert!((f32::from(values[i]) * scale - x).abs() <= scale * 0.5001);
-                assert!(values[i].abs() <= 127);
+                assert!(f32::from(values[i].abs()) <= format.activation_limit());
             }
             assert_eq!(&values[70..], &[0, 0]);
         }
