@@ -365,12 +365,11 @@ pub(crate) fn quantize_groups(
     kernel: impl Fn(f32, &[f32], &mut [i16]) -> f32,
 ) {
     let group_size = format.group_size(x.len());
+    let (values, padding) = values.split_at_mut(x.len().min(values.len()));
     for (x, (values, scale)) in x.chunks(group_size).zip(values.chunks_mut(group_size).zip(scales.iter_mut())) {
         *scale = kernel(format.activation_limit(), x, values);
     }
-    if let Some(padding) = values.get_mut(x.len()..) {
-        padding.fill(0);
-    }
+    padding.fill(0);
 }
 
 /// The int8 scale of `x` and what to multiply by to quantise; `(0, 0)` where `x` has no usable magnitude.

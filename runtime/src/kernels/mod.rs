@@ -87,6 +87,9 @@ impl Kernels {
     }
 
     /// Quantises `x` to `-limit..=limit` in `values`, as long; gives the scale, 0 where `x` has no usable magnitude.
+    ///
+    /// # Panics
+    /// If the shapes disagree: a caller's bug, never bad input.
     pub fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
         match self.0 {
             #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]

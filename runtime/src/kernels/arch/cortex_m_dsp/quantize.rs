@@ -7,6 +7,7 @@ use crate::tensor;
 
 /// See [`crate::kernels::Kernels::quantize_to`].
 pub fn quantize_to(limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
+    assert!(x.len() == values.len());
     let (fours, rest) = x.as_chunks::<4>();
     let magnitude = tensor::magnitude_bits(rest).max(magnitude_bits(fours));
     let (scale, inverse) = tensor::scale_to(limit, magnitude);
