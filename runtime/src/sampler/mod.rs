@@ -13,7 +13,7 @@
 //! Of equal logits, the lower id is the better. A logit that is not a number is never chosen.
 //!
 //! Nothing is sorted, and no scratch memory is wanted: logits are replaced by their distance below the largest, whose bits
-//! order as integers, and a cut in that order is found digit by digit ([`select`]). Probabilities are whole multiples of
+//! order as integers, and a cut in that order is found digit by digit (`select`). Probabilities are whole multiples of
 //! `2^-40` of the largest, so their sums are exact in any order, and every target draws the same token.
 
 mod rng;
