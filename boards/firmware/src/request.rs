@@ -6,7 +6,7 @@
 //! | ---    | ---   | --- |
 //! | 0      | 8 B   | magic `SISKINRQ` |
 //! | 8      | u32   | version, 1 |
-//! | 12     | u32   | what the prompt is: 0 text, 1 token ids (u32 each), 2 a message for the chat template |
+//! | 12     | u32   | what the prompt is: 0 text, 1 token ids (u32 each) |
 //! | 16     | u32   | bytes of the prompt |
 //! | 20     | u32   | most tokens to generate |
 //! | 24     | u64   | seed |
@@ -38,8 +38,6 @@ pub enum Prompt<'r> {
     Text(&'r str),
     /// Token ids, little-endian, four bytes each.
     Tokens(&'r [u8]),
-    /// A user's message, for the model's chat template and the tokenizer.
-    Message(&'r str),
 }
 
 /// One request, checked.
@@ -82,7 +80,6 @@ impl<'r> Request<'r> {
         let prompt = match prompt_kind {
             0 => Prompt::Text(utf8(prompt)?),
             1 if prompt.len().is_multiple_of(4) => Prompt::Tokens(prompt),
-            2 => Prompt::Message(utf8(prompt)?),
             _ => return Err(Failure::new("the request's prompt is of no known kind").with("kind", prompt_kind.into())),
         };
         let mut stops = [""; STOPS_MAX];

@@ -167,8 +167,9 @@ unsafe fn plant_stack_watch(instruction: *mut Instruction, main: u64) {
         if plugin_api::qemu_plugin_insn_vaddr(instruction) == main {
             plugin_api::qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_main, 0, ptr::null_mut());
         }
-        let (no_flags, stores) = (0, plugin_api::STORES);
-        plugin_api::qemu_plugin_register_vcpu_mem_cb(instruction, on_store, no_flags, stores, ptr::null_mut());
+        // QEMU 7.2 reports loads too where only stores were asked for, so the callback looks for itself.
+        let (no_flags, accesses) = (0, plugin_api::LOADS_AND_STORES);
+        plugin_api::qemu_plugin_register_vcpu_mem_cb(instruction, on_access, no_flags, accesses, ptr::null_mut());
     }
 }
 
@@ -189,7 +190,11 @@ unsafe extern "C" fn on_main(_cpu: c_uint, _data: *mut c_void) {
     counter().in_main = true;
 }
 
-unsafe extern "C" fn on_store(_cpu: c_uint, _access: MemoryAccess, address: u64, _data: *mut c_void) {
+unsafe extern "C" fn on_access(_cpu: c_uint, access: MemoryAccess, address: u64, _data: *mut c_void) {
+    // SAFETY: the access is the one that QEMU just handed over.
+    if !unsafe { plugin_api::qemu_plugin_mem_is_store(access) } {
+        return;
+    }
     let mut counter = counter();
     if counter.in_main && counter.stack.contains(&address) {
         counter.lowest_store = counter.lowest_store.min(address);

@@ -24,8 +24,8 @@ pub(crate) struct Instruction([u8; 0]);
 
 /// The inline operation that adds to a `u64`.
 pub(crate) const ADD_U64: c_int = 0;
-/// The accesses that are stores.
-pub(crate) const STORES: c_int = 2;
+/// Every access to memory.
+pub(crate) const LOADS_AND_STORES: c_int = 3;
 
 pub(crate) type TranslationCallback = unsafe extern "C" fn(PluginId, *mut TranslationBlock);
 pub(crate) type ExecuteCallback = unsafe extern "C" fn(c_uint, *mut c_void);
@@ -39,6 +39,7 @@ unsafe extern "C" {
     pub(crate) fn qemu_plugin_tb_get_insn(block: *const TranslationBlock, idx: usize) -> *mut Instruction;
     pub(crate) fn qemu_plugin_insn_data(instruction: *const Instruction) -> *const c_void;
     pub(crate) fn qemu_plugin_insn_vaddr(instruction: *const Instruction) -> u64;
+    pub(crate) fn qemu_plugin_mem_is_store(access: MemoryAccess) -> bool;
     pub(crate) fn qemu_plugin_register_vcpu_insn_exec_cb(
         instruction: *mut Instruction,
         callback: ExecuteCallback,
