@@ -105,7 +105,7 @@ fn send_return_addresses(console: &mut Console, stack_pointer: usize) {
     let stack = (&raw const _stack_end).addr()..(&raw const _stack_start).addr();
     let mut record = Record::new(console, "returns");
     let mut n_sent = 0;
-    let mut address = stack_pointer.clamp(stack.start, stack.end) & !3;
+    let mut address = stack_pointer.max(stack.start) & !3;
     while address < stack.end && n_sent < RETURNS_MAX {
         // SAFETY: `address` is a word of the stack.
         let word = unsafe { (address as *const u32).read_volatile() };

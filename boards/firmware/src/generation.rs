@@ -1,6 +1,5 @@
 //! From the request to the generated text.
 
-use siskin_runtime::format::SectionKind;
 use siskin_runtime::tokenizer::Tokenizer;
 use siskin_runtime::{End, Generation, Kernels, Limits, PackedModel, Sampler, Session, StopMatcher, TokenId};
 
@@ -21,12 +20,7 @@ pub fn respond(console: &mut Console, memory: Memory) -> Result<(), Failure> {
     })?;
     let request = Request::parse(&memory.request[..request_bytes])?;
     let model = PackedModel::parse(&linked::MODEL.0)?;
-    let tokenizer = match model.section(SectionKind::Tokenizer) {
-        Some(section) => {
-            Some(Tokenizer::parse(section).map_err(|_| Failure::new("the tokenizer in flash is malformed"))?)
-        }
-        None => None,
-    };
+    let tokenizer = model.tokenizer();
     let prompt = prompt_tokens(&request, tokenizer.as_ref(), memory.arena, memory.prompt)?;
     Record::new(console, "prompt").number(prompt.len() as u64).send();
     let mut session = Session::new(&model, memory.arena, Kernels::detect())?;

@@ -3,8 +3,10 @@
 use core::ffi::CStr;
 
 use semihosting::fs::File;
-use semihosting::io::{self, Read as _, Write as _};
+use semihosting::io::Read as _;
 use semihosting::process;
+use semihosting::sys::arm_compat::OpenMode;
+use semihosting::sys::arm_compat::syscall::{OperationNumber, ParamRegR, syscall_readonly};
 
 /// Why a file of the host could not be read.
 pub enum ReadError {
@@ -31,19 +33,31 @@ pub fn read_file(name: &CStr, buffer: &mut [u8]) -> Result<usize, ReadError> {
 }
 
 /// Where records go: the emulator's standard output.
-pub struct Console(Option<io::Stdout>);
+///
+/// The calls are bare, without the library's conversion of errors: that can panic, and the panic handler reports through here.
+pub struct Console {
+    handle: usize,
+}
 
 impl Console {
     /// Opens it. Without a host that listens, everything written is lost.
     pub fn open() -> Self {
-        Self(io::stdout().ok())
+        const CONSOLE: &CStr = c":tt";
+        let block = [
+            ParamRegR::c_str(CONSOLE),
+            ParamRegR::usize(OpenMode::WRONLY_TRUNC as usize),
+            ParamRegR::c_str_len(CONSOLE),
+        ];
+        // SAFETY: SYS_OPEN reads a path, a mode and the path's length, and changes no memory.
+        let handle = unsafe { syscall_readonly(OperationNumber::SYS_OPEN, ParamRegR::block(&block)) };
+        Self { handle: handle.usize() }
     }
 
-    /// Writes all of `bytes`. There is nobody to tell of a failure.
+    /// Writes `bytes`. There is nobody to tell of a failure.
     pub fn write(&mut self, bytes: &[u8]) {
-        if let Some(stdout) = &mut self.0 {
-            let _ = stdout.write_all(bytes);
-        }
+        let block = [ParamRegR::usize(self.handle), ParamRegR::buf(bytes), ParamRegR::usize(bytes.len())];
+        // SAFETY: SYS_WRITE reads a handle, the bytes and their number, and changes no memory.
+        unsafe { syscall_readonly(OperationNumber::SYS_WRITE, ParamRegR::block(&block)) };
     }
 }
 

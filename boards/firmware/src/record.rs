@@ -26,19 +26,15 @@ impl<'c> Record<'c> {
 
     /// Appends a space and a number.
     pub fn number(mut self, number: u64) -> Self {
-        let mut digits = [0; 20];
-        let mut rest = number;
-        let mut at = digits.len();
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
         self.push(b' ');
-        digits[at..].iter().for_each(|&digit| self.push(digit));
+        let mut unit = 1;
+        while number / unit >= 10 {
+            unit *= 10;
+        }
+        while unit > 0 {
+            self.push(b'0' + (number / unit % 10) as u8);
+            unit /= 10;
+        }
         self
     }
 
@@ -77,16 +73,20 @@ impl<'c> Record<'c> {
         self.flush();
     }
 
+    // Nothing here may panic: the panic handler reports through it.
+
     fn push(&mut self, byte: u8) {
-        if self.len == BUFFER_BYTES {
+        if self.len >= BUFFER_BYTES {
             self.flush();
         }
-        self.buffer[self.len] = byte;
-        self.len += 1;
+        if let Some(slot) = self.buffer.get_mut(self.len) {
+            *slot = byte;
+            self.len += 1;
+        }
     }
 
     fn flush(&mut self) {
-        self.console.write(&self.buffer[..self.len]);
+        self.console.write(self.buffer.get(..self.len).unwrap_or_default());
         self.len = 0;
     }
 }

@@ -72,6 +72,11 @@ impl Failure {
         self
     }
 
+    /// What caused it, for a library whose callback failed.
+    pub(crate) fn into_cause(self) -> anyhow::Error {
+        self.cause
+    }
+
     /// The reader of our stdout has gone, as `head` does when it has enough: no failure of ours.
     pub(crate) fn is_closed_pipe(&self) -> bool {
         let io_error = self.cause.downcast_ref::<io::Error>();

@@ -8,6 +8,7 @@ mod command_line;
 mod commands;
 mod console;
 mod failure;
+mod firmware;
 mod generation;
 mod input;
 mod interrupt;

@@ -1,14 +1,24 @@
 //! Everything that a person or CI does with this repository, one command each: `cargo xtask --help`.
 
+mod bench;
+mod board;
 mod ci;
 mod corpus;
 mod data;
 mod demo;
+mod emulate;
 mod evaluate;
+mod firmware;
 mod packages;
+mod random_model;
 mod repo;
+mod sizes;
 mod test;
+mod toolchain;
 
+use std::process::ExitCode;
+
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 /// Project automation. Each command finds or installs what it needs, and says what it does.
@@ -31,14 +41,35 @@ enum Task {
     Data,
     /// Train the full recipe and measure it in f32 and int8. Takes about half an hour.
     Evaluate,
+    /// Count the instructions that a small model takes per token on each emulated board, and record them.
+    Bench,
+    /// Measure each board's firmware against the budgets in its board.toml.
+    Sizes(sizes::Args),
+    /// Build a board's firmware around a packed model.
+    Firmware(firmware::Args),
+    /// Run firmware in its board's emulator, counting instructions.
+    Emulate(emulate::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Args::parse().task {
+fn main() -> ExitCode {
+    let Err(error) = run(Args::parse().task) else { return ExitCode::SUCCESS };
+    if let Some(code) = error.downcast_ref::<repo::ExitWith>() {
+        return ExitCode::from(code.0);
+    }
+    eprintln!("xtask: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
         Task::Demo => demo::run(),
         Task::Test => test::run(),
         Task::Ci => ci::run(),
         Task::Data => data::run(),
         Task::Evaluate => evaluate::run(),
+        Task::Bench => bench::run(),
+        Task::Sizes(args) => sizes::run(&args),
+        Task::Firmware(args) => firmware::run(&args),
+        Task::Emulate(args) => emulate::run(&args),
     }
 }

@@ -1,13 +1,19 @@
 //! Where things are, and how commands are run and shown.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use anyhow::{Context as _, Result, bail};
 
 /// The repository's root.
 pub fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+        manifest_dir.ancestors().nth(2).unwrap_or(manifest_dir).to_owned()
+    });
+    &ROOT
 }
 
 /// The folder of downloads, which git ignores.
@@ -27,10 +33,27 @@ pub fn cargo<const N: usize>(args: [&str; N]) -> Command {
     command
 }
 
+/// An exit code to pass on, after the program that gave it has said why.
+#[derive(Debug)]
+pub struct ExitWith(pub u8);
+
+impl fmt::Display for ExitWith {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exit code {}", self.0)
+    }
+}
+
+impl std::error::Error for ExitWith {}
+
 /// Shows a command and runs it to its end.
 pub fn run(command: &mut Command) -> Result<()> {
+    eprintln!("$ {}", show(command));
+    run_quietly(command)
+}
+
+/// Runs a command to its end; it is shown only if it fails.
+pub fn run_quietly(command: &mut Command) -> Result<()> {
     let shown = show(command);
-    eprintln!("$ {shown}");
     let status = command.status().with_context(|| format!("cannot start `{shown}`"))?;
     if !status.success() {
         bail!("`{shown}` failed: {status}");

@@ -1,13 +1,21 @@
 //! `siskin board`: lists the boards, builds firmware for one, or runs it emulated.
 
+use std::fmt;
 use std::path::PathBuf;
 
+use anyhow::anyhow;
 use clap::Subcommand;
+use serde::Serialize;
+use siskin_compiler::pack::PackedFile;
+use siskin_compiler::plan::{Board, MemoryReport};
+use siskin_runtime::{PackedModel, TokenId};
 
-use crate::boards::BoardsDirArgs;
+use crate::boards::{self, BoardsDirArgs};
 use crate::console::Console;
-use crate::failure::Failure;
+use crate::failure::{Failure, OrFail as _};
+use crate::firmware::{BoardTools, Prompt, Request, Sizes, Transcript};
 use crate::generation::GenerationArgs;
+use crate::{input, packing};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -40,6 +48,9 @@ struct BuildArgs {
     board: String,
     /// The packed .siskin.
     file: PathBuf,
+    /// The firmware to write [default: target/firmware/BOARD-FILE.elf].
+    #[arg(long, short, value_name = "ELF")]
+    out: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -50,8 +61,213 @@ struct RunArgs {
     file: PathBuf,
     #[command(flatten)]
     generation: GenerationArgs,
+    /// Keep the transcript and the instruction counts there [default: they are dropped after a good run].
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
 }
 
-pub(crate) fn run(_args: &Args, _console: &Console) -> Result<(), Failure> {
-    Err(Failure::failed("board", anyhow::anyhow!("it is not wired yet")))
+pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
+    match &args.action {
+        Action::List => list(&args.boards_dir, console),
+        Action::Build(build_args) => build(build_args, &args.boards_dir, console),
+        Action::Run(run_args) => run_emulated(run_args, &args.boards_dir, console),
+    }
+}
+
+#[derive(Serialize)]
+struct ListReply {
+    boards: Vec<BoardLine>,
+}
+
+#[derive(Serialize)]
+struct BoardLine {
+    name: String,
+    flash_bytes: Option<u64>,
+    ram_bytes: Option<u64>,
+    code_bytes: u64,
+    static_ram_bytes: u64,
+    stack_bytes: u64,
+}
+
+impl fmt::Display for ListReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<16} {:>10} {:>10}   firmware's code, statics and stack", "board", "flash", "RAM")?;
+        for board in &self.boards {
+            let (flash, ram) = (board.flash_bytes.unwrap_or(0), board.ram_bytes.unwrap_or(0));
+            let BoardLine { name, code_bytes, static_ram_bytes, stack_bytes, .. } = board;
+            write!(f, "\n{name:<16} {flash:>10} {ram:>10}   {code_bytes} {static_ram_bytes} {stack_bytes}")?;
+        }
+        Ok(())
+    }
+}
+
+fn list(boards_dir: &BoardsDirArgs, console: &Console) -> Result<(), Failure> {
+    let dir = boards_dir.find()?;
+    let load = |name: &String| Board::load(&dir.join(name)).or_invalid_input(|| format!("read the board {name}"));
+    let boards: Vec<Board> = boards::board_names(&dir).iter().map(load).collect::<Result<_, _>>()?;
+    let lines = boards.into_iter().map(|board| BoardLine {
+        flash_bytes: board.flash_bytes,
+        ram_bytes: board.ram_bytes,
+        code_bytes: board.firmware.code_bytes,
+        static_ram_bytes: board.firmware.static_ram_bytes,
+        stack_bytes: board.firmware.stack_bytes,
+        name: board.name,
+    });
+    console.reply(&ListReply { boards: lines.collect() })
+}
+
+#[derive(Serialize)]
+struct BuildReply {
+    board: String,
+    elf: String,
+    #[serde(flatten)]
+    sizes: Sizes,
+}
+
+impl fmt::Display for BuildReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Sizes { flash_bytes, ram_bytes, stack_bytes, code_bytes, static_ram_bytes } = self.sizes;
+        writeln!(f, "{} for {}", self.elf, self.board)?;
+        writeln!(f, "  flash {flash_bytes:>9} bytes, {code_bytes} of them without the model")?;
+        writeln!(f, "  RAM   {ram_bytes:>9} bytes, {static_ram_bytes} of them without the arena")?;
+        write!(f, "  stack {stack_bytes:>9} bytes at the deepest")
+    }
+}
+
+fn build(args: &BuildArgs, boards_dir: &BoardsDirArgs, console: &Console) -> Result<(), Failure> {
+    let job = Job::prepare(&args.board, &args.file, boards_dir, console)?;
+    let elf = args.out.clone().unwrap_or_else(|| job.tools.default_elf(&args.file));
+    let sizes = job.build(&args.file, &elf, console)?;
+    console.reply(&BuildReply { board: args.board.clone(), elf: elf.display().to_string(), sizes })
+}
+
+#[derive(Serialize)]
+struct RunReply {
+    text: String,
+    tokens: Vec<TokenId>,
+    n_prompt_tokens: usize,
+    logits_hash: String,
+    /// `max_new_tokens`, `end_token`, `stop` or `context_full`.
+    end: String,
+    /// For each generated token. The first is drawn from the prompt's own prediction, so it costs no pass through the layers.
+    instructions: Vec<u64>,
+    prompt_instructions: u64,
+    flash_bytes: u64,
+    ram_bytes: u64,
+    /// What the deepest path through the code can take.
+    stack_bytes: u64,
+    /// What this run took.
+    stack_used_bytes: u64,
+}
+
+fn run_emulated(args: &RunArgs, boards_dir: &BoardsDirArgs, console: &Console) -> Result<(), Failure> {
+    let sampling = args.generation.sampling()?;
+    let stops = args.generation.stops()?;
+    let job = Job::prepare(&args.board, &args.file, boards_dir, console)?;
+    let model = job.file.model();
+    let chat_tokens = match args.generation.chat {
+        true => Some(args.generation.prompt_tokens(&model, &input::packed_tokenizer(&model)?)?),
+        false => None,
+    };
+    let elf = job.tools.default_elf(&args.file);
+    let sizes = job.build(&args.file, &elf, console)?;
+    let request = Request {
+        prompt: chat_tokens.as_deref().map_or(Prompt::Text(&args.generation.prompt), Prompt::Tokens),
+        max_new_tokens: args.generation.max_new_tokens,
+        sampling,
+        seed: args.generation.seed,
+        stops: &stops,
+    };
+    let doing = || format!("run the firmware on {}", args.board);
+    let scratch = tempfile::tempdir().or_failed(doing)?;
+    let run_dir = args.run_dir.clone().unwrap_or_else(|| scratch.path().to_owned());
+    std::fs::create_dir_all(&run_dir).or_failed(|| format!("create {}", run_dir.display()))?;
+    let run_dir = run_dir.canonicalize().or_failed(|| format!("find {}", run_dir.display()))?;
+    console.note(format_args!("running it on {}", args.board));
+    let emulated =
+        job.tools.emulate(&elf, &request, &run_dir, |text| console.stream(text).map_err(Failure::into_cause));
+    let transcript = emulated.or_failed(doing)?;
+    check_stack(&sizes, &transcript)?;
+    console.stream("\n")?;
+    tell(&sizes, &transcript, console);
+    console.reply_after_stream(&reply(sizes, transcript))
+}
+
+/// The analysis must never promise less than a run takes.
+fn check_stack(sizes: &Sizes, transcript: &Transcript) -> Result<(), Failure> {
+    let (bound, used) = (sizes.stack_bytes, transcript.stack_used_bytes);
+    if used <= bound {
+        return Ok(());
+    }
+    let cause = anyhow!("the run took {used} bytes where the analysis found {bound}: the analysis is wrong");
+    Err(Failure::failed("bound the stack", cause))
+}
+
+fn tell(sizes: &Sizes, transcript: &Transcript, console: &Console) {
+    let steps = transcript.instructions.get(1..).unwrap_or_default();
+    let mean = steps.iter().sum::<u64>() / steps.len().max(1) as u64;
+    console.note(format_args!(
+        "{} prompt tokens, {} new at {mean} instructions each; logits {}\nflash {} bytes, RAM {}, stack {} (this run {})",
+        transcript.n_prompt_tokens,
+        transcript.tokens.len(),
+        transcript.logits_hash,
+        sizes.flash_bytes,
+        sizes.ram_bytes,
+        sizes.stack_bytes,
+        transcript.stack_used_bytes
+    ));
+}
+
+fn reply(sizes: Sizes, transcript: Transcript) -> RunReply {
+    RunReply {
+        text: transcript.text,
+        tokens: transcript.tokens,
+        n_prompt_tokens: transcript.n_prompt_tokens,
+        logits_hash: transcript.logits_hash,
+        end: transcript.end,
+        instructions: transcript.instructions,
+        prompt_instructions: transcript.prompt_instructions,
+        flash_bytes: sizes.flash_bytes,
+        ram_bytes: sizes.ram_bytes,
+        stack_bytes: sizes.stack_bytes,
+        stack_used_bytes: transcript.stack_used_bytes,
+    }
+}
+
+/// A packed model that fits a board, and what makes firmware of the two.
+struct Job {
+    tools: BoardTools,
+    file: PackedFile,
+}
+
+impl Job {
+    fn prepare(
+        board: &str,
+        file: &std::path::Path,
+        boards_dir: &BoardsDirArgs,
+        console: &Console,
+    ) -> Result<Self, Failure> {
+        let dir = boards_dir.find_board(board)?;
+        let tools = BoardTools::new(&dir).or_failed(|| "find the tools that build firmware".to_owned())?;
+        let board = Board::load(&dir).or_invalid_input(|| format!("read the board {board}"))?;
+        let file = input::open_packed(file)?;
+        let model = file.model();
+        packing::check_fits(&model, &board, &MemoryReport::new(&model, &board), console)?;
+        note_layout(&model, &board, console);
+        Ok(Self { tools, file })
+    }
+
+    fn build(&self, file: &std::path::Path, elf: &std::path::Path, console: &Console) -> Result<Sizes, Failure> {
+        console.note("building the firmware");
+        self.tools.build(file, &self.file.model(), elf).or_failed(|| "build the firmware".to_owned())
+    }
+}
+
+fn note_layout(model: &PackedModel<'_>, board: &Board, console: &Console) {
+    if model.header().layout != board.layout {
+        console.note(format_args!(
+            "the model is packed for another core: it gives the same results, slowly; `siskin compile --board {}` packs it for this one",
+            board.name
+        ));
+    }
 }

@@ -1,0 +1,144 @@
+//! Who calls whom in a firmware image, read from its machine code.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, Result};
+use object::{File, Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, SymbolKind};
+
+use super::thumb::{self, Effect};
+
+/// One function.
+#[derive(Debug, Default)]
+pub(crate) struct Function {
+    /// Its symbol's name.
+    pub(crate) name: String,
+    /// Functions it calls or ends in, by address.
+    pub(crate) callees: BTreeSet<u32>,
+    /// Whether it calls through a register, so that any function whose address is taken may follow.
+    pub(crate) calls_any: bool,
+    /// The sum of all that its instructions take from the stack: no less than it can hold at a time.
+    pub(crate) pushed_bytes: u32,
+}
+
+/// All functions, by address.
+#[derive(Debug)]
+pub(crate) struct CallGraph {
+    /// The functions.
+    pub(crate) functions: BTreeMap<u32, Function>,
+    /// Functions whose address is found in data or put together in a register.
+    pub(crate) address_taken: BTreeSet<u32>,
+}
+
+/// A stretch of bytes in flash.
+struct Stretch<'f> {
+    address: u32,
+    bytes: &'f [u8],
+    is_code: bool,
+}
+
+impl CallGraph {
+    /// Reads the graph from a linked image for Cortex-M.
+    pub(crate) fn read(file: &File<'_>) -> Result<Self> {
+        let mut extents = BTreeMap::new();
+        let mut graph = Self { functions: BTreeMap::new(), address_taken: BTreeSet::new() };
+        for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
+            let name = symbol.name().unwrap_or_default();
+            // Mapping symbols ($t, $d) say what bytes are, not where functions start.
+            if name.starts_with('$') || name.is_empty() {
+                continue;
+            }
+            let start = symbol.address() as u32 & !1;
+            let end = extents.entry(start).or_insert(start);
+            *end = (*end).max(start + symbol.size() as u32);
+            graph.functions.entry(start).or_insert_with(|| Function { name: name.to_owned(), ..Function::default() });
+        }
+        let mut taken = BTreeSet::new();
+        for stretch in stretches(file)? {
+            if stretch.is_code {
+                graph.read_code(&stretch, &mut taken);
+            } else {
+                taken.extend(words(&stretch));
+            }
+        }
+        graph.address_taken =
+            taken.into_iter().filter(|address| address & 1 == 1).map(|address| address & !1).collect();
+        graph.address_taken.retain(|address| extents.contains_key(address));
+        Ok(graph)
+    }
+
+    /// The function that holds `address`.
+    fn function_at(&mut self, address: u32) -> Option<(u32, &mut Function)> {
+        self.functions.range_mut(..=address).next_back().map(|(&start, function)| (start, function))
+    }
+
+    fn read_code(&mut self, stretch: &Stretch<'_>, taken: &mut BTreeSet<u32>) {
+        let starts: BTreeSet<u32> = self.functions.keys().copied().collect();
+        let halfwords: Vec<u16> =
+            stretch.bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+        let mut low_halves = [None; 16];
+        let mut idx = 0;
+        while idx < halfwords.len() {
+            let address = stretch.address + 2 * idx as u32;
+            let first = halfwords[idx];
+            let effect = match halfwords.get(idx + 1) {
+                Some(&second) if thumb::is_wide(first) => thumb::wide(address, first, second),
+                _ => thumb::narrow(address, first),
+            };
+            idx += if thumb::is_wide(first) { 2 } else { 1 };
+            let Some((start, function)) = self.function_at(address) else { continue };
+            match effect {
+                Effect::None => {}
+                Effect::Call(target) => drop(function.callees.insert(target)),
+                // A branch to the beginning of another function is a tail call; any other stays inside.
+                Effect::Branch(target) if target != start && starts.contains(&target) => {
+                    function.callees.insert(target);
+                }
+                Effect::Branch(_) => {}
+                Effect::Indirect => function.calls_any = true,
+                Effect::Push(bytes) => function.pushed_bytes += bytes,
+                Effect::MoveLow { register, half } => low_halves[usize::from(register & 15)] = Some(half),
+                Effect::MoveHigh { register, half } => {
+                    taken.extend(low_halves[usize::from(register & 15)].map(|low| half << 16 | low));
+                }
+            }
+        }
+    }
+}
+
+/// Code and data of the flash, told apart by the mapping symbols. The vector table is left out: its handlers are roots.
+fn stretches<'f>(file: &File<'f>) -> Result<Vec<Stretch<'f>>> {
+    let mut marks = BTreeMap::new();
+    for symbol in file.symbols() {
+        match symbol.name().unwrap_or_default().get(..2) {
+            Some("$t") => drop(marks.insert(symbol.address() as u32 & !1, true)),
+            Some("$d") => drop(marks.insert(symbol.address() as u32, false)),
+            _ => {}
+        }
+    }
+    let mut stretches = Vec::new();
+    for section in file.sections() {
+        let is_text = section.kind() == SectionKind::Text;
+        let holds_data = matches!(section.kind(), SectionKind::ReadOnlyData | SectionKind::Data);
+        if section.name() == Ok(".vector_table") || !(is_text || holds_data) {
+            continue;
+        }
+        let bytes = section.data().context("a section of the firmware cannot be read")?;
+        let start = section.address() as u32;
+        let end = start + bytes.len() as u32;
+        let mut at = (start, is_text);
+        let inside = marks.range(start..end).filter(|_| is_text).map(|(&address, &is_code)| (address, is_code));
+        for (address, is_code) in inside.chain([(end, false)]) {
+            let bytes = &bytes[(at.0 - start) as usize..(address - start) as usize];
+            stretches.push(Stretch { address: at.0, bytes, is_code: at.1 });
+            at = (address, is_code);
+        }
+    }
+    Ok(stretches)
+}
+
+/// The aligned words of a stretch of data.
+fn words(stretch: &Stretch<'_>) -> impl Iterator<Item = u32> {
+    let skip = stretch.address.next_multiple_of(4) - stretch.address;
+    let aligned = stretch.bytes.get(skip as usize..).unwrap_or_default();
+    aligned.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
+}

@@ -1,0 +1,147 @@
+//! What the firmware says, a record a line (boards/README.md), and what the emulator counted.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use siskin_runtime::TokenId;
+
+/// The records of a run so far.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    text: String,
+    tokens: Vec<TokenId>,
+    n_prompt_tokens: Option<usize>,
+    end: Option<String>,
+    logits_hash: Option<String>,
+    stack_used_bytes: Option<u64>,
+    failure: Option<String>,
+    return_addresses: Option<String>,
+}
+
+/// A run that came to its end.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Transcript {
+    /// The generated text.
+    pub(crate) text: String,
+    /// The generated tokens.
+    pub(crate) tokens: Vec<TokenId>,
+    /// Tokens of the prompt.
+    pub(crate) n_prompt_tokens: usize,
+    /// Why no more tokens came.
+    pub(crate) end: String,
+    /// The hash of the logits, 16 hexadecimal digits.
+    pub(crate) logits_hash: String,
+    /// The deepest stack, by the paint that was left.
+    pub(crate) stack_used_bytes: u64,
+    /// Instructions that reading the prompt took.
+    pub(crate) prompt_instructions: u64,
+    /// Instructions of each token's step. The first token is drawn from the prompt's own prediction, so its step is short.
+    pub(crate) instructions: Vec<u64>,
+}
+
+impl Records {
+    /// Reads a line. Gives the text that it brings, if it is a text record. Lines that are no records are let be.
+    pub(crate) fn take_line(&mut self, line: &str) -> Option<String> {
+        let (keyword, value) = line.split_once(' ')?;
+        match keyword {
+            "text" => {
+                let text = unescape(value);
+                self.text.push_str(&text);
+                return Some(text);
+            }
+            "token" => self.tokens.extend(value.parse::<TokenId>().ok()),
+            "prompt" => self.n_prompt_tokens = value.parse().ok(),
+            "end" => self.end = Some(value.to_owned()),
+            "hash" => self.logits_hash = Some(value.to_owned()),
+            "stack" => self.stack_used_bytes = value.parse().ok(),
+            "error" | "fault" => self.failure = Some(value.to_owned()),
+            "returns" => self.return_addresses = Some(value.to_owned()),
+            _ => {}
+        }
+        None
+    }
+
+    /// What the firmware said went wrong.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let failure = self.failure.as_ref()?;
+        match &self.return_addresses {
+            Some(addresses) => {
+                Some(format!("the firmware says: {failure}; return addresses on its stack: {addresses}"))
+            }
+            None => Some(format!("the firmware says: {failure}")),
+        }
+    }
+
+    /// Joins the records with the counts, once the firmware has ended well.
+    pub(crate) fn finish(self, counts_path: &Path) -> Result<Transcript> {
+        let counts =
+            fs::read_to_string(counts_path).with_context(|| format!("failed to read {}", counts_path.display()))?;
+        let regions: Vec<u64> = regions(&counts);
+        // The first region is the prompt's; the step that finds the end, if there was one, is the last.
+        ensure!(regions.len() > self.tokens.len(), "the emulator counted {} regions", regions.len());
+        let said = "the firmware ended without saying all it should";
+        Ok(Transcript {
+            text: self.text,
+            n_prompt_tokens: self.n_prompt_tokens.context(said)?,
+            end: self.end.context(said)?,
+            logits_hash: self.logits_hash.context(said)?,
+            stack_used_bytes: self.stack_used_bytes.context(said)?,
+            prompt_instructions: regions[0],
+            instructions: regions[1..=self.tokens.len()].to_vec(),
+            tokens: self.tokens,
+        })
+    }
+}
+
+fn regions(counts: &str) -> Vec<u64> {
+    counts.lines().filter_map(|line| line.strip_prefix("region ")?.parse().ok()).collect()
+}
+
+fn unescape(escaped: &str) -> String {
+    let mut text = String::with_capacity(escaped.len());
+    let mut characters = escaped.chars();
+    while let Some(character) = characters.next() {
+        match (character, character == '\\') {
+            (_, true) => match characters.next() {
+                Some('n') => text.push('\n'),
+                Some('r') => text.push('\r'),
+                Some(other) => text.push(other),
+                None => {}
+            },
+            (character, false) => text.push(character),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(lines: &str) -> Records {
+        let mut records = Records::default();
+        lines.lines().for_each(|line| drop(records.take_line(line)));
+        records
+    }
+
+    #[test]
+    fn records_and_counts_become_a_transcript() {
+        let dir = tempfile::tempdir().unwrap();
+        let counts = dir.path().join("counts.txt");
+        fs::write(&counts, "region 100\nregion 5\nregion 50\nregion 2\ntotal 1000\n").unwrap();
+        let said = "board b\nprompt 3\ntoken 7\ntext a\\nb\ntoken 8\ntext  \\\\n\nend stop\nhash 00ff\nstack 640\n";
+        let transcript = records(said).finish(&counts).unwrap();
+        assert_eq!(transcript.text, "a\nb \\n");
+        assert_eq!(transcript.tokens, [7, 8]);
+        assert_eq!((transcript.n_prompt_tokens, transcript.stack_used_bytes), (3, 640));
+        assert_eq!((transcript.prompt_instructions, &transcript.instructions[..]), (100, &[5, 50][..]));
+        assert!(records(&said.replace("hash 00ff\n", "")).finish(&counts).is_err());
+    }
+
+    #[test]
+    fn a_fault_is_a_failure() {
+        assert!(records("token 1\nfault the stack overflowed").failure().is_some_and(|f| f.contains("overflowed")));
+        assert!(records("token 1").failure().is_none());
+    }
+}

@@ -1,0 +1,78 @@
+//! The request that the firmware reads: the layout is documented in boards/firmware/src/request.rs.
+
+use siskin_runtime::{Sampling, TokenId};
+
+const MAGIC: &[u8; 8] = b"SISKINRQ";
+const VERSION: u32 = 1;
+
+/// The text to go on from.
+pub(crate) enum Prompt<'r> {
+    /// Text, which the device encodes.
+    Text(&'r str),
+    /// Tokens.
+    Tokens(&'r [TokenId]),
+}
+
+/// What the firmware is asked for.
+pub(crate) struct Request<'r> {
+    pub(crate) prompt: Prompt<'r>,
+    pub(crate) max_new_tokens: usize,
+    pub(crate) sampling: Sampling,
+    pub(crate) seed: u64,
+    pub(crate) stops: &'r [&'r str],
+}
+
+impl Request<'_> {
+    /// The file's bytes.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let (kind, prompt) = match self.prompt {
+            Prompt::Text(text) => (0u32, text.as_bytes().to_vec()),
+            Prompt::Tokens(ids) => (1, ids.iter().flat_map(|id| id.to_le_bytes()).collect()),
+        };
+        let sampling = &self.sampling;
+        let mut file = MAGIC.to_vec();
+        let mut put = |word: u32| file.extend(word.to_le_bytes());
+        put(VERSION);
+        put(kind);
+        put(saturated(prompt.len()));
+        put(saturated(self.max_new_tokens));
+        put(self.seed as u32);
+        put((self.seed >> 32) as u32);
+        put(sampling.temperature().to_bits());
+        put(sampling.top_k().unwrap_or(0));
+        put(sampling.top_p().to_bits());
+        put(sampling.min_p().to_bits());
+        put(sampling.repetition_penalty().to_bits());
+        put(saturated(self.stops.len()));
+        file.extend(prompt);
+        for stop in self.stops {
+            file.extend(saturated(stop.len()).to_le_bytes());
+            file.extend(stop.as_bytes());
+        }
+        file
+    }
+}
+
+fn saturated(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_lie_where_the_firmware_looks() {
+        let sampling = Sampling::random(0.5).and_then(|s| s.with_top_k(3)).and_then(|s| s.with_top_p(0.25)).unwrap();
+        let prompt = Prompt::Tokens(&[7, 0x0102_0304]);
+        let request = Request { prompt, max_new_tokens: 9, sampling, seed: 0x11_2233_4455_6677, stops: &["ab"] };
+        let file = request.encode();
+        let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
+        assert_eq!(&file[..8], b"SISKINRQ");
+        assert_eq!([8, 12, 16, 20].map(word), [1, 1, 8, 9]);
+        assert_eq!([24, 28].map(word), [0x4455_6677, 0x11_2233]);
+        assert_eq!([32, 40, 44, 48].map(|at| f32::from_bits(word(at))), [0.5, 0.25, 0.0, 1.0]);
+        assert_eq!([36, 52, 56, 60, 64].map(word), [3, 1, 7, 0x0102_0304, 2]);
+        assert_eq!(&file[68..], b"ab");
+    }
+}

@@ -1,0 +1,103 @@
+//! `cargo xtask emulate`: firmware in its board's emulator, with instruction counts.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::board::{Board, boards_dir};
+use crate::repo::ExitWith;
+use crate::toolchain::Toolchain;
+use crate::{packages, repo};
+
+/// What to run.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A folder of boards/.
+    #[arg(long)]
+    board: String,
+    /// The firmware.
+    #[arg(long)]
+    elf: PathBuf,
+    /// The request that the firmware reads (boards/README.md).
+    #[arg(long, value_name = "FILE")]
+    request: Option<PathBuf>,
+    /// Where transcript.txt and counts.txt go [default: a new folder in runs/].
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// Seconds after which the emulator is stopped.
+    #[arg(long, value_name = "S", default_value_t = 600)]
+    timeout: u64,
+    /// Also find the deepest store on the stack; slow.
+    #[arg(long)]
+    watch_stack: bool,
+}
+
+impl Args {
+    /// Runs `elf` on `board` with a request, into `run_dir`, for at most ten minutes.
+    pub fn new(board: &str, elf: &Path, request: &Path, run_dir: &Path) -> Self {
+        let (request, run_dir) = (Some(request.to_owned()), Some(run_dir.to_owned()));
+        Self { board: board.to_owned(), elf: elf.to_owned(), request, run_dir, timeout: 600, watch_stack: false }
+    }
+}
+
+/// Runs it; the guest's exit code becomes ours.
+pub fn run(args: &Args) -> Result<()> {
+    let board = Board::load(&args.board)?;
+    let tools = Tools::ready(&board)?;
+    let mut command = Command::new(&tools.qemu_run);
+    command.args(["--board", &board.name, "--timeout", &args.timeout.to_string(), "--boards-dir"]).arg(boards_dir());
+    command.arg("--icount").arg(&tools.icount);
+    for (flag, path) in [("--request", &args.request), ("--run-dir", &args.run_dir)] {
+        if let Some(path) = path {
+            command.arg(flag).arg(path);
+        }
+    }
+    if args.watch_stack {
+        command.arg("--watch-stack");
+    }
+    let status =
+        command.arg(&args.elf).status().with_context(|| format!("failed to start {}", tools.qemu_run.display()))?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(code) => Err(ExitWith(u8::try_from(code).unwrap_or(1)).into()),
+        None => Err(ExitWith(1).into()),
+    }
+}
+
+/// Makes everything ready that building and running firmware needs, for every board.
+pub fn set_up() -> Result<()> {
+    for board in Board::all()? {
+        Toolchain::find(&board.target.triple)?;
+        Tools::ready(&board)?;
+    }
+    Ok(())
+}
+
+/// The programs that run firmware.
+struct Tools {
+    qemu_run: PathBuf,
+    icount: PathBuf,
+}
+
+impl Tools {
+    /// Installs the board's emulator and builds our own tools, where either is missing.
+    fn ready(board: &Board) -> Result<Self> {
+        let package = match board.emulator.program.as_str() {
+            "qemu-system-arm" | "qemu-system-aarch64" => "qemu-system-arm",
+            _ => "qemu-system-misc",
+        };
+        let program = &board.emulator.program;
+        packages::ensure(program, &[package], || packages::find(program).is_some())?;
+        let target_dir = repo::root().join("target/tools");
+        let mut build = repo::cargo(["build", "--quiet"]);
+        build.args(["--release", "--package", "qemu-run", "--package", "icount", "--target-dir"]);
+        repo::run_quietly(build.arg(&target_dir))?;
+        let release = target_dir.join("release");
+        Ok(Self { qemu_run: release.join("qemu-run"), icount: plugin(&release) })
+    }
+}
+
+fn plugin(release: &Path) -> PathBuf {
+    release.join(format!("{}icount{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX))
+}

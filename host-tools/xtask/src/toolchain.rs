@@ -1,0 +1,116 @@
+//! The compiler for boards: an installed rustup target, one that rustup can add, or Debian's compiler and its sources.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::{packages, repo};
+
+/// Forces the choice: `rustup` or `debian`.
+const CHOICE: &str = "SISKIN_TOOLCHAIN";
+const DEBIAN_PACKAGES: [&str; 4] = ["cargo-web", "rustc-web", "rust-web-src", "lld-22"];
+const DEBIAN_CARGO: &str = "/usr/bin/cargo";
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+const DEBIAN_SOURCES: &str = "/usr/lib/rustlib/src/rust/library";
+const DEBIAN_LINKER: &str = "ld.lld-22";
+
+/// A way to compile for a board.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Toolchain {
+    /// The host's own, which has `core` for the target.
+    Rustup,
+    /// Debian's, which compiles `core` from its sources.
+    Debian,
+}
+
+impl Toolchain {
+    /// Finds a toolchain for the target `triple`, or installs one.
+    pub fn find(triple: &str) -> Result<Self> {
+        match env::var(CHOICE).as_deref() {
+            Ok("rustup") if has_target(triple) || add_target(triple) => return Ok(Self::Rustup),
+            Ok("rustup") => bail!("{CHOICE} asks for rustup's {triple}, which is neither installed nor to be had"),
+            Ok("debian") => return Self::debian(),
+            Ok(other) => bail!("{CHOICE} is {other:?}, but must be rustup or debian"),
+            Err(_) => {}
+        }
+        if has_target(triple) || add_target(triple) {
+            return Ok(Self::Rustup);
+        }
+        if packages::find("apt-get").is_some() {
+            return Self::debian();
+        }
+        bail!("there is no compiler for {triple}: run `rustup target add {triple}`, then this again")
+    }
+
+    fn debian() -> Result<Self> {
+        packages::ensure("a compiler for boards", &DEBIAN_PACKAGES, || {
+            let sources = Path::new(DEBIAN_SOURCES).is_dir() && packages::find(DEBIAN_LINKER).is_some();
+            sources && Path::new(DEBIAN_CARGO).is_file() && Path::new(DEBIAN_RUSTC).is_file()
+        })?;
+        Ok(Self::Debian)
+    }
+
+    /// The name and version, for reports.
+    pub fn version(self) -> Result<String> {
+        let rustc = match self {
+            Self::Rustup => host_rustc(),
+            Self::Debian => DEBIAN_RUSTC.into(),
+        };
+        repo::output(Command::new(rustc).arg("--version")).map(|version| version.trim().to_owned())
+    }
+
+    /// `cargo`, told to use this toolchain for `triple`; the caller adds the subcommand's own arguments after `subcommand`.
+    pub fn cargo(self, subcommand: &str, triple: &str, cpu: &str) -> Command {
+        let mut command = match self {
+            Self::Rustup => repo::cargo([]),
+            Self::Debian => Command::new(DEBIAN_CARGO),
+        };
+        command.args([subcommand, "--target", triple]);
+        if self == Self::Debian {
+            let linker = format!("CARGO_TARGET_{}_LINKER", triple.to_uppercase().replace(['-', '.'], "_"));
+            command.arg("-Zbuild-std=core").env("RUSTC", DEBIAN_RUSTC).env(linker, DEBIAN_LINKER);
+        }
+        // Stack sizes and short panic locations are not stable yet; no code depends on either.
+        command.env("RUSTC_BOOTSTRAP", "1").env("CARGO_ENCODED_RUSTFLAGS", rustflags(cpu).join("\u{1f}"));
+        command.current_dir(repo::root().join("boards"));
+        command
+    }
+}
+
+fn rustflags(cpu: &str) -> Vec<String> {
+    let mut flags = vec![
+        format!("-Ctarget-cpu={cpu}"),
+        "-Zemit-stack-sizes".to_owned(),
+        "-Zlocation-detail=none".to_owned(),
+        format!("--remap-path-prefix={}/=", repo::root().display()),
+    ];
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo_home = cargo_home.or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cargo")));
+    flags.extend(cargo_home.map(|home| format!("--remap-path-prefix={}/=cargo/", home.display())));
+    flags
+}
+
+fn host_rustc() -> PathBuf {
+    env::var_os("RUSTC").map_or_else(|| "rustc".into(), PathBuf::from)
+}
+
+fn has_target(triple: &str) -> bool {
+    let sysroot = repo::output(Command::new(host_rustc()).args(["--print", "sysroot"])).unwrap_or_default();
+    let libraries = Path::new(sysroot.trim()).join("lib/rustlib").join(triple).join("lib");
+    let core = libraries.read_dir().into_iter().flatten().flatten();
+    core.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("libcore"))
+}
+
+fn add_target(triple: &str) -> bool {
+    if packages::find("rustup").is_none() {
+        return false;
+    }
+    repo::announce(&format!("adding the target {triple} to the Rust toolchain"));
+    let added = repo::output(Command::new("rustup").args(["target", "add", triple])).is_ok();
+    if !added {
+        eprintln!("rustup cannot add {triple}; trying the distribution's compiler");
+    }
+    added && has_target(triple)
+}
