@@ -128,7 +128,11 @@ fn check_one(
     let values = &mut memory.values.0[skip_values..][..n_tokens * stride];
     for values in values.chunks_exact_mut(stride) {
         values.fill(0);
-        values[..cols].iter_mut().for_each(|value| *value = random.value(fill).into());
+        for value in &mut values[..cols] {
+            let int8 = i16::from(random.value(fill));
+            // Activations of groups have 12 bits: up to 2047.
+            *value = if format == WeightFormat::Int8 { int8 } else { 16 * int8 + 15 * int8.signum() };
+        }
     }
     let value_scales = &mut memory.value_scales[..n_tokens * groups];
     value_scales.iter_mut().for_each(|scale| *scale = random.scale());

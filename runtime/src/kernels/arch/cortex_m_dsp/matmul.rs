@@ -10,7 +10,8 @@
 //! ```
 //!
 //! and at the row's end the odd row's product is `(both - even) / 256`. It is exact for at most [`COLUMNS_MAX`] columns:
-//! `512 * (256 * 127 + 127) * 127 < 2^31`; longer rows are summed in pieces.
+//! `512 * (256 * 127 + 127) * 127 < 2^31`; longer rows are summed in pieces. Groups of 32 columns leave room for activations
+//! of 12 bits.
 
 use core::arch::asm;
 
