@@ -12,11 +12,13 @@ use siskin_runtime::tokenizer::{EncodeOptions, PreTokenizer, Specials, Tokenizer
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::{byte_level::ByteLevel, digits::Digits, sequence::Sequence};
 
+/// A file of the cache. `cargo xtask data` fetches the text and SmolLM2; llama.cpp's vocabularies are `vendor/llama.cpp/models` in
+/// the source package of llama-cpp-python 0.3.36, to be put into `.cache/data/llama-vocab` by hand.
 fn data(path: &str) -> Option<Vec<u8>> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.cache/data").join(path);
     let bytes = std::fs::read(&path).ok();
     if bytes.is_none() {
-        eprintln!("skipped: {} is not there; `cargo xtask data` fetches it", path.display());
+        eprintln!("skipped: {} is not there", path.display());
     }
     bytes
 }

@@ -15,6 +15,7 @@
 
 mod chat;
 mod encode;
+mod error;
 mod merge;
 mod pretoken;
 mod section;
@@ -24,9 +25,10 @@ mod unicode_table;
 
 pub use chat::{ChatBufferTooSmall, ChatError, ChatPrompt, ChatText};
 pub use encode::{EncodeError, EncodeOptions, Specials, Stretches};
+pub use error::TokenizerError;
 pub use merge::Merge;
 pub use pretoken::{PreTokenizer, PreTokens};
 pub use section::layout;
-pub use section::{SpacePrefix, Tokenizer, TokenizerError, TokenizerKind};
+pub use section::{SpacePrefix, Tokenizer, TokenizerKind};
 pub use stream::TextStream;
 pub use unicode::CharClass;

@@ -1,8 +1,6 @@
 //! The tokenizer section: reading and checking it.
 
-use core::fmt;
-
-use super::PreTokenizer;
+use super::{PreTokenizer, TokenizerError};
 use crate::TokenId;
 
 /// Byte layout of a tokenizer section, shared with the compiler, which writes it. All numbers are little-endian.
@@ -140,11 +138,25 @@ impl<'m> Reader<'m> {
     }
 }
 
-impl<'m> Tokenizer<'m> {
-    /// Reads a tokenizer section and checks every length, order and id in it.
-    pub fn parse(section: &'m [u8]) -> Result<Self, TokenizerError> {
-        let mut reader = Reader { rest: section, section_bytes: section.len() };
-        let header = reader.bytes(layout::HEADER_BYTES)?;
+/// The header's fields, in range for a section of its length.
+struct Header {
+    kind: TokenizerKind,
+    pre_tokenizer: PreTokenizer,
+    wide_ids: bool,
+    flags: u16,
+    vocab_size: usize,
+    n_merges: usize,
+    n_chars: usize,
+    n_specials: usize,
+    bos: Option<TokenId>,
+    eos: Option<TokenId>,
+    unk: Option<TokenId>,
+    piece_bytes: usize,
+}
+
+impl Header {
+    /// Reads the first [`layout::HEADER_BYTES`] of a section of `section_bytes`.
+    fn parse(header: &[u8], section_bytes: usize) -> Result<Self, TokenizerError> {
         if header[..4] != layout::MAGIC {
             return Err(TokenizerError::NotATokenizer);
         }
@@ -158,72 +170,82 @@ impl<'m> Tokenizer<'m> {
         };
         let pre_tokenizer =
             PreTokenizer::from_code(header[6]).ok_or(TokenizerError::Header { field: "pre_tokenizer" })?;
-        let wide = match header[7] {
-            2 => false,
-            4 => true,
+        let (wide_ids, ids_max) = match header[7] {
+            2 => (false, layout::NARROW_IDS_MAX),
+            4 => (true, layout::CONTROL as usize - 1),
             _ => return Err(TokenizerError::Header { field: "id_bytes" }),
         };
         let flags = u16::from_le_bytes([header[8], header[9]]);
         if flags & !layout::ALL_FLAGS != 0 || header[10] != 0 || header[11] != 0 {
             return Err(TokenizerError::Header { field: "flags" });
         }
-        let [vocab_size, n_merges, n_chars, n_specials, bos, eos, unk, piece_bytes] =
-            core::array::from_fn(|i| Numbers { bytes: &header[12..], wide: true }.get(i));
-        let vocab_size =
-            count("vocab_size", vocab_size, if wide { layout::CONTROL - 1 } else { layout::NARROW_IDS_MAX as u32 })?;
+        let numbers = Numbers { bytes: &header[12..], wide: true };
+        // A table longer than the section is refused here, before any product of sizes can overflow: entries have two bytes.
+        let n_entries = |field, idx: usize, max: usize| match numbers.get(idx) as usize {
+            n if n > max => Err(TokenizerError::Header { field }),
+            n => Ok(n),
+        };
+        let entries_max = section_bytes / 2;
+        let vocab_size = n_entries("vocab_size", 0, ids_max.min(entries_max))?;
         if vocab_size == 0 {
             return Err(TokenizerError::Header { field: "vocab_size" });
         }
-        // A table longer than the section is refused here, before any product of sizes can overflow.
-        let limit = u32::try_from(section.len() / 2).unwrap_or(u32::MAX);
-        let n_merges = count("n_merges", n_merges, limit)?;
-        let n_chars = count("n_chars", n_chars, limit)?;
-        let n_specials = count("n_specials", n_specials, limit)?;
-        let piece_bytes = count("piece_bytes", piece_bytes, limit.saturating_mul(2))?;
-        let vocab_size = count("vocab_size", vocab_size as u32, limit)?;
-        let id = |field, id: u32| match id {
+        let id = |field, idx: usize| match numbers.get(idx) {
             layout::NO_TOKEN => Ok(None),
             id if (id as usize) < vocab_size => Ok(Some(id)),
             _ => Err(TokenizerError::Header { field }),
         };
-        let (bos, eos, unk) = (id("bos", bos)?, id("eos", eos)?, id("unk", unk)?);
-        let wide_merges = n_merges > 0xffff;
-        let byte_tokens = reader.numbers(256, wide)?;
-        let piece_ends = reader.numbers(vocab_size, piece_bytes > 0xffff)?;
-        let merge_starts = reader.numbers(vocab_size + 1, wide_merges)?;
-        let merge_rights = reader.numbers(n_merges, wide)?;
-        let merge_results = reader.numbers(n_merges, wide)?;
-        let merge_ranks = match flags & layout::EXPLICIT_RANKS {
-            0 => None,
-            _ => Some(reader.numbers(n_merges, wide_merges)?),
+        Ok(Self {
+            kind,
+            pre_tokenizer,
+            wide_ids,
+            flags,
+            vocab_size,
+            n_merges: n_entries("n_merges", 1, entries_max)?,
+            n_chars: n_entries("n_chars", 2, entries_max)?,
+            n_specials: n_entries("n_specials", 3, entries_max)?,
+            bos: id("bos", 4)?,
+            eos: id("eos", 5)?,
+            unk: id("unk", 6)?,
+            piece_bytes: n_entries("piece_bytes", 7, section_bytes)?,
+        })
+    }
+}
+
+impl<'m> Tokenizer<'m> {
+    /// Reads a tokenizer section and checks every length, order and id in it.
+    ///
+    /// # Errors
+    /// A [`TokenizerError`] that names the first thing that is wrong. No input panics.
+    pub fn parse(section: &'m [u8]) -> Result<Self, TokenizerError> {
+        let mut reader = Reader { rest: section, section_bytes: section.len() };
+        let header = Header::parse(reader.bytes(layout::HEADER_BYTES)?, section.len())?;
+        let wide_merges = header.n_merges > 0xffff;
+        let has_ranks = header.flags & layout::EXPLICIT_RANKS != 0;
+        // The fields are read in the order of the tables.
+        let mut tokenizer = Self {
+            kind: header.kind,
+            pre_tokenizer: header.pre_tokenizer,
+            flags: header.flags,
+            vocab_size: header.vocab_size,
+            bos: header.bos,
+            eos: header.eos,
+            unk: header.unk,
+            byte_tokens: reader.numbers(256, header.wide_ids)?,
+            piece_ends: reader.numbers(header.vocab_size, header.piece_bytes > 0xffff)?,
+            merge_starts: reader.numbers(header.vocab_size + 1, wide_merges)?,
+            merge_rights: reader.numbers(header.n_merges, header.wide_ids)?,
+            merge_results: reader.numbers(header.n_merges, header.wide_ids)?,
+            merge_ranks: if has_ranks { Some(reader.numbers(header.n_merges, wide_merges)?) } else { None },
+            chars: reader.numbers(header.n_chars, true)?,
+            char_tokens: reader.numbers(header.n_chars, header.wide_ids)?,
+            specials: reader.numbers(header.n_specials, true)?,
+            pieces: reader.bytes(header.piece_bytes)?,
+            special_starts: [0; 8],
         };
-        let chars = reader.numbers(n_chars, true)?;
-        let char_tokens = reader.numbers(n_chars, wide)?;
-        let specials = reader.numbers(n_specials, true)?;
-        let pieces = reader.bytes(piece_bytes)?;
         if !reader.rest.is_empty() {
             return Err(TokenizerError::TrailingBytes { extra_bytes: reader.rest.len() });
         }
-        let mut tokenizer = Self {
-            kind,
-            pre_tokenizer,
-            flags,
-            vocab_size,
-            bos,
-            eos,
-            unk,
-            byte_tokens,
-            piece_ends,
-            merge_starts,
-            merge_rights,
-            merge_results,
-            merge_ranks,
-            chars,
-            char_tokens,
-            specials,
-            pieces,
-            special_starts: [0; 8],
-        };
         tokenizer.check_pieces()?;
         tokenizer.check_merges()?;
         tokenizer.check_chars()?;
@@ -424,87 +446,3 @@ impl<'m> Tokenizer<'m> {
         self.chars.find(c as u32, 0, self.chars.len()).map(|idx| self.char_tokens.get(idx))
     }
 }
-
-fn count(field: &'static str, value: u32, max: u32) -> Result<usize, TokenizerError> {
-    if value > max { Err(TokenizerError::Header { field }) } else { Ok(value as usize) }
-}
-
-/// Why bytes are not a tokenizer section.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TokenizerError {
-    /// The magic number is missing.
-    NotATokenizer,
-    /// Written by another version.
-    Version {
-        /// The version found.
-        found: u8,
-    },
-    /// A header field is out of range.
-    Header {
-        /// Its name in FORMAT.md.
-        field: &'static str,
-    },
-    /// The section ends inside a table.
-    Truncated {
-        /// Its length.
-        given_bytes: usize,
-    },
-    /// Bytes follow the last table.
-    TrailingBytes {
-        /// How many.
-        extra_bytes: usize,
-    },
-    /// A piece's end is before its start or past the pieces.
-    Piece {
-        /// The token.
-        id: TokenId,
-    },
-    /// The token given for a byte does not spell it.
-    ByteToken {
-        /// The byte.
-        byte: u8,
-    },
-    /// A token's range in the merge table is out of order.
-    MergeStart {
-        /// The left token.
-        left: TokenId,
-    },
-    /// A merge is out of order, or its result does not spell its parts.
-    Merge {
-        /// Its index in the table.
-        idx: usize,
-    },
-    /// A character's entry is out of order, or its token does not spell it.
-    Char {
-        /// Its index in the table.
-        idx: usize,
-    },
-    /// A special token is out of order, unknown, empty or not UTF-8.
-    Special {
-        /// Its index in the table.
-        idx: usize,
-    },
-}
-
-impl fmt::Display for TokenizerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::NotATokenizer => f.write_str("not a tokenizer section: its magic number is missing"),
-            Self::Version { found } => {
-                write!(f, "tokenizer section has version {found}, but this runtime reads version {}", layout::VERSION)
-            }
-            Self::Header { field } => write!(f, "tokenizer section's {field} is out of range"),
-            Self::Truncated { given_bytes } => write!(f, "tokenizer section ends early, after {given_bytes} bytes"),
-            Self::TrailingBytes { extra_bytes } => write!(f, "tokenizer section has {extra_bytes} bytes too many"),
-            Self::Piece { id } => write!(f, "token {id}'s bytes are out of range"),
-            Self::ByteToken { byte } => write!(f, "the token for byte {byte} does not spell it"),
-            Self::MergeStart { left } => write!(f, "the merges of token {left} are out of range"),
-            Self::Merge { idx } => write!(f, "merge {idx} is out of order or does not spell its parts"),
-            Self::Char { idx } => write!(f, "character {idx} is out of order or its token does not spell it"),
-            Self::Special { idx } => write!(f, "special token {idx} is out of order, unknown, empty or not UTF-8"),
-        }
-    }
-}
-
-impl core::error::Error for TokenizerError {}
