@@ -131,7 +131,7 @@ pub struct Outcome {
 struct Corpus {
     train: TokenStream,
     validation: Vec<TokenId>,
-    validation_bytes: usize,
+    validation_text: String,
     tokenizer_json: Vec<u8>,
     /// Digest of the recipe and the text: what a state may be resumed with.
     fingerprint: String,
@@ -156,7 +156,7 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
     if has_state {
         state.load(options.out, &corpus.fingerprint)?;
     }
-    let folder = RunFolder::open(options.out, recipe, has_state.then_some(state.step))?;
+    let folder = RunFolder::open(options.out, recipe, &corpus.validation_text, has_state.then_some(state.step))?;
     progress.event(&Event::Started {
         n_params: config.n_params(),
         n_train_tokens: corpus.train.len(),
@@ -183,7 +183,7 @@ fn prepare(recipe: &Recipe) -> Result<Corpus, TrainError> {
     Ok(Corpus {
         train: TokenStream::new(tokenizer.encode(train), recipe.model.context_len)?,
         validation: tokenizer.encode(validation),
-        validation_bytes: validation.len(),
+        validation_text: validation.to_owned(),
         tokenizer_json: tokenizer.json,
         fingerprint: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
     })
@@ -316,7 +316,7 @@ impl Trainer<'_> {
         if corpus.validation.len() < 2 {
             return Ok(None);
         }
-        let bits = bits_per_byte(self.model, self.state.published(), &corpus.validation, corpus.validation_bytes);
+        let bits = bits_per_byte(self.model, self.state.published(), &corpus.validation, corpus.validation_text.len());
         let elapsed_seconds = self.started.elapsed().as_secs_f64();
         let record = EvaluationRecord { step: self.state.step, validation_bits_per_byte: bits, elapsed_seconds };
         self.folder.log(&record)?;

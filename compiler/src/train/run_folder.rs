@@ -4,6 +4,7 @@
 //! config.json, model.safetensors, tokenizer.json, …   the model, loadable while the run goes on
 //! training_state.safetensors                          what --resume reads
 //! recipe.toml                                         the recipe with its overrides
+//! validation.txt                                      the part of the text that is not trained on
 //! metrics.jsonl                                       one line a log record
 //! ```
 
@@ -26,13 +27,19 @@ pub(super) struct RunFolder {
 
 impl RunFolder {
     /// Opens the folder of a new run, or of one that goes on from `step`: log lines of later steps are dropped.
-    pub fn open(path: &Path, recipe: &Recipe, resumed_at: Option<u64>) -> Result<Self, TrainError> {
+    pub fn open(
+        path: &Path,
+        recipe: &Recipe,
+        validation_text: &str,
+        resumed_at: Option<u64>,
+    ) -> Result<Self, TrainError> {
         let write = |path: &Path| {
             let path = path.to_owned();
             move |source| TrainError::Write { path, source }
         };
         let recipe = toml::to_string(recipe).map_err(|error| TrainError::Recipe(error.to_string()))?;
         write_atomic(&path.join("recipe.toml"), recipe.as_bytes())?;
+        write_atomic(&path.join("validation.txt"), validation_text.as_bytes())?;
         let log_path = path.join("metrics.jsonl");
         let kept = match resumed_at {
             Some(step) => lines_up_to(&std::fs::read_to_string(&log_path).unwrap_or_default(), step),
