@@ -35,7 +35,11 @@ impl Toolchain {
             Ok(other) => bail!("{CHOICE} is {other:?}, but must be rustup or debian"),
             Err(_) => {}
         }
-        if has_target(triple) || add_target(triple) {
+        if has_target(triple) {
+            return Ok(Self::Rustup);
+        }
+        // Once it is installed it stays the choice: asking rustup again each time would cost seconds.
+        if !has_debian() && add_target(triple) {
             return Ok(Self::Rustup);
         }
         if packages::find("apt-get").is_some() {
@@ -45,10 +49,7 @@ impl Toolchain {
     }
 
     fn debian() -> Result<Self> {
-        packages::ensure("a compiler for boards", &DEBIAN_PACKAGES, || {
-            let sources = Path::new(DEBIAN_SOURCES).is_dir() && packages::find(DEBIAN_LINKER).is_some();
-            sources && Path::new(DEBIAN_CARGO).is_file() && Path::new(DEBIAN_RUSTC).is_file()
-        })?;
+        packages::ensure("a compiler for boards", &DEBIAN_PACKAGES, has_debian)?;
         Ok(Self::Debian)
     }
 
@@ -94,6 +95,11 @@ fn rustflags(cpu: &str) -> Vec<String> {
 
 fn host_rustc() -> PathBuf {
     env::var_os("RUSTC").map_or_else(|| "rustc".into(), PathBuf::from)
+}
+
+fn has_debian() -> bool {
+    let programs = [DEBIAN_CARGO, DEBIAN_RUSTC].iter().all(|program| Path::new(program).is_file());
+    programs && Path::new(DEBIAN_SOURCES).is_dir() && packages::find(DEBIAN_LINKER).is_some()
 }
 
 fn has_target(triple: &str) -> bool {

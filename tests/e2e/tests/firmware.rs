@@ -1,0 +1,121 @@
+//! Firmware in the emulator: what it measures, and how it fails.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use siskin_e2e::{Program, fixture};
+
+const BOARD: &str = "netduinoplus2";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the repository's root")
+}
+
+fn xtask(args: &[&str]) -> Output {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["run", "--quiet", "--package", "xtask", "--"]).args(args).current_dir(root());
+    command.output().expect("cargo xtask")
+}
+
+/// A packed model, and the firmware around it.
+fn firmware() -> (Program, String) {
+    let program = Program::new();
+    let boards_dir = root().join("boards").display().to_string();
+    fixture::write_checkpoint(&program.path("model"), 5);
+    program.text(&["compile", "model", "--board", BOARD, "--boards-dir", &boards_dir, "-o", "m.siskin"]);
+    let build = ["board", "build", BOARD, "m.siskin", "--boards-dir", &boards_dir, "-o", "m.elf"];
+    let sizes = program.json(&build);
+    assert!(sizes["code_bytes"].as_u64().is_some_and(|bytes| bytes < 60_000), "{sizes}");
+    let elf = program.path("m.elf").display().to_string();
+    (program, elf)
+}
+
+/// Runs the firmware on the bytes of a request; what it printed, and the exit code.
+fn emulate(program: &Program, elf: &str, request: &[u8]) -> (String, Option<i32>) {
+    program.write("request", request);
+    let (request, run_dir) = (program.path("request").display().to_string(), program.path("run").display().to_string());
+    let output = xtask(&[
+        "emulate",
+        "--board",
+        BOARD,
+        "--elf",
+        elf,
+        "--request",
+        &request,
+        "--run-dir",
+        &run_dir,
+        "--watch-stack",
+    ]);
+    (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
+}
+
+/// A greedy request for four tokens.
+fn request(prompt: &str) -> Vec<u8> {
+    let mut file = b"SISKINRQ".to_vec();
+    let (n_tokens, seed) = (4, [0, 0]);
+    let head = [1, 0, prompt.len() as u32, n_tokens, seed[0], seed[1]];
+    file.extend(head.iter().flat_map(|word| word.to_le_bytes()));
+    let (temperature, top_p, min_p, repetition_penalty) = (0f32, 1f32, 0f32, 1f32);
+    let bits = [temperature.to_bits(), 0, top_p.to_bits(), min_p.to_bits(), repetition_penalty.to_bits(), 0];
+    file.extend(bits.iter().flat_map(|word| word.to_le_bytes()));
+    file.extend(prompt.bytes());
+    file
+}
+
+fn number_after(text: &str, keyword: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(keyword)?.trim().parse().ok())
+}
+
+#[test]
+fn the_paint_and_the_stores_tell_the_same_stack() {
+    let (program, elf) = firmware();
+    let (said, code) = emulate(&program, &elf, &request("the siskin sings"));
+    assert_eq!(code, Some(0), "{said}");
+    let counts = fs::read_to_string(program.path("run").join("counts.txt")).expect("the counts");
+    let (painted, stored) = (number_after(&said, "stack"), number_after(&counts, "stack"));
+    assert!(painted.is_some_and(|bytes| bytes > 0), "{said}");
+    assert_eq!(painted, stored, "{said}\n{counts}");
+    let regions = counts.lines().filter(|line| line.starts_with("region")).count();
+    assert_eq!(regions, 6, "the prompt, four tokens and the end: {counts}");
+}
+
+#[test]
+fn a_bad_request_is_told_and_never_crashes() {
+    let (program, elf) = firmware();
+    let good = request("the siskin");
+    let with = |at: usize, byte: u8| {
+        let mut bad = good.clone();
+        bad[at] = byte;
+        bad
+    };
+    let cases: [(Vec<u8>, &str); 11] = [
+        (Vec::new(), "ends early"),
+        (good[..good.len() - 1].to_vec(), "ends early"),
+        (with(0, b'X'), "magic"),
+        (with(8, 9), "version"),
+        (with(12, 7), "no known kind"),
+        (with(52, 200), "too many stop sequences"),
+        (with(56, 0xff), "not UTF-8"),
+        (with(35, 0xff), "temperature"),
+        (request(&"a ".repeat(100)), "the context is full"),
+        (request(&"a ".repeat(900)), "too many tokens"),
+        (request(&"a ".repeat(2000)), "the request is too long"),
+    ];
+    for (bytes, words) in cases {
+        let (said, code) = emulate(&program, &elf, &bytes);
+        assert_eq!(code, Some(1), "{words}: {said}");
+        assert!(said.lines().any(|line| line.starts_with("error ") && line.contains(words)), "{words}: {said}");
+    }
+}
+
+#[test]
+fn nothing_in_the_image_allocates() {
+    let (program, _) = firmware();
+    let image = fs::read(program.path("m.elf")).expect("the firmware");
+    for symbol in ["__rust_alloc", "malloc", "__rdl_alloc"] {
+        let found = image.windows(symbol.len()).any(|bytes| bytes == symbol.as_bytes());
+        assert!(!found, "{symbol} is linked");
+    }
+}

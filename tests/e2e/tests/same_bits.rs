@@ -1,0 +1,105 @@
+//! The same packed model, prompt, sampling and seed give the same tokens and the same logits, bit for bit, everywhere: on the
+//! host with every kernel and number of threads, and on every emulated board. The prompts are the files of golden/prompts.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use siskin_e2e::{Program, fixture};
+
+const GREEDY: [&str; 1] = ["--greedy"];
+const SEEDED: [&str; 8] = ["--temperature", "0.9", "--top-k", "40", "--top-p", "0.95", "--seed", "20260412"];
+
+/// A file and its contents.
+type Prompt = (String, String);
+
+fn prompts() -> Vec<Prompt> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../golden/prompts");
+    let mut files: Vec<PathBuf> = dir.read_dir().expect("the prompts").flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    let read = |file: &PathBuf| (file.display().to_string(), fs::read_to_string(file).expect("a prompt in UTF-8"));
+    files.iter().map(read).collect()
+}
+
+fn boards_dir() -> String {
+    format!("{}/../../boards", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A model with random weights, packed for `board`, with room for every prompt and what follows it.
+fn pack(program: &Program, board: &str) -> String {
+    let folder = program.path("model");
+    fixture::write_checkpoint(&folder, 3);
+    let config_path = folder.join("config.json");
+    let config = fs::read_to_string(&config_path).expect("the config");
+    let mut config: Value = serde_json::from_str(&config).expect("the config in JSON");
+    config["max_position_embeddings"] = 512.into();
+    fs::write(&config_path, config.to_string()).expect("a writable config");
+    let file = format!("{board}.siskin");
+    program.text(&[
+        "compile",
+        "model",
+        "--board",
+        board,
+        "--weights",
+        "int8",
+        "--boards-dir",
+        &boards_dir(),
+        "-o",
+        &file,
+    ]);
+    file
+}
+
+/// Everything that must agree.
+fn same(reply: &Value) -> [&Value; 5] {
+    ["text", "tokens", "n_prompt_tokens", "logits_hash", "end"].map(|key| &reply[key])
+}
+
+fn every_case(mut check: impl FnMut(&str, &[&str])) {
+    let prompts = prompts();
+    assert!(prompts.len() >= 20, "only {} prompts", prompts.len());
+    for (name, prompt) in &prompts {
+        for sampling in [&GREEDY[..], &SEEDED] {
+            let case = [&["--prompt", prompt, "--max-new-tokens", "64"], sampling].concat();
+            check(name, &case);
+        }
+    }
+}
+
+#[test]
+fn every_kernel_and_thread_count_agrees_on_the_host() {
+    let program = Program::new();
+    let file = pack(&program, "host");
+    every_case(|name, case| {
+        let run = |flags: &[&str]| program.json(&[&["run", &file], case, flags].concat());
+        let want = run(&["--kernels", "generic"]);
+        for flags in [&["--threads", "1"][..], &["--threads", "2"]] {
+            assert_eq!(same(&run(flags)), same(&want), "{name} {flags:?}");
+        }
+    });
+}
+
+fn board_agrees_with_the_host(board: &str) {
+    let program = Program::new();
+    let file = pack(&program, board);
+    let boards_dir = boards_dir();
+    every_case(|name, case| {
+        let want = program.json(&[&["run", &file], case].concat());
+        let run = ["board", "run", board, &file, "--boards-dir", &boards_dir];
+        let got = program.json(&[&run, case].concat());
+        assert_eq!(same(&got), same(&want), "{name} on {board}");
+        let counted = got["instructions"].as_array().map_or(0, Vec::len);
+        assert_eq!(Some(counted), got["tokens"].as_array().map(Vec::len), "{name} on {board}");
+        assert!(got["stack_used_bytes"].as_u64() <= got["stack_bytes"].as_u64(), "{name} on {board}: {got}");
+    });
+}
+
+#[test]
+fn mps2_an386_agrees_with_the_host() {
+    board_agrees_with_the_host("mps2-an386");
+}
+
+#[test]
+fn netduinoplus2_agrees_with_the_host() {
+    board_agrees_with_the_host("netduinoplus2");
+}
