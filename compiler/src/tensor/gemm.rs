@@ -105,12 +105,12 @@ impl Kernel for Gemm<'_> {
                 let last_panel = (first_panel + group).min(n_panels);
                 for panel in first_panel..last_panel {
                     let to = (panel - first_panel) * depth * TILE_COLS;
-                    pack_b::<V>(b, start, depth, panel * TILE_COLS, &mut panels[to..to + depth * TILE_COLS]);
+                    pack_b(b, start, depth, panel * TILE_COLS, &mut panels[to..to + depth * TILE_COLS]);
                 }
                 for row in (0..a.rows).step_by(TILE_ROWS) {
                     let rows = TILE_ROWS.min(a.rows - row);
                     let (a_start, a_row, a_col) = if pack_a {
-                        pack_a_strip::<V>(a, row, rows, start, depth, strip);
+                        pack_a_strip(a, row, rows, start, depth, strip);
                         (strip.as_ptr(), 1, TILE_ROWS)
                     } else {
                         (a.data[row * a.row_stride + start..].as_ptr(), a.row_stride, 1)
@@ -151,7 +151,7 @@ struct Out {
 
 /// Copies `depth` rows of 16 columns of B from `(row, col)` on; columns past the edge become zero.
 #[inline(always)]
-fn pack_b<V: Lanes>(b: MatRef<'_>, row: usize, depth: usize, col: usize, to: &mut [f32]) {
+fn pack_b(b: MatRef<'_>, row: usize, depth: usize, col: usize, to: &mut [f32]) {
     let cols = TILE_COLS.min(b.cols - col);
     let (to, _) = to.as_chunks_mut::<TILE_COLS>();
     if b.col_stride == 1 {
@@ -180,15 +180,14 @@ fn pack_b<V: Lanes>(b: MatRef<'_>, row: usize, depth: usize, col: usize, to: &mu
 
 /// Copies a column-major strip so that its rows are adjacent: `to[p * 6 + i] = a[row + i, start + p]`.
 #[inline(always)]
-fn pack_a_strip<V: Lanes>(a: MatRef<'_>, row: usize, rows: usize, start: usize, depth: usize, to: &mut [f32]) {
+fn pack_a_strip(a: MatRef<'_>, row: usize, rows: usize, start: usize, depth: usize, to: &mut [f32]) {
     for p in 0..depth {
         let at = (start + p) * a.col_stride + row;
-        let to = &mut to[p * TILE_ROWS..p * TILE_ROWS + LANES];
-        // Two lanes more than the strip has: the next position overwrites them.
-        if let Some(from) = a.data.get(at..at + LANES) {
-            to.copy_from_slice(from);
-        } else {
-            to[..rows].copy_from_slice(&a.data[at..at + rows]);
+        let to = &mut to[p * TILE_ROWS..];
+        // Two numbers more than the strip has rows, in one move: the next position overwrites them.
+        match (to.first_chunk_mut::<LANES>(), a.data[at..].first_chunk::<LANES>()) {
+            (Some(to), Some(from)) => *to = *from,
+            _ => to[..rows].copy_from_slice(&a.data[at..at + rows]),
         }
     }
 }

@@ -100,7 +100,7 @@ impl Head {
         }
         for (t, row) in self.rows.chunks_exact(width).enumerate() {
             for (panel, part) in vectors(row).0.iter().enumerate() {
-                self.panels[(panel * len + t) * LANES..][..LANES].copy_from_slice(part);
+                self.panels.as_chunks_mut::<LANES>().0[panel * len + t] = *part;
             }
         }
         if columns {
