@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::board::Board;
-use crate::repo;
+use crate::board::{Board, boards_dir};
 use crate::toolchain::Toolchain;
+use crate::{random_model, repo};
 
 /// What to build.
 #[derive(clap::Args)]
@@ -16,22 +16,21 @@ pub struct Args {
     #[arg(long)]
     board: String,
     /// The packed model.
-    #[arg(long, value_name = "FILE")]
-    model: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "image")]
+    model: Option<PathBuf>,
+    /// Build this image of boards/ instead, which needs no model.
+    #[arg(long, value_name = "PACKAGE", conflicts_with = "model")]
+    image: Option<String>,
     /// Where the firmware goes.
     #[arg(long, value_name = "ELF")]
     out: PathBuf,
 }
 
-/// Builds what the command line asks for.
+/// Builds what the command line asks for, and puts it where that says.
 pub fn run(args: &Args) -> Result<()> {
-    build(&Board::load(&args.board)?, &args.model, &args.out)
-}
-
-/// Builds the firmware of `board` around `model` and puts it at `out`.
-pub fn build(board: &Board, model: &Path, out: &Path) -> Result<()> {
-    ensure!(model.is_file(), "there is no packed model {}", model.display());
-    let model = model.canonicalize().with_context(|| format!("failed to find {}", model.display()))?;
+    let board = Board::load(&args.board)?;
+    let package = args.image.as_deref().unwrap_or(&board.name);
+    let model = args.model.as_deref().map(find_model).transpose()?;
     let target_dir = repo::root().join("target/boards");
     fs::create_dir_all(&target_dir).with_context(|| format!("failed to create {}", target_dir.display()))?;
     // Two builds around different models would overwrite each other's result before it is copied.
@@ -41,11 +40,30 @@ pub fn build(board: &Board, model: &Path, out: &Path) -> Result<()> {
 
     let toolchain = Toolchain::find(&board.target.triple)?;
     let mut cargo = toolchain.cargo("build", &board.target.triple, &board.target.cpu);
-    cargo.args(["--quiet", "--release", "--package", &board.name, "--target-dir"]).arg(&target_dir);
-    cargo.env("SISKIN_MODEL", &model);
+    cargo.args(["--quiet", "--release", "--package", package, "--target-dir"]).arg(&target_dir);
+    cargo.envs(model.map(|model| ("SISKIN_MODEL", model)));
     repo::run_quietly(&mut cargo)?;
-    let built = target_dir.join(&board.target.triple).join("release").join(&board.name);
-    put(&built, out)
+    let built = target_dir.join(&board.target.triple).join("release").join(package);
+    put(&built, &args.out)
+}
+
+fn find_model(model: &Path) -> Result<PathBuf> {
+    ensure!(model.is_file(), "there is no packed model {}", model.display());
+    model.canonicalize().with_context(|| format!("failed to find {}", model.display()))
+}
+
+/// Lints the firmware of every board, in the order of the boards.
+pub fn lint(siskin: &Path) -> Result<()> {
+    repo::run(repo::cargo(["fmt", "--all", "--check"]).current_dir(boards_dir()))?;
+    for board in Board::all()? {
+        let toolchain = Toolchain::find(&board.target.triple)?;
+        toolchain.ensure_clippy()?;
+        let mut clippy = toolchain.cargo("clippy", &board.target.triple, &board.target.cpu);
+        clippy.args(["--quiet", "--release", "--package", &board.name, "--package", "siskin-firmware", "--target-dir"]);
+        clippy.arg(repo::root().join("target/boards")).args(["--", "-D", "warnings"]);
+        repo::run(clippy.env("SISKIN_MODEL", random_model::pack(siskin, &board.name)?))?;
+    }
+    Ok(())
 }
 
 /// Copies under a temporary name, then renames, so that `out` is never half a file.

@@ -11,7 +11,7 @@ use crate::board::{Board, Budget};
 use crate::{random_model, repo};
 
 /// What to do with the measurements.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub struct Args {
     /// Make what was measured the budgets of code and statics.
     #[arg(long)]

@@ -13,6 +13,8 @@ const CHOICE: &str = "SISKIN_TOOLCHAIN";
 const DEBIAN_PACKAGES: [&str; 4] = ["cargo-web", "rustc-web", "rust-web-src", "lld-22"];
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+const DEBIAN_CLIPPY_PACKAGE: &str = "rust-web-clippy";
+const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
 const DEBIAN_SOURCES: &str = "/usr/lib/rustlib/src/rust/library";
 const DEBIAN_LINKER: &str = "ld.lld-22";
 
@@ -51,6 +53,15 @@ impl Toolchain {
     fn debian() -> Result<Self> {
         packages::ensure("a compiler for boards", &DEBIAN_PACKAGES, has_debian)?;
         Ok(Self::Debian)
+    }
+
+    /// Makes sure that there is a clippy beside the compiler.
+    pub fn ensure_clippy(self) -> Result<()> {
+        match self {
+            // Rustup's comes with the host's toolchain.
+            Self::Rustup => Ok(()),
+            Self::Debian => packages::ensure("clippy", &[DEBIAN_CLIPPY_PACKAGE], || Path::new(DEBIAN_CLIPPY).is_file()),
+        }
     }
 
     /// The name and version, for reports.

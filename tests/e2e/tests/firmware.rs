@@ -111,6 +111,20 @@ fn a_bad_request_is_told_and_never_crashes() {
 }
 
 #[test]
+fn the_kernels_conform_on_the_target() {
+    let program = Program::new();
+    let elf = program.path("conformance.elf").display().to_string();
+    let built = xtask(&["firmware", "--board", "mps2-an386", "--image", "conformance", "--out", &elf]);
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let run_dir = program.path("run").display().to_string();
+    let output = xtask(&["emulate", "--board", "mps2-an386", "--elf", &elf, "--run-dir", &run_dir]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.lines().next().is_some_and(|line| line == "kernels cortex-m-dsp"), "{said}");
+    assert!(said.lines().count() > 1, "no family ran: {said}");
+}
+
+#[test]
 fn nothing_in_the_image_allocates() {
     let (program, _) = firmware();
     let image = fs::read(program.path("m.elf")).expect("the firmware");
