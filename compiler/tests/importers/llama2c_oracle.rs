@@ -1,4 +1,6 @@
-//! Logits of an imported llama2.c checkpoint against run.c's own: `tests/oracles/llama2c_logits.c` recorded them.
+//! Logits of an imported llama2.c checkpoint against those that llama2.c's own run.c (commit 350e04f) gave for the same file.
+//!
+//! The golden file holds the tokens and the logits after the last three of them, rounded to 6 places.
 
 use serde::Deserialize;
 use siskin_compiler::artifact::llama2c;
@@ -24,13 +26,4 @@ fn run_c_computes_the_same_logits() {
     for (got, want) in logits[logits.len() - expected.len()..].iter().zip(&expected) {
         assert!((got - want).abs() <= 1e-5 * largest, "{got} is not {want}");
     }
-}
-
-/// Writes the checkpoint for `tests/oracles/llama2c_logits.c` into `ORACLE_FOLDER`.
-#[test]
-#[ignore = "only to record the golden file anew"]
-fn write_the_checkpoint_for_the_oracle() {
-    let folder = std::env::var("ORACLE_FOLDER").expect("ORACLE_FOLDER names the folder to write to");
-    let file = files::llama2c(&small_checkpoint(false), Llama2cVersion::Legacy);
-    std::fs::write(std::path::Path::new(&folder).join("untied.bin"), file).unwrap();
 }
