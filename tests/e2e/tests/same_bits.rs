@@ -63,9 +63,10 @@ fn board_agrees_with_the_host(board: &str) {
     let program = Program::new();
     let file = model();
     let boards_dir = boards_dir();
+    program.text(&["board", "build", board, &file, "--boards-dir", &boards_dir, "-o", "firmware.elf"]);
     every_case(|name, case| {
         let want = program.json(&[&["run", &file], case].concat());
-        let run = ["board", "run", board, &file, "--boards-dir", &boards_dir];
+        let run = ["board", "run", board, &file, "--boards-dir", &boards_dir, "--elf", "firmware.elf"];
         let got = program.json(&[&run, case].concat());
         assert_eq!(same(&got), same(&want), "{name} on {board}");
         let counted = got["instructions"].as_array().map_or(0, Vec::len);

@@ -61,6 +61,9 @@ struct RunArgs {
     file: PathBuf,
     #[command(flatten)]
     generation: GenerationArgs,
+    /// Run this firmware, which `board build` made around the same file, instead of building it.
+    #[arg(long, value_name = "ELF")]
+    elf: Option<PathBuf>,
     /// Keep the transcript and the instruction counts there [default: they are dropped after a good run].
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
@@ -169,8 +172,14 @@ fn run_emulated(args: &RunArgs, boards_dir: &BoardsDirArgs, console: &Console) -
         true => Some(args.generation.prompt_tokens(&model, &input::packed_tokenizer(&model)?)?),
         false => None,
     };
-    let elf = job.tools.default_elf(&args.file);
-    let sizes = job.build(&args.file, &elf, console)?;
+    let (elf, sizes) = match &args.elf {
+        Some(elf) => (elf.clone(), Sizes::measure(elf, &model).or_invalid_input(|| "measure the firmware".to_owned())?),
+        None => {
+            let elf = job.tools.default_elf(&args.file);
+            let sizes = job.build(&args.file, &elf, console)?;
+            (elf, sizes)
+        }
+    };
     let request = Request {
         prompt: chat_tokens.as_deref().map_or(Prompt::Text(&args.generation.prompt), Prompt::Tokens),
         max_new_tokens: args.generation.max_new_tokens,

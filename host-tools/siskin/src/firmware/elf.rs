@@ -48,6 +48,12 @@ impl Sizes {
                 flash_bytes = flash_bytes.next_multiple_of(section.align().max(1)) + section.size();
             }
         }
+        let model_header = model.header().encode();
+        ensure!(
+            bytes.windows(model_header.len()).any(|window| window == model_header),
+            "{} was built around another model",
+            path.display()
+        );
         let model_bytes = model.header().file_bytes;
         let arena_bytes = model.header().arena_bytes.next_multiple_of(ALIGN);
         ensure!(
