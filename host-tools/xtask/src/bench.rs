@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
 use crate::board::{Board, boards_dir};
@@ -13,7 +13,9 @@ use crate::{emulate, random_model, repo};
 
 /// Positions that count: those before this one.
 const POSITIONS: usize = 32;
-const PROMPT: [u32; 4] = [1, 17, 42, 99];
+const PROMPT: [u32; 1] = [1];
+/// Most instructions that a token may take.
+const BUDGET: u64 = 600_000;
 const N_TOKENS: usize = POSITIONS - PROMPT.len();
 
 /// What `siskin board build` prints, as far as it matters here.
@@ -58,6 +60,7 @@ fn measure(siskin: &Path, board: &Board) -> Result<String> {
     // In order: the prompt; the first token, which is drawn from the prompt's own prediction; the others; the end.
     let steps = regions.get(2..=N_TOKENS).context("the emulator counted too few regions")?;
     let most = steps.iter().max().copied().unwrap_or(0);
+    ensure!(most <= BUDGET, "a token takes {most} instructions on {}, more than {BUDGET}", board.name);
     let mean = steps.iter().sum::<u64>() / steps.len() as u64;
     let toolchain = Toolchain::find(&board.target.triple)?.version()?;
     let Sizes { code_bytes, ram_bytes, stack_bytes, .. } = sizes;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 use crate::repo;
 
@@ -39,8 +39,27 @@ fn write(folder: &Path) -> Result<()> {
         "tie_word_embeddings": true, "hidden_act": "silu", "torch_dtype": "float32",
     });
     fs::write(folder.join("config.json"), config.to_string())?;
+    fs::write(folder.join("tokenizer.json"), tokenizer().to_string())?;
     fs::write(folder.join("model.safetensors"), safetensors())?;
     Ok(())
+}
+
+/// Byte-level BPE without a merge: the 256 bytes, in the characters that stand for them.
+fn tokenizer() -> Value {
+    let is_printable = |byte: u32| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    let others = (0..256).filter(|&byte| !is_printable(byte)).zip(256..);
+    let codes = (0..256).filter(|&byte| is_printable(byte)).map(|byte| (byte, byte)).chain(others);
+    let vocab: Map<String, Value> =
+        codes.filter_map(|(byte, code)| Some((char::from_u32(code)?.to_string(), json!(byte)))).collect();
+    let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": byte_level, "post_processor": null, "decoder": byte_level,
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": [],
+        },
+    })
 }
 
 /// The tensors' names and shapes `(rows, columns)`; a norm has one row.
@@ -80,7 +99,7 @@ fn safetensors() -> Vec<u8> {
         let shape = if rows == 1 { vec![columns] } else { vec![rows, columns] };
         header.insert(name, json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()] }));
     }
-    let header = serde_json::Value::Object(header).to_string();
+    let header = Value::Object(header).to_string();
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
     file.extend(header.into_bytes());
     file.extend(data);
