@@ -83,6 +83,8 @@ impl Toolchain {
         if self == Self::Debian {
             let linker = format!("CARGO_TARGET_{}_LINKER", triple.to_uppercase().replace(['-', '.'], "_"));
             command.arg("-Zbuild-std=core").env("RUSTC", DEBIAN_RUSTC).env(linker, DEBIAN_LINKER);
+            // So that cargo finds its own subcommands, and not rustup's.
+            command.env("PATH", format!("/usr/bin:{}", env::var("PATH").unwrap_or_default()));
         }
         // Stack sizes and short panic locations are not stable yet; no code depends on either.
         command.env("RUSTC_BOOTSTRAP", "1").env("CARGO_ENCODED_RUSTFLAGS", rustflags(cpu).join("\u{1f}"));
