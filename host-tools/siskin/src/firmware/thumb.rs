@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(narrow(0x0800_040c, 0xd001), Effect::Branch(0x0800_0412));
         assert_eq!(narrow(0, 0x4770), Effect::None);
         assert_eq!(narrow(0, 0x4798), Effect::Indirect);
-        assert_eq!(narrow(0, 0xb5f0), Effect::Push(24));
+        assert_eq!(narrow(0, 0xb5f0), Effect::Push(20));
         assert_eq!(narrow(0, 0xb086), Effect::Push(24));
         assert_eq!(wide(0, 0xe92d, 0x4ff0), Effect::Push(36));
         assert_eq!(wide(0, 0xed2d, 0x8b10), Effect::Push(64));
