@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(wide(0, 0xf6ad, 0x0d0c), Effect::Push(2060));
         assert_eq!(wide(0, 0xf84d, 0xbd04), Effect::Push(4));
         assert_eq!(wide(0, 0xf24e, 0x1c23), Effect::MoveLow { register: 12, half: 0xe123 });
-        assert_eq!(wide(0, 0xf2c0, 0x8c00), Effect::MoveHigh { register: 12, half: 0x800 });
+        assert_eq!(wide(0, 0xf6c0, 0x0c00), Effect::MoveHigh { register: 12, half: 0x800 });
         assert_eq!(wide(0, 0xf3bf, 0x8f4f), Effect::None);
     }
 }
