@@ -14,6 +14,9 @@ use std::path::Path;
 /// Name of the state in a run folder.
 pub(super) const STATE_FILE: &str = "training_state.safetensors";
 
+/// The key under which the state names its step and the fingerprint of its recipe.
+const PLACE: &str = "step_and_fingerprint";
+
 /// The state between two steps.
 #[derive(Clone, Debug)]
 pub(super) struct State {
@@ -49,10 +52,8 @@ impl State {
             let view = TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes);
             tensors.push((*name, view.map_err(|error| self.broken(folder, error))?));
         }
-        let metadata = HashMap::from([
-            ("step".to_owned(), self.step.to_string()),
-            ("fingerprint".to_owned(), fingerprint.to_owned()),
-        ]);
+        // A single entry: of several, the map would write a different order each time, and equal runs end in equal bytes.
+        let metadata = HashMap::from([(PLACE.to_owned(), format!("{} {fingerprint}", self.step))]);
         let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| self.broken(folder, error))?;
         Ok(write_atomic(&folder.join(STATE_FILE), &bytes)?)
     }
@@ -68,10 +69,12 @@ impl State {
         let bytes = std::fs::read(&path).map_err(|source| TrainError::Read { path: path.clone(), source })?;
         let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| bad(&error.to_string()))?;
         let metadata = metadata.metadata().clone().unwrap_or_default();
-        if metadata.get("fingerprint").map(String::as_str) != Some(fingerprint) {
+        let place = metadata.get(PLACE).and_then(|place| place.split_once(' '));
+        let (step, saved_fingerprint) = place.ok_or_else(|| bad("it names no step"))?;
+        if saved_fingerprint != fingerprint {
             return Err(TrainError::OtherRecipe { path });
         }
-        let step = metadata.get("step").and_then(|step| step.parse().ok()).ok_or_else(|| bad("it names no step"))?;
+        let step = step.parse().map_err(|_| bad("it names no step"))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| bad(&error.to_string()))?;
         let read = |name: &str, to: &mut [f32]| -> Result<(), TrainError> {
             let view = tensors.tensor(name).map_err(|error| bad(&error.to_string()))?;
