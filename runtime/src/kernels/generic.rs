@@ -6,7 +6,7 @@ use crate::tensor::{self, ActivationsQ8, MatrixQ8};
 /// Positions whose weighted values are summed in `i32` before they are carried to f32: `512 * 32640 * 127 < 2^31`.
 pub const VALUE_BLOCK: usize = 512;
 
-/// See [`super::Kernels::matmul_rows`].
+/// `out[t, r - first_row] = sum_c w[r, c] * x[t, c]` for the rows from `first_row`, `out.len() / n_tokens` of them.
 pub fn matmul_rows(out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
     let n_rows = out.len() / x.n_tokens().max(1);
     if n_rows == 0 {
