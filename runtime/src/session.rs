@@ -34,11 +34,15 @@ pub enum StepError {
 impl fmt::Display for StepError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ContextFull { context_len, position, n_tokens } => write!(
-                f,
-                "the context is full: {n_tokens} more tokens do not fit behind {position} of {context_len}; \
-                 shorten the prompt, compile with a longer context, or let it slide"
-            ),
+            Self::ContextFull { context_len, position, n_tokens } => {
+                write!(
+                    f,
+                    "the context is full: {n_tokens} more tokens do not fit behind {position} of {context_len}; "
+                )?;
+                f.write_str("shorten the prompt or compile with a longer context")?;
+                // No sliding makes room for more than the whole context.
+                if n_tokens <= context_len { f.write_str(", or let it slide") } else { Ok(()) }
+            }
             Self::UnknownToken { token, vocab_size } => {
                 write!(f, "token {token} is not in the vocabulary of {vocab_size}")
             }

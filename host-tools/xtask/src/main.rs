@@ -39,7 +39,7 @@ enum Task {
     Ci,
     /// Fetch texts and models into .cache/, by version and checksum.
     Data,
-    /// Train the full recipe and measure it in f32 and int8. Takes about half an hour.
+    /// Train the full recipe and measure it in f32 and int8. Takes about five minutes on 2 idle cores.
     Evaluate,
     /// Count the instructions that a small model takes per token on each emulated board, and record them.
     Bench,

@@ -200,12 +200,9 @@ pub struct SectionEntry {
 impl SectionEntry {
     /// The bytes of the entry.
     pub fn encode(&self) -> [u8; ENTRY_BYTES] {
-        let mut bytes = [0; ENTRY_BYTES];
-        bytes[0..4].copy_from_slice(&self.kind.to_le_bytes());
-        bytes[4..8].copy_from_slice(&self.crc.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.offset.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.bytes.to_le_bytes());
-        bytes
+        let [kind, crc] = [self.kind, self.crc].map(u32::to_le_bytes);
+        let [offset, bytes] = [self.offset, self.bytes].map(u64::to_le_bytes);
+        entry_of(&[&kind, &crc, &offset, &bytes])
     }
 
     fn decode(bytes: &[u8; ENTRY_BYTES]) -> Self {
@@ -233,14 +230,10 @@ pub struct TensorEntry {
 impl TensorEntry {
     /// The bytes of the entry.
     pub fn encode(&self) -> [u8; ENTRY_BYTES] {
-        let mut bytes = [0; ENTRY_BYTES];
-        bytes[0..2].copy_from_slice(&self.role.to_le_bytes());
-        bytes[2..4].copy_from_slice(&self.layer_idx.to_le_bytes());
-        bytes[4..8].copy_from_slice(&self.rows.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.cols.to_le_bytes());
-        bytes[12..16].copy_from_slice(&self.data_offset.to_le_bytes());
-        bytes[16..20].copy_from_slice(&self.scales_offset.to_le_bytes());
-        bytes
+        let [role, layer_idx] = [self.role, self.layer_idx].map(u16::to_le_bytes);
+        let [rows, cols] = [self.rows, self.cols].map(u32::to_le_bytes);
+        let [data_offset, scales_offset] = [self.data_offset, self.scales_offset].map(u32::to_le_bytes);
+        entry_of(&[&role, &layer_idx, &rows, &cols, &data_offset, &scales_offset])
     }
 
     fn decode(bytes: &[u8; ENTRY_BYTES]) -> Self {
@@ -254,6 +247,15 @@ impl TensorEntry {
             scales_offset: u32_at(bytes, 16),
         }
     }
+}
+
+/// An entry whose fields follow one another; the rest is 0.
+fn entry_of(fields: &[&[u8]]) -> [u8; ENTRY_BYTES] {
+    let mut bytes = [0; ENTRY_BYTES];
+    for (to, &from) in bytes.iter_mut().zip(fields.iter().copied().flatten()) {
+        *to = from;
+    }
+    bytes
 }
 
 /// The number at byte `at`; 0 outside `bytes`.
