@@ -1,5 +1,9 @@
 //! From a text file to training samples: read, split, cut into windows.
 
+mod example;
+
+pub use example::{Example, IGNORED};
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use siskin_runtime::TokenId;

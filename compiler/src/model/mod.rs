@@ -1,5 +1,6 @@
-//! The trainable Llama: its parameters by Hugging Face name, their first values, and the graph of a forward pass.
+//! Trainable models: parameters by Hugging Face name, their first values, and the graph of a forward pass.
 
+use crate::data::Example;
 use crate::tensor::ops::{AttentionShape, RopeTable};
 use crate::tensor::{Graph, ParamId, ParamLayout, Params, Var};
 use rand::{RngExt, SeedableRng};
@@ -13,6 +14,59 @@ pub const EMBEDDING: &str = "model.embed_tokens.weight";
 pub const FINAL_NORM: &str = "model.norm.weight";
 /// Name of the output head, where it is not the embedding.
 pub const HEAD: &str = "lm_head.weight";
+
+/// Something that can be trained: named parameters, and a loss over examples.
+pub trait Model: Send + Sync {
+    /// Names, shapes and places of the parameters.
+    fn layout(&self) -> &ParamLayout;
+
+    /// First values.
+    fn init(&self, seed: u64) -> Params;
+
+    /// Puts the loss of some examples on the tape: the variable to go back from, whose gradient is that of `options.weight` times the
+    /// summed loss, and what the summed loss is made of.
+    ///
+    /// # Panics
+    /// If an example does not suit the model: a token outside its vocabulary, more positions than its context, too few targets.
+    fn loss(&self, graph: &mut Graph<'_>, examples: &[Example], options: LossOptions) -> (Var, LossSums);
+}
+
+/// How a loss is computed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossOptions {
+    /// Multiplies the gradient: one over the number of targets of the whole step.
+    pub weight: f32,
+    /// Share of a target's probability that is spread over the vocabulary.
+    pub label_smoothing: f32,
+    /// Share of activations that are dropped.
+    pub dropout: f32,
+}
+
+impl LossOptions {
+    /// The plain negative log-likelihood times `weight`.
+    pub fn plain(weight: f32) -> Self {
+        Self { weight, label_smoothing: 0.0, dropout: 0.0 }
+    }
+}
+
+/// Sums over the targets of some examples.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossSums {
+    /// Negative log-likelihood in nats, without smoothing.
+    pub nats: f64,
+    /// Targets that were trained on.
+    pub n_targets: u64,
+    /// Targets that had the largest logit.
+    pub n_correct: u64,
+}
+
+impl std::ops::AddAssign for LossSums {
+    fn add_assign(&mut self, other: Self) {
+        self.nats += other.nats;
+        self.n_targets += other.n_targets;
+        self.n_correct += other.n_correct;
+    }
+}
 
 /// A decoder-only transformer of the Llama family: which parameter goes where. The numbers live in a [`Params`].
 #[derive(Clone, Debug)]
@@ -139,19 +193,25 @@ impl Llama {
         let hidden = self.hidden(graph, tokens, seq_len);
         graph.linear(hidden, self.head)
     }
+}
 
-    /// The summed loss in nats over all `targets`, with the variable to go back from: its gradient is that of
-    /// `weight * nats`. Panics as [`Llama::hidden`], or if there is not one target a token.
-    pub fn loss(
-        &self,
-        graph: &mut Graph<'_>,
-        tokens: &[u32],
-        targets: &[u32],
-        seq_len: usize,
-        weight: f32,
-    ) -> (Var, f64) {
-        let hidden = self.hidden(graph, tokens, seq_len);
-        graph.linear_cross_entropy(hidden, self.head, targets, weight)
+impl Model for Llama {
+    fn layout(&self) -> &ParamLayout {
+        &self.layout
+    }
+
+    fn init(&self, seed: u64) -> Params {
+        Llama::init(self, seed)
+    }
+
+    fn loss(&self, graph: &mut Graph<'_>, examples: &[Example], options: LossOptions) -> (Var, LossSums) {
+        let seq_len = examples.first().map_or(0, |example| example.inputs.len());
+        assert!(examples.iter().all(|example| example.inputs.len() == seq_len), "sequences of one length");
+        let tokens: Vec<u32> = examples.iter().flat_map(|example| example.inputs.iter().copied()).collect();
+        let targets: Vec<u32> = examples.iter().flat_map(|example| example.targets.iter().copied()).collect();
+        let hidden = self.hidden(graph, &tokens, seq_len);
+        let (loss, nats) = graph.linear_cross_entropy(hidden, self.head, &targets, options.weight);
+        (loss, LossSums { nats, n_targets: targets.len() as u64, n_correct: 0 })
     }
 }
 
@@ -234,13 +294,14 @@ mod tests {
         let checkpoint = Checkpoint::random(config(true), 6).unwrap();
         let (model, mut params) = model_of(&checkpoint);
         let text = tokens(23);
-        let (inputs, targets) = (&text[..22], &text[1..]);
+        let halves = [Example::causal(&text[..11], &text[1..12]), Example::causal(&text[11..22], &text[12..])];
         let mut tape = Tape::default();
         let mut grads = vec![0.0; params.values.len()];
         let mut graph = tape.record(&params, &mut grads);
-        let (loss, _) = model.loss(&mut graph, inputs, targets, 11, 1.0 / 22.0);
+        let (loss, _) = model.loss(&mut graph, &halves, LossOptions::plain(1.0 / 22.0));
         graph.backward(loss, &[1.0]);
-        let mut nats = |params: &Params| model.loss(&mut tape.evaluate(params), inputs, targets, 11, 1.0).1 / 22.0;
+        let mut nats =
+            |params: &Params| model.loss(&mut tape.evaluate(params), &halves, LossOptions::plain(1.0)).1.nats / 22.0;
         let step = 2e-3;
         for spec in model.layout().specs() {
             let grads = &grads[spec.range.clone()];

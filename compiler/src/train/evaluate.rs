@@ -1,7 +1,7 @@
 //! Bits per byte of a text under a model in training.
 
-use crate::data::evaluation_windows;
-use crate::model::Llama;
+use crate::data::{Example, evaluation_windows};
+use crate::model::{Llama, LossOptions, Model};
 use crate::tensor::{Params, Tape};
 use rayon::prelude::*;
 use siskin_runtime::TokenId;
@@ -16,7 +16,7 @@ pub fn bits_per_byte(model: &Llama, params: &Params, tokens: &[TokenId], n_bytes
         .par_iter()
         .map_init(Tape::default, |tape, (inputs, targets)| {
             let mut graph = tape.evaluate(params);
-            model.loss(&mut graph, inputs, targets, inputs.len(), 1.0).1
+            model.loss(&mut graph, &[Example::causal(inputs, targets)], LossOptions::plain(1.0)).1.nats
         })
         .collect();
     nats.iter().sum::<f64>() / (core::f64::consts::LN_2 * n_bytes as f64)

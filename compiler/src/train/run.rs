@@ -6,11 +6,11 @@ use super::progress::{EvaluationRecord, Event, Progress, StepRecord};
 use super::run_folder::RunFolder;
 use super::schedule::learning_rate;
 use super::state::{STATE_FILE, State};
-use super::step::{Sample, Stepper};
+use super::step::Stepper;
 use super::tokenize::RunTokenizer;
 use crate::artifact::ArtifactError;
-use crate::data::{DataError, TokenStream, read_text, split_text};
-use crate::model::Llama;
+use crate::data::{DataError, Example, TokenStream, read_text, split_text};
+use crate::model::{Llama, LossOptions};
 use crate::recipe::Recipe;
 use crate::tokenizer::TokenizerDefError;
 use serde::Serialize;
@@ -270,9 +270,9 @@ impl Trainer<'_> {
         for i in 0..settings.accumulate as u64 {
             let batch_idx = state.step * settings.accumulate as u64 + i;
             let windows = self.corpus.train.batch(settings.seed, batch_idx, settings.batch_size);
-            let batch: Vec<Sample<'_>> =
-                windows.into_iter().map(|(inputs, targets)| Sample { inputs, targets }).collect();
-            nats += self.stepper.accumulate(&state.params, &batch, weight);
+            let batch: Vec<Example> =
+                windows.into_iter().map(|(inputs, targets)| Example::causal(inputs, targets)).collect();
+            nats += self.stepper.accumulate(&state.params, &batch, LossOptions::plain(weight)).nats;
         }
         let gradient = self.stepper.gradient();
         let norm = adamw::norm(gradient);

@@ -4,7 +4,8 @@
 //! buffer; the buffers are then added pairwise, neighbours first, in an order that depends on the number of shards alone. Threads
 //! take whole shards, so which thread ran what leaves no trace in the sums.
 
-use crate::model::Llama;
+use crate::data::Example;
+use crate::model::{LossOptions, LossSums, Model};
 use crate::tensor::{Params, Tape};
 use rayon::prelude::*;
 use std::sync::Mutex;
@@ -16,23 +17,14 @@ const SUM_CHUNK: usize = 1 << 14;
 
 /// Computes losses and gradients of batches; keeps its memory from one to the next.
 pub struct Stepper<'m> {
-    model: &'m Llama,
+    model: &'m dyn Model,
     tapes: Mutex<Vec<Tape>>,
     grads: Vec<Vec<f32>>,
 }
 
-/// One sequence: `inputs[i]` is followed by `targets[i]`.
-#[derive(Clone, Copy, Debug)]
-pub struct Sample<'a> {
-    /// What the model reads.
-    pub inputs: &'a [u32],
-    /// What it should say next at each position.
-    pub targets: &'a [u32],
-}
-
 impl<'m> Stepper<'m> {
     /// A stepper for batches of a model.
-    pub fn new(model: &'m Llama) -> Self {
+    pub fn new(model: &'m dyn Model) -> Self {
         Self { model, tapes: Mutex::default(), grads: Vec::new() }
     }
 
@@ -41,34 +33,36 @@ impl<'m> Stepper<'m> {
         self.grads.iter_mut().for_each(|grads| grads.fill(0.0));
     }
 
-    /// Adds the gradient of `weight * nats` of a batch, and returns the nats summed over its targets.
-    pub fn accumulate(&mut self, params: &Params, batch: &[Sample<'_>], weight: f32) -> f64 {
+    /// Adds the gradient of a batch's loss times `options.weight`, and returns the sums over its targets.
+    pub fn accumulate(&mut self, params: &Params, batch: &[Example], options: LossOptions) -> LossSums {
         let n_shards = batch.len().min(SHARDS_MAX);
         while self.grads.len() < n_shards {
             self.grads.push(vec![0.0; params.values.len()]);
         }
         let (model, tapes) = (self.model, &self.tapes);
-        let nats: Vec<f64> = self.grads[..n_shards]
+        let sums: Vec<LossSums> = self.grads[..n_shards]
             .par_iter_mut()
             .enumerate()
             .with_max_len(1)
             .map(|(shard, grads)| {
                 let mut tape = tapes.lock().ok().and_then(|mut tapes| tapes.pop()).unwrap_or_default();
-                let mut nats = 0.0;
-                for sample in &batch[shard * batch.len() / n_shards..(shard + 1) * batch.len() / n_shards] {
+                let mut sums = LossSums::default();
+                for example in &batch[shard * batch.len() / n_shards..(shard + 1) * batch.len() / n_shards] {
                     let mut graph = tape.record(params, grads);
-                    let (loss, sum) =
-                        model.loss(&mut graph, sample.inputs, sample.targets, sample.inputs.len(), weight);
+                    let (loss, example_sums) = model.loss(&mut graph, std::slice::from_ref(example), options);
                     graph.backward(loss, &[1.0]);
-                    nats += sum;
+                    sums += example_sums;
                 }
                 if let Ok(mut tapes) = tapes.lock() {
                     tapes.push(tape);
                 }
-                nats
+                sums
             })
             .collect();
-        nats.iter().sum()
+        sums.into_iter().fold(LossSums::default(), |mut total, sums| {
+            total += sums;
+            total
+        })
     }
 
     /// Adds up what the shards have accumulated and lends the sum.

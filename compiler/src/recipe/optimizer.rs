@@ -1,0 +1,72 @@
+//! `[optimizer]`: the update rule and its schedule.
+
+use serde::{Deserialize, Serialize};
+
+/// `[optimizer]`: AdamW and its schedule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerSection {
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Steps over which it rises from zero.
+    #[serde(default)]
+    pub warmup_steps: u64,
+    /// How it falls afterwards.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// The rate at the end, as a share of the highest.
+    #[serde(default)]
+    pub final_share: f64,
+    /// Share of the steps over which the rate falls at the end; `wsd` only.
+    #[serde(default = "default_decay_share")]
+    pub decay_share: f64,
+    /// Decay of the gradients' average.
+    #[serde(default = "default_beta1")]
+    pub beta1: f64,
+    /// Decay of the squared gradients' average.
+    #[serde(default = "default_beta2")]
+    pub beta2: f64,
+    /// Added to the root of the squared gradients' average.
+    #[serde(default = "default_eps")]
+    pub eps: f64,
+    /// Share of a parameter removed per step, times the learning rate.
+    #[serde(default)]
+    pub weight_decay: f64,
+    /// Whether gains of norms decay too.
+    #[serde(default)]
+    pub decay_norms: bool,
+    /// Largest norm of the whole gradient; 0 for no limit.
+    #[serde(default)]
+    pub clip_norm: f64,
+    /// Decay of the running average of the parameters that is evaluated and saved in their place; 0 for none.
+    #[serde(default)]
+    pub average_decay: f64,
+}
+
+/// How the learning rate goes after the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Half a cosine from the highest rate to the final one.
+    #[default]
+    Cosine,
+    /// A straight line from the highest rate to the final one.
+    Linear,
+    /// The highest rate to the end.
+    Constant,
+    /// The highest rate until the last `decay_share` of the steps, then a straight line to the final one.
+    Wsd,
+}
+
+fn default_decay_share() -> f64 {
+    0.2
+}
+fn default_beta1() -> f64 {
+    0.9
+}
+fn default_beta2() -> f64 {
+    0.99
+}
+fn default_eps() -> f64 {
+    1e-8
+}
