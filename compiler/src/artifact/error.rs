@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::model::ArchitectureError;
 use siskin_runtime::ConfigError;
 
 /// A [`Problem`] or an I/O error, and the file or folder it is about.
@@ -123,14 +124,17 @@ pub enum Problem {
     /// The shape of the model cannot be run.
     #[error("{0}")]
     Config(#[from] ConfigError),
+    /// The parts of a model do not go together.
+    #[error("{0}")]
+    Architecture(#[from] ArchitectureError),
     /// A tensor that the configuration calls for is absent.
     #[error("tensor `{name}` is missing")]
     MissingTensor {
         /// Its name, in Hugging Face's naming unless the file's own is known.
         name: String,
     },
-    /// A tensor is there that a Llama model has no place for.
-    #[error("tensor `{name}` has no place in a Llama model")]
+    /// A tensor is there that the model has no place for.
+    #[error("tensor `{name}` has no place in this model")]
     UnexpectedTensor {
         /// Its name.
         name: String,

@@ -17,6 +17,7 @@ pub mod llama2c;
 mod mapped;
 pub mod names;
 mod rope;
+mod trained;
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,7 @@ pub use checkpoint::{Checkpoint, GenerationDefaults, LayerWeights, NamedWeights,
 pub use error::{ArtifactError, Problem};
 pub(crate) use mapped::MappedFile;
 pub use rope::{RopeScaling, RopeTables};
+pub use trained::{SpecialIds, TrainedModel};
 
 /// What a user may say beside the model's path.
 #[derive(Clone, Debug, Default)]

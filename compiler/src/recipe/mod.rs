@@ -10,6 +10,7 @@ mod read;
 mod tokenizer;
 mod train;
 
+use crate::model::{Architecture, Head};
 use serde::{Deserialize, Serialize};
 use siskin_runtime::ModelConfig;
 
@@ -37,21 +38,13 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// The model's shape as the runtime knows it.
-    pub fn model_config(&self) -> ModelConfig {
-        let model = &self.model;
-        ModelConfig {
-            dim: model.dim,
-            hidden_dim: model.hidden_dim,
-            n_layers: model.n_layers,
-            n_heads: model.n_heads,
-            n_kv_heads: model.n_kv_heads,
-            head_dim: model.head_dim,
-            vocab_size: self.tokenizer.vocab_size,
-            context_len: model.context_len,
-            norm_eps: model.norm_eps,
-            rope_theta: model.rope_theta,
-            tied_head: model.tied_head,
-        }
+    /// What the model is made of.
+    pub fn architecture(&self) -> Architecture {
+        self.model.architecture(self.tokenizer.vocab_size, Head::Language)
+    }
+
+    /// The model's shape as the runtime knows it; `None` where the runtime has no such model.
+    pub fn model_config(&self) -> Option<ModelConfig> {
+        self.architecture().runtime_config()
     }
 }

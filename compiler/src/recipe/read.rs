@@ -1,8 +1,8 @@
 //! Reading a recipe: the file, the overrides, the limits.
 
 use super::Recipe;
+use crate::model::ArchitectureError;
 use serde::Deserialize;
-use siskin_runtime::ConfigError;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
@@ -52,7 +52,7 @@ pub enum RecipeError {
     },
     /// The model's parts do not fit together.
     #[error("[model]: {0}")]
-    Model(#[from] ConfigError),
+    Model(#[from] ArchitectureError),
 }
 
 impl Recipe {
@@ -88,7 +88,7 @@ impl Recipe {
 
     /// Checks every value's limits.
     fn validate(&self) -> Result<(), RecipeError> {
-        self.model_config().validate()?;
+        self.architecture().validate()?;
         let (train, optimizer) = (&self.train, &self.optimizer);
         let count = |key, value: u64, max: u64| {
             check(key, value, (1..=max).contains(&value), "at least 1 and not absurdly large")

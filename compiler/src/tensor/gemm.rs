@@ -31,6 +31,16 @@ pub enum Write {
     Add,
 }
 
+impl Write {
+    /// Replaces or adds, number by number.
+    pub fn store(self, to: &mut [f32], from: &[f32]) {
+        match self {
+            Self::Set => to.copy_from_slice(from),
+            Self::Add => to.iter_mut().zip(from).for_each(|(to, from)| *to += from),
+        }
+    }
+}
+
 /// A borrowed matrix, `(rows, cols)`, with a stride of one along one of its two axes.
 #[derive(Clone, Copy, Debug)]
 pub struct MatRef<'a> {

@@ -1,8 +1,7 @@
 //! Tensors for training: matrices of `f32`, fused operations with gradients, and the kernels under them.
 //!
 //! From the bottom up: [`simd`] has eight-lane vectors for any CPU, [`gemm`] matrix products of small inner sizes, [`params`]
-//! the flat buffers that parameters live in, [`tape`] reverse-mode differentiation, [`ops`] the operations of a Llama-family
-//! model. A pass runs on one thread; who wants more threads runs a pass for each part of the batch.
+//! the flat buffers that parameters live in, [`tape`] reverse-mode differentiation, [`ops`] the operations of models. A pass runs on one thread; who wants more threads runs a pass for each part of the batch.
 //!
 //! Results are the same, bit for bit, on any CPU and in any split over threads: products and sums are fused multiply-adds in
 //! an order that depends on the shapes alone. The exception is `ln`, taken from the platform, in the loss and the attention.
@@ -10,8 +9,10 @@
 pub mod gemm;
 pub mod ops;
 pub mod params;
+mod segments;
 pub mod simd;
 pub mod tape;
 
 pub use params::{ParamId, ParamLayout, ParamSpec, Params};
+pub use segments::Segments;
 pub use tape::{Backward, Graph, Op, Tape, Var};

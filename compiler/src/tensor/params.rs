@@ -6,6 +6,13 @@ use std::ops::Range;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParamId(usize);
 
+impl ParamId {
+    /// Its place among [`ParamLayout::specs`].
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
 /// One named matrix, `(rows, cols)`, row-major; a vector has one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParamSpec {

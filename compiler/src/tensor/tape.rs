@@ -58,13 +58,13 @@ impl Tape {
     pub fn record<'a>(&'a mut self, params: &'a Params, param_grads: &'a mut [f32]) -> Graph<'a> {
         assert_eq!(param_grads.len(), params.layout.len(), "gradient buffer of another model");
         self.clear();
-        Graph { tape: self, params, param_grads: Some(param_grads) }
+        Graph { tape: self, params, param_grads: Some(param_grads), dropout_key: 0 }
     }
 
     /// Starts a pass that only computes.
     pub fn evaluate<'a>(&'a mut self, params: &'a Params) -> Graph<'a> {
         self.clear();
-        Graph { tape: self, params, param_grads: None }
+        Graph { tape: self, params, param_grads: None, dropout_key: 0 }
     }
 
     fn clear(&mut self) {
@@ -79,9 +79,22 @@ pub struct Graph<'a> {
     tape: &'a mut Tape,
     params: &'a Params,
     param_grads: Option<&'a mut [f32]>,
+    dropout_key: u64,
 }
 
 impl<'a> Graph<'a> {
+    /// Decides all masks of dropouts that follow.
+    pub fn seed_dropout(&mut self, seed: u64) {
+        self.dropout_key = seed;
+    }
+
+    /// The key of the next dropout: another one each time.
+    pub(super) fn next_dropout_key(&mut self) -> u64 {
+        // An odd multiplier and an odd step: a full cycle through all keys.
+        self.dropout_key = self.dropout_key.wrapping_mul(0xd129_0b2d_3a91_4c25).wrapping_add(0x2545_f491_4f6c_dd1d);
+        self.dropout_key
+    }
+
     /// Puts a matrix, `(rows, cols)`, on the tape.
     ///
     /// # Panics
@@ -197,6 +210,22 @@ impl<'a> Backward<'a> {
     /// Gives back the buffer of [`Backward::open`], filled.
     pub fn close(&mut self, input: Var, grad: Vec<f32>) {
         self.grads[input.0] = Some(grad);
+    }
+
+    /// Gives an input a gradient that came out in a buffer of its own.
+    pub fn hand_on(&mut self, input: Var, from: Vec<f32>) {
+        let (mut to, write) = self.open(input);
+        match write {
+            Write::Set => {
+                self.recycle(to);
+                self.close(input, from);
+            }
+            Write::Add => {
+                write.store(&mut to, &from);
+                self.close(input, to);
+                self.recycle(from);
+            }
+        }
     }
 
     /// Returns a buffer that is not needed any more.

@@ -10,12 +10,12 @@ use super::step::Stepper;
 use super::tokenize::RunTokenizer;
 use crate::artifact::ArtifactError;
 use crate::data::{DataError, Example, TokenStream, read_text, split_text};
-use crate::model::{Llama, LossOptions};
+use crate::model::{self, ArchitectureError, LossOptions, Model};
 use crate::recipe::Recipe;
 use crate::tokenizer::TokenizerDefError;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use siskin_runtime::{ModelConfig, TokenId};
+use siskin_runtime::TokenId;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -33,6 +33,9 @@ pub enum TrainError {
     /// The tokenizer cannot be trained on this text.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerDefError),
+    /// The model's parts do not go together.
+    #[error("[model]: {0}")]
+    Architecture(#[from] ArchitectureError),
     /// A record of the run cannot be put in words.
     #[error("cannot write the run down: {0}")]
     Recipe(String),
@@ -146,9 +149,9 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
     if has_state && !options.resume {
         return Err(TrainError::RunExists { path: options.out.to_owned() });
     }
-    let config = recipe.model_config();
     let corpus = prepare(recipe)?;
-    let model = Llama::new(&config);
+    let model = model::build(&recipe.architecture())?;
+    let model = &*model;
     let params = model.init(recipe.train.seed);
     let average = (recipe.optimizer.average_decay > 0.0).then(|| params.clone());
     let moments = Moments::zeros(params.values.len());
@@ -158,15 +161,15 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
     }
     let folder = RunFolder::open(options.out, recipe, &corpus.validation_text, has_state.then_some(state.step))?;
     progress.event(&Event::Started {
-        n_params: config.n_params(),
+        n_params: state.params.values.len() as u64,
         n_train_tokens: corpus.train.len(),
         n_validation_tokens: corpus.validation.len(),
         steps_done: state.step,
         steps: recipe.train.steps,
     });
-    let stepper = Stepper::new(&model);
+    let stepper = Stepper::new(model);
     let started = Instant::now();
-    let trainer = Trainer { recipe, config, corpus: &corpus, model: &model, stepper, state, folder, started, progress };
+    let trainer = Trainer { recipe, corpus: &corpus, model, stepper, state, folder, started, progress };
     trainer.run(options.interrupt)
 }
 
@@ -191,9 +194,8 @@ fn prepare(recipe: &Recipe) -> Result<Corpus, TrainError> {
 
 struct Trainer<'a> {
     recipe: &'a Recipe,
-    config: ModelConfig,
     corpus: &'a Corpus,
-    model: &'a Llama,
+    model: &'a dyn Model,
     stepper: Stepper<'a>,
     state: State,
     folder: RunFolder,
@@ -247,7 +249,7 @@ impl Trainer<'_> {
             model: self.folder.path().to_owned(),
             steps: self.state.step,
             n_tokens: self.state.step * self.tokens_per_step(),
-            n_params: self.config.n_params(),
+            n_params: self.state.params.values.len() as u64,
             validation_bits_per_byte: last_evaluation.filter(|_| !interrupted),
             elapsed_seconds: self.started.elapsed().as_secs_f64(),
             interrupted,
@@ -326,7 +328,7 @@ impl Trainer<'_> {
 
     fn save(&mut self) -> Result<(), TrainError> {
         let corpus = self.corpus;
-        self.folder.save(&self.state, &self.config, &corpus.tokenizer_json, &corpus.fingerprint)?;
+        self.folder.save(&self.state, self.model.architecture(), &corpus.tokenizer_json, &corpus.fingerprint)?;
         let (folder, step) = (self.folder.path().to_owned(), self.state.step);
         self.progress.event(&Event::Saved { folder, step });
         Ok(())

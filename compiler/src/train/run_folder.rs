@@ -10,11 +10,11 @@
 
 use super::TrainError;
 use super::state::State;
-use crate::artifact::{Checkpoint, TokenizerSource, Weight, hf, write_atomic};
+use crate::artifact::{Checkpoint, SpecialIds, TokenizerSource, TrainedModel, Weight, hf, write_atomic};
+use crate::model::Architecture;
 use crate::recipe::Recipe;
 use serde::Serialize;
 use serde_json::Value;
-use siskin_runtime::ModelConfig;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -67,7 +67,7 @@ impl RunFolder {
     pub fn save(
         &self,
         state: &State,
-        config: &ModelConfig,
+        architecture: &Architecture,
         tokenizer: &[u8],
         fingerprint: &str,
     ) -> Result<(), TrainError> {
@@ -78,11 +78,19 @@ impl RunFolder {
             (spec.name.clone(), Weight { shape, data: params.values[spec.range.clone()].to_vec() })
         };
         let tensors = (0..params.layout.specs().len()).map(weight).collect();
-        let mut checkpoint = Checkpoint::new(*config, tensors)
-            .map_err(|problem| TrainError::Diverged { problem: problem.to_string() })?;
-        checkpoint.tokenizer = TokenizerSource::HuggingFace(tokenizer.to_vec());
-        (checkpoint.bos_id, checkpoint.eos_ids) = (Some(0), vec![1]);
-        hf::write_files(&self.path, &checkpoint)?;
+        let tokenizer = TokenizerSource::HuggingFace(tokenizer.to_vec());
+        if let Some(config) = architecture.runtime_config() {
+            let mut checkpoint = Checkpoint::new(config, tensors)
+                .map_err(|problem| TrainError::Diverged { problem: problem.to_string() })?;
+            checkpoint.tokenizer = tokenizer;
+            (checkpoint.bos_id, checkpoint.eos_ids) = (Some(0), vec![1]);
+            hf::write_files(&self.path, &checkpoint)?;
+        } else {
+            let specials = SpecialIds { bos: Some(0), eos: Some(1), ..SpecialIds::default() };
+            let labels = Vec::new();
+            let architecture = architecture.clone();
+            hf::write_trained(&self.path, &TrainedModel { architecture, tensors, tokenizer, specials, labels })?;
+        }
         state.save(&self.path, fingerprint)
     }
 }

@@ -59,10 +59,7 @@ impl<'m> Stepper<'m> {
                 sums
             })
             .collect();
-        sums.into_iter().fold(LossSums::default(), |mut total, sums| {
-            total += sums;
-            total
-        })
+        sums.into_iter().sum()
     }
 
     /// Adds up what the shards have accumulated and lends the sum.

@@ -22,14 +22,32 @@ pub(super) fn read_safetensors(
     expected: &BTreeMap<String, Vec<usize>>,
     out: &mut NamedWeights,
 ) -> Result<(), Problem> {
+    let is_wanted = |name: &str, found: &[usize]| {
+        if name.ends_with(".rotary_emb.inv_freq") || (name == names::OUTPUT_HEAD && !expected.contains_key(name)) {
+            return Ok(false);
+        }
+        let name = name.to_owned();
+        match expected.get(&name) {
+            None => Err(Problem::UnexpectedTensor { name }),
+            Some(shape) if shape != found => {
+                Err(Problem::WrongShape { name, expected: shape.clone(), found: found.to_vec() })
+            }
+            Some(_) => Ok(true),
+        }
+    };
+    read_safetensors_with(bytes, is_wanted, out)
+}
+
+/// Reads from the safetensors file `bytes` the weights that `is_wanted`, told name and shape, asks for, into `out`.
+pub(super) fn read_safetensors_with(
+    bytes: &[u8],
+    is_wanted: impl Fn(&str, &[usize]) -> Result<bool, Problem>,
+    out: &mut NamedWeights,
+) -> Result<(), Problem> {
     let (header, data) = split_header(bytes)?;
     for (name, info) in header.tensors() {
-        if name.ends_with(".rotary_emb.inv_freq") || (name == names::OUTPUT_HEAD && !expected.contains_key(&name)) {
+        if !is_wanted(&name, &info.shape)? {
             continue;
-        }
-        let Some(shape) = expected.get(&name) else { return Err(Problem::UnexpectedTensor { name }) };
-        if info.shape != *shape {
-            return Err(Problem::WrongShape { name, expected: shape.clone(), found: info.shape.clone() });
         }
         // In range: `split_header` checked that the tensors fill `data` exactly.
         let values = to_f32(&name, info, &data[info.data_offsets.0..info.data_offsets.1])?;

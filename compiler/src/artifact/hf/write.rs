@@ -9,7 +9,9 @@ use safetensors::{Dtype, View};
 use serde_json::{Value, json};
 
 use super::config::{config_json, generation_json};
-use crate::artifact::{ArtifactError, Checkpoint, TokenizerSource, Weight, write_atomic, write_folder_atomic};
+use crate::artifact::{
+    ArtifactError, Checkpoint, NamedWeights, TokenizerSource, Weight, write_atomic, write_folder_atomic,
+};
 
 /// Writes `checkpoint` as the folder `path`, which appears whole or not at all.
 ///
@@ -36,10 +38,10 @@ pub fn write_files(folder: &Path, checkpoint: &Checkpoint) -> Result<(), Artifac
         TokenizerSource::SentencePiece(bytes) => write_atomic(&folder.join("tokenizer.model"), bytes)?,
         _ => {}
     }
-    write_weights(&folder.join("model.safetensors"), checkpoint)
+    write_weights(&folder.join("model.safetensors"), &checkpoint.tensors)
 }
 
-fn write_json(path: &Path, value: &Value) -> Result<(), ArtifactError> {
+pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), ArtifactError> {
     write_atomic(path, format!("{value:#}\n").as_bytes())
 }
 
@@ -80,9 +82,9 @@ impl View for WeightView<'_> {
 }
 
 /// Writes the weights in the library's layout: by name, each after the other.
-fn write_weights(path: &Path, checkpoint: &Checkpoint) -> Result<(), ArtifactError> {
+pub(super) fn write_weights(path: &Path, tensors: &NamedWeights) -> Result<(), ArtifactError> {
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let views = checkpoint.tensors.iter().map(|(name, weight)| (name.as_str(), WeightView(weight)));
+    let views = tensors.iter().map(|(name, weight)| (name.as_str(), WeightView(weight)));
     let serialized = safetensors::serialize(views, Some(format)).map_err(io::Error::other);
     let bytes = serialized.map_err(ArtifactError::io("serialise", path))?;
     write_atomic(path, &bytes)

@@ -10,47 +10,105 @@ const LOGITS_MAX: usize = 1 << 16;
 /// Fewest rows worth a matrix product.
 const ROWS_MIN: usize = 16;
 
+/// How the loss of a row is made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CrossEntropy {
+    /// Multiplies the loss.
+    pub weight: f32,
+    /// Share of the target's probability that is spread evenly over all outputs (Szegedy et al. 2015).
+    pub label_smoothing: f32,
+}
+
+/// Sums over the targets of some examples.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossSums {
+    /// Negative log-likelihood in nats, without smoothing.
+    pub nats: f64,
+    /// Targets that were trained on.
+    pub n_targets: u64,
+    /// Targets that no output scored above.
+    pub n_correct: u64,
+}
+
+impl std::ops::AddAssign for LossSums {
+    fn add_assign(&mut self, other: Self) {
+        self.nats += other.nats;
+        self.n_targets += other.n_targets;
+        self.n_correct += other.n_correct;
+    }
+}
+
+impl std::iter::Sum for LossSums {
+    fn sum<I: Iterator<Item = Self>>(sums: I) -> Self {
+        sums.fold(Self::default(), |mut total, sums| {
+            total += sums;
+            total
+        })
+    }
+}
+
 impl Graph<'_> {
-    /// The summed negative log-probability, in nats, of `targets[i]` under the softmax of `x[i] headᵀ`.
+    /// The summed cross-entropy between `targets[i]` and the softmax of `x[i] headᵀ + bias`.
     ///
-    /// `x` is `(n, dim)`, `head` `(vocab, dim)`. Where the pass records, the gradient of `weight * loss` is computed here,
-    /// while the logits are at hand: the head's is added at once, that of `x` is kept for the way back, which starts
-    /// from the returned variable, `(1, 1)`, with a seed of one.
+    /// `x` is `(n, dim)`, `head` `(outputs, dim)`, `bias` `(outputs,)`. Where the pass records, the gradient is computed here, while the
+    /// logits are at hand: that of head and bias is added at once, that of `x` is kept for the way back, which starts from the
+    /// returned variable, `(1, 1)`, with a seed of one.
     ///
     /// # Panics
-    /// If `targets` is not `n` long or a target is not below the vocabulary's size.
-    pub fn linear_cross_entropy(&mut self, x: Var, head: ParamId, targets: &[u32], weight: f32) -> (Var, f64) {
+    /// If `targets` is not `n` long or a target is not below the number of outputs.
+    pub fn linear_cross_entropy(
+        &mut self,
+        x: Var,
+        head: ParamId,
+        bias: Option<ParamId>,
+        targets: &[u32],
+        options: CrossEntropy,
+    ) -> (Var, LossSums) {
         let (n, dim) = self.shape(x);
         assert_eq!(targets.len(), n, "one target a row");
         let params = self.params();
-        let vocab = params.layout.spec(head).rows;
-        let w = MatRef::new(params.get(head), vocab, dim);
-        let block = (LOGITS_MAX / vocab).max(ROWS_MIN).min(n.max(1));
-        let mut dx = if self.records() { self.buffer(n * dim) } else { Vec::new() };
-        let mut logits = self.buffer(block * vocab);
-        let mut nats = 0.0;
+        let outputs = params.layout.spec(head).rows;
+        let w = MatRef::new(params.get(head), outputs, dim);
+        let block = (LOGITS_MAX / outputs).max(ROWS_MIN).min(n.max(1));
+        let records = self.records();
+        let mut dx = if records { self.buffer(n * dim) } else { Vec::new() };
+        let mut logits = self.buffer(block * outputs);
+        let mut totals = Totals::default();
         for (start, targets) in (0..n).step_by(block).zip(targets.chunks(block)) {
             let rows = targets.len();
-            let logits = &mut logits[..rows * vocab];
+            let logits = &mut logits[..rows * outputs];
             let x_block = start * dim..(start + rows) * dim;
             gemm(Write::Set, MatRef::new(&self.value(x)[x_block.clone()], rows, dim), w.transposed(), logits);
-            nats += dispatch(SoftmaxLoss { logits, targets, vocab, weight: self.records().then_some(weight) });
-            if self.records() {
-                let slopes = MatRef::new(logits, rows, vocab);
+            if let Some(bias) = bias {
+                for row in logits.chunks_exact_mut(outputs) {
+                    row.iter_mut().zip(params.get(bias)).for_each(|(logit, bias)| *logit += bias);
+                }
+            }
+            dispatch(SoftmaxLoss { logits, targets, outputs, options, slopes: records, totals: &mut totals });
+            if records {
+                let slopes = MatRef::new(logits, rows, outputs);
                 gemm(Write::Set, slopes, w, &mut dx[x_block.clone()]);
-                let (x, dhead) = self.value_and_param_grad(x, head);
+                let (x_rows, dhead) = self.value_and_param_grad(x, head);
                 if let Some(dhead) = dhead {
-                    gemm(Write::Add, slopes.transposed(), MatRef::new(&x[x_block], rows, dim), dhead);
+                    gemm(Write::Add, slopes.transposed(), MatRef::new(&x_rows[x_block], rows, dim), dhead);
+                }
+                if let Some((_, Some(dbias))) = bias.map(|bias| self.value_and_param_grad(x, bias)) {
+                    for row in logits.chunks_exact(outputs) {
+                        Write::Add.store(dbias, row);
+                    }
                 }
             }
         }
         self.recycle(logits);
-        let loss = self.push(1, 1, vec![(nats * f64::from(weight)) as f32]);
-        if self.records() {
+        let mut value = self.buffer(1);
+        value[0] = (totals.loss * f64::from(options.weight)) as f32;
+        let loss = self.push(1, 1, value);
+        if records {
             let dx = self.push(n, dim, dx);
             self.note(LinearCrossEntropy { x, dx, loss });
         }
-        (loss, nats)
+        let sums = LossSums { nats: totals.nats, n_targets: n as u64, n_correct: totals.n_correct };
+        (loss, sums)
     }
 }
 
@@ -65,57 +123,81 @@ impl Op for LinearCrossEntropy {
         let Some(seed) = pass.take(self.loss) else { return };
         pass.recycle(seed);
         let (mut to, write) = pass.open(self.x);
-        let from = pass.value(self.dx);
-        match write {
-            Write::Set => to.copy_from_slice(from),
-            Write::Add => to.iter_mut().zip(from).for_each(|(to, from)| *to += from),
-        }
+        write.store(&mut to, pass.value(self.dx));
         pass.close(self.x, to);
     }
 }
 
+/// Sums over rows.
+#[derive(Default)]
+struct Totals {
+    /// With smoothing.
+    loss: f64,
+    nats: f64,
+    n_correct: u64,
+}
+
 struct SoftmaxLoss<'a> {
-    /// Logits, `(targets.len(), vocab)`; become `weight * (softmax - one_hot(target))` where there is a weight.
+    /// Logits, `(targets.len(), outputs)`; become the gradient of `weight * loss` where slopes are wanted.
     logits: &'a mut [f32],
     targets: &'a [u32],
-    vocab: usize,
-    weight: Option<f32>,
+    outputs: usize,
+    options: CrossEntropy,
+    slopes: bool,
+    totals: &'a mut Totals,
 }
 
 impl Kernel for SoftmaxLoss<'_> {
-    type Output = f64;
+    type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) -> f64 {
-        let mut nats = 0.0;
-        for (row, &target) in self.logits.chunks_exact_mut(self.vocab).zip(self.targets) {
+    fn run<V: Lanes>(self) {
+        let CrossEntropy { weight, label_smoothing } = self.options;
+        let spread = label_smoothing / self.outputs as f32;
+        for (row, &target) in self.logits.chunks_exact_mut(self.outputs).zip(self.targets) {
             let target = target as usize;
-            let (whole, rest) = row.as_chunks::<LANES>();
-            let mut top = V::splat(f32::NEG_INFINITY);
-            for logits in whole {
-                top = top.max(V::load(logits));
-            }
-            let top = rest.iter().copied().fold(top.reduce_max(), f32::max);
             let target_logit = row[target];
-            let (shift, mut sum) = (V::splat(top), V::zero());
-            let (whole, rest) = row.as_chunks_mut::<LANES>();
-            for logits in whole {
-                let odds = V::load(logits).sub(shift).exp();
-                sum = sum.add(odds);
-                odds.store(logits);
-            }
-            let mut total = sum.reduce_sum();
-            if !rest.is_empty() {
-                store_part(load_part::<V>(rest).sub(shift).exp(), rest);
-                rest.iter().for_each(|odds| total += odds);
-            }
-            nats += f64::from(total).ln() + f64::from(top) - f64::from(target_logit);
-            if let Some(weight) = self.weight {
+            let logit_sum: f64 = if spread > 0.0 { row.iter().map(|x| f64::from(*x)).sum() } else { 0.0 };
+            let (top, total) = softmax_sums::<V>(row);
+            let log_sum = f64::from(total).ln() + f64::from(top);
+            let nats = log_sum - f64::from(target_logit);
+            let even = log_sum - logit_sum / self.outputs as f64;
+            let smoothing = f64::from(label_smoothing);
+            self.totals.nats += nats;
+            self.totals.loss += if spread > 0.0 { (1.0 - smoothing) * nats + smoothing * even } else { nats };
+            self.totals.n_correct += u64::from(target_logit >= top);
+            if self.slopes {
                 let factor = weight / total;
-                row.iter_mut().for_each(|odds| *odds *= factor);
-                row[target] -= weight;
+                if spread > 0.0 {
+                    row.iter_mut().for_each(|odds| *odds = *odds * factor - weight * spread);
+                } else {
+                    row.iter_mut().for_each(|odds| *odds *= factor);
+                }
+                row[target] -= weight * (1.0 - label_smoothing);
             }
         }
-        nats
     }
+}
+
+/// Turns logits into `exp(logit - largest)`; gives the largest and the sum.
+#[inline(always)]
+fn softmax_sums<V: Lanes>(row: &mut [f32]) -> (f32, f32) {
+    let (whole, rest) = row.as_chunks_mut::<LANES>();
+    let mut top = V::splat(f32::NEG_INFINITY);
+    for logits in &*whole {
+        top = top.max(V::load(logits));
+    }
+    let top = rest.iter().copied().fold(top.reduce_max(), f32::max);
+    let (shift, mut sum) = (V::splat(top), V::zero());
+    for logits in whole {
+        let odds = V::load(logits).sub(shift).exp();
+        sum = sum.add(odds);
+        odds.store(logits);
+    }
+    let mut total = sum.reduce_sum();
+    if !rest.is_empty() {
+        store_part(load_part::<V>(rest).sub(shift).exp(), rest);
+        rest.iter().for_each(|odds| total += odds);
+    }
+    (top, total)
 }

@@ -1,7 +1,7 @@
 //! Every operation against central differences of its own forward pass.
 
-use super::{AttentionShape, RopeTable};
-use crate::tensor::{Graph, ParamId, ParamLayout, Params, Tape, Var};
+use super::{Activation, AttentionInputs, AttentionShape, CrossEntropy, Mask, RelativeBias, RopeTable};
+use crate::tensor::{Graph, ParamId, ParamLayout, Params, Segments, Tape, Var};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
@@ -23,6 +23,15 @@ fn random(n: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
 
 /// Checks the gradients of `sum(weights * output)` with random weights in every input and parameter.
 fn check(case: &Case<'_>) {
+    check_by(case, false);
+}
+
+/// As [`check`], for operations that do something else in a pass that only computes.
+fn check_recorded(case: &Case<'_>) {
+    check_by(case, true);
+}
+
+fn check_by(case: &Case<'_>, recorded: bool) {
     let mut rng = ChaCha8Rng::seed_from_u64(11);
     let mut tape = Tape::default();
     let mut inputs: Vec<Vec<f32>> = case.inputs.iter().map(|(rows, cols)| random(rows * cols, &mut rng)).collect();
@@ -38,8 +47,9 @@ fn check(case: &Case<'_>) {
     graph.backward(out, &weights);
     let input_grads: Vec<Vec<f32>> = vars.iter().map(|var| graph.grad(*var).expect("used").to_vec()).collect();
 
+    let mut unused_grads = param_grads.clone();
     let mut value = |inputs: &[Vec<f32>], params: &Params| -> f64 {
-        let mut graph = tape.evaluate(params);
+        let mut graph = if recorded { tape.record(params, &mut unused_grads) } else { tape.evaluate(params) };
         let vars = put(&mut graph, &case.inputs, inputs);
         let out = (case.run)(&mut graph, &vars);
         graph.value(out).iter().zip(&weights).map(|(y, w)| f64::from(*y) * f64::from(*w)).sum()
@@ -98,9 +108,57 @@ fn embedding() {
 #[test]
 fn linear() {
     for (n, inputs, outputs) in [(1, 1, 1), (7, 13, 5), (18, 8, 17)] {
-        let (params, w) = one_matrix(outputs, inputs);
-        check(&Case { inputs: vec![(n, inputs)], params, run: &move |g, x| g.linear(x[0], w) });
+        let (mut params, w) = one_matrix(outputs, inputs);
+        let bias = params.vector("b", outputs);
+        for (bias, activation) in [
+            (None, Activation::None),
+            (Some(bias), Activation::None),
+            (Some(bias), Activation::Gelu),
+            (Some(bias), Activation::Tanh),
+            (None, Activation::Silu),
+        ] {
+            let run = move |g: &mut Graph<'_>, x: &[Var]| {
+                // Twice on one input, so that the second gradient is added to the first.
+                let (a, b) = (g.linear(x[0], w, bias, activation), g.linear(x[0], w, bias, Activation::GeluTanh));
+                g.add(a, b)
+            };
+            let params = if bias.is_some() { params.clone() } else { one_matrix(outputs, inputs).0 };
+            check(&Case { inputs: vec![(n, inputs)], params, run: &run });
+        }
     }
+}
+
+#[test]
+fn layer_norm() {
+    for dim in [2, 6, 16, 21] {
+        let mut params = ParamLayout::default();
+        let (gain, bias) = (params.vector("g", dim), params.vector("b", dim));
+        let run = move |g: &mut Graph<'_>, x: &[Var]| {
+            let (a, b) = (g.layer_norm(x[0], gain, bias, 0.1), g.layer_norm(x[0], gain, bias, 0.3));
+            g.add(a, b)
+        };
+        check(&Case { inputs: vec![(4, dim)], params, run: &run });
+    }
+}
+
+#[test]
+fn rows() {
+    let segments = Segments::new([2, 0, 3]);
+    let run = move |g: &mut Graph<'_>, x: &[Var]| {
+        let (gathered, scaled) = (g.gather_rows(x[0], &[4, 0, 4]), g.scale(x[0], -1.7));
+        let means = g.mean_rows(scaled, &segments);
+        g.add(gathered, means)
+    };
+    check(&Case { inputs: vec![(5, 7)], params: ParamLayout::default(), run: &run });
+}
+
+#[test]
+fn dropout() {
+    let run = |g: &mut Graph<'_>, x: &[Var]| {
+        let dropped = g.dropout(x[0], 0.4);
+        g.add(dropped, x[1])
+    };
+    check_recorded(&Case { inputs: vec![(5, 7), (5, 7)], params: ParamLayout::default(), run: &run });
 }
 
 #[test]
@@ -118,35 +176,106 @@ fn rms_norm() {
 }
 
 #[test]
-fn swiglu() {
-    for cols in [3, 16, 19] {
-        let run = |g: &mut Graph<'_>, x: &[Var]| g.swiglu(x[0], x[1]);
+fn glu() {
+    for (cols, activation) in [(3, Activation::Silu), (16, Activation::GeluTanh), (19, Activation::Gelu)] {
+        let run = move |g: &mut Graph<'_>, x: &[Var]| g.glu(x[0], x[1], activation);
         check(&Case { inputs: vec![(3, cols), (3, cols)], params: ParamLayout::default(), run: &run });
+        let run = move |g: &mut Graph<'_>, x: &[Var]| g.glu(x[0], x[0], activation);
+        check(&Case { inputs: vec![(3, 11)], params: ParamLayout::default(), run: &run });
     }
-    let run = |g: &mut Graph<'_>, x: &[Var]| g.swiglu(x[0], x[0]);
-    check(&Case { inputs: vec![(3, 11)], params: ParamLayout::default(), run: &run });
+}
+
+/// Attention over sequences of these lengths, with everything that it can have.
+struct AttentionCase {
+    queries: &'static [usize],
+    /// As the queries where empty.
+    keys: &'static [usize],
+    heads: (usize, usize, usize),
+    mask: Mask<'static>,
+    has_rope: bool,
+    has_bias: bool,
+    dropout: f32,
+}
+
+fn check_attention(case: &AttentionCase) {
+    let (n_heads, n_kv_heads, head_dim) = case.heads;
+    let queries = Segments::new(case.queries.iter().copied());
+    let keys = if case.keys.is_empty() { queries.clone() } else { Segments::new(case.keys.iter().copied()) };
+    let (n, n_keys) = (queries.n_rows(), keys.n_rows());
+    let mut params = ParamLayout::default();
+    let table = case.has_bias.then(|| params.matrix("bias", 8, n_heads));
+    let shape = AttentionShape { n_heads, n_kv_heads, head_dim, scale: 0.4 };
+    let rope = case.has_rope.then(|| Arc::new(RopeTable::new(queries.max_len(), head_dim, 100.0)));
+    let (mask, dropout) = (case.mask, case.dropout);
+    let run = move |g: &mut Graph<'_>, x: &[Var]| {
+        let bias =
+            table.map(|table| RelativeBias { table, bidirectional: mask == Mask::Bidirectional, max_distance: 11 });
+        let (queries, keys, rope) = (&queries, &keys, rope.as_ref());
+        let inputs = AttentionInputs { q: x[0], k: x[1], v: x[2], queries, keys, shape, mask, rope, bias, dropout };
+        let out = g.attention(&inputs);
+        // Where a query has one key, queries and keys have no effect: keep their gradients from vanishing.
+        if n_keys > 1 {
+            return out;
+        }
+        let (with_q, with_k) = (g.add(out, x[0]), g.add(out, x[1]));
+        g.add(with_q, with_k)
+    };
+    let kv = (n_keys, n_kv_heads * head_dim);
+    let case = Case { inputs: vec![(n, n_heads * head_dim), kv, kv], params, run: &run };
+    if dropout > 0.0 { check_recorded(&case) } else { check(&case) }
 }
 
 #[test]
 fn attention() {
-    for (n_sequences, seq_len, n_heads, n_kv_heads, head_dim) in
-        [(1, 1, 1, 1, 2), (2, 5, 4, 2, 8), (1, 19, 2, 1, 6), (1, 33, 3, 3, 12), (2, 16, 2, 2, 16)]
-    {
-        let shape = AttentionShape { seq_len, n_heads, n_kv_heads, head_dim };
-        let rope = Arc::new(RopeTable::new(seq_len, head_dim, 100.0));
-        let run = move |g: &mut Graph<'_>, x: &[Var]| {
-            let out = g.attention(x[0], x[1], x[2], shape, &rope);
-            // A single position's output does not depend on its query or key: keep their gradients from vanishing.
-            if seq_len > 1 {
-                return out;
-            }
-            let (with_q, with_k) = (g.add(out, x[0]), g.add(out, x[1]));
-            g.add(with_q, with_k)
-        };
-        let n = n_sequences * seq_len;
-        let kv = (n, n_kv_heads * head_dim);
-        check(&Case { inputs: vec![(n, n_heads * head_dim), kv, kv], params: ParamLayout::default(), run: &run });
-    }
+    let base = AttentionCase {
+        queries: &[5, 5],
+        keys: &[],
+        heads: (4, 2, 8),
+        mask: Mask::Causal,
+        has_rope: true,
+        has_bias: false,
+        dropout: 0.0,
+    };
+    check_attention(&base);
+    check_attention(&AttentionCase { queries: &[1], heads: (1, 1, 2), ..base });
+    check_attention(&AttentionCase { queries: &[19], heads: (2, 1, 6), ..base });
+    check_attention(&AttentionCase { queries: &[33], heads: (3, 3, 12), ..base });
+    check_attention(&AttentionCase { queries: &[16, 0, 3], heads: (2, 2, 16), ..base });
+    let encoder =
+        AttentionCase { mask: Mask::Bidirectional, has_rope: false, queries: &[7, 18], heads: (2, 2, 5), ..base };
+    check_attention(&encoder);
+    check_attention(&AttentionCase { has_bias: true, ..encoder });
+    check_attention(&AttentionCase { has_bias: true, mask: Mask::Causal, ..encoder });
+    check_attention(&AttentionCase { keys: &[3, 17], ..encoder });
+    check_attention(&AttentionCase { keys: &[17, 1], heads: (4, 2, 3), ..encoder });
+    check_attention(&AttentionCase { mask: Mask::Prefix(&[4, 0]), has_rope: true, heads: (2, 1, 4), ..encoder });
+    check_attention(&AttentionCase { dropout: 0.3, ..encoder });
+}
+
+/// Sequences side by side give what each gives alone, bit for bit.
+#[test]
+fn attention_stays_within_its_sequence() {
+    let (lens, width) = ([3, 40, 1, 17], 12);
+    let shape = AttentionShape { n_heads: 3, n_kv_heads: 1, head_dim: 4, scale: 0.5 };
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let all = Segments::new(lens);
+    let [q, k, v] = [width, 4, 4].map(|cols| random(all.n_rows() * cols, &mut rng));
+    let params = Params::zeros(ParamLayout::default());
+    let rope = Arc::new(RopeTable::new(40, 4, 100.0));
+    let attend = |segments: &Segments, rows: std::ops::Range<usize>| {
+        let mut tape = Tape::default();
+        let mut graph = tape.evaluate(&params);
+        let n = rows.len();
+        let mut put = |data: &[f32], cols: usize| graph.input(n, cols, &data[rows.start * cols..rows.end * cols]);
+        let (q, k, v) = (put(&q, width), put(&k, 4), put(&v, 4));
+        let (queries, keys, mask, rope) = (segments, segments, Mask::Causal, Some(&rope));
+        let inputs = AttentionInputs { q, k, v, queries, keys, shape, mask, rope, bias: None, dropout: 0.0 };
+        let out = graph.attention(&inputs);
+        graph.value(out).to_vec()
+    };
+    let together = attend(&all, 0..all.n_rows());
+    let apart: Vec<f32> = all.iter().flat_map(|rows| attend(&Segments::uniform(1, rows.len()), rows)).collect();
+    assert_eq!(together, apart);
 }
 
 #[test]
@@ -157,12 +286,18 @@ fn linear_cross_entropy() {
         let wide = vocab > 1000;
         let n = if wide { 40 } else { 6 };
         let targets: Vec<u32> = (0..n).map(|i| (i * 7919 % vocab) as u32).collect();
-        let run = move |g: &mut Graph<'_>, x: &[Var]| g.linear_cross_entropy(x[0], head, &targets, 0.25).0;
-        if !wide {
-            check(&Case { inputs: vec![(n, dim)], params, run: &run });
-        } else {
+        let plain = CrossEntropy { weight: 0.25, label_smoothing: 0.0 };
+        let run = |g: &mut Graph<'_>, x: &[Var]| g.linear_cross_entropy(x[0], head, None, &targets, plain).0;
+        if wide {
             wide_head(params, &run, n);
+            continue;
         }
+        check(&Case { inputs: vec![(n, dim)], params: params.clone(), run: &run });
+        let mut params = params;
+        let bias = params.vector("b", vocab);
+        let smoothed = CrossEntropy { label_smoothing: 0.2, ..plain };
+        let run = |g: &mut Graph<'_>, x: &[Var]| g.linear_cross_entropy(x[0], head, Some(bias), &targets, smoothed).0;
+        check(&Case { inputs: vec![(n, dim)], params, run: &run });
     }
 }
 

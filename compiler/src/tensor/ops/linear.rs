@@ -1,23 +1,44 @@
-//! The product with a weight matrix.
+//! The product with a weight matrix, with what usually follows it.
 
+use super::Activation;
 use crate::tensor::gemm::{MatRef, Write, gemm};
 use crate::tensor::params::ParamId;
 use crate::tensor::tape::{Backward, Graph, Op, Var};
 
 impl Graph<'_> {
-    /// `x wᵀ`: `x` is `(n, inputs)`, `weight` `(outputs, inputs)`, the result `(n, outputs)`.
+    /// `activation(x wᵀ + bias)`: `x` is `(n, inputs)`, `weight` `(outputs, inputs)`, `bias` `(outputs,)`, the result `(n, outputs)`.
     ///
     /// # Panics
     /// If the inner sizes differ.
-    pub fn linear(&mut self, x: Var, weight: ParamId) -> Var {
+    pub fn linear(&mut self, x: Var, weight: ParamId, bias: Option<ParamId>, activation: Activation) -> Var {
         let (n, inputs) = self.shape(x);
         let params = self.params();
         let outputs = params.layout.spec(weight).rows;
         let mut y = self.buffer(n * outputs);
         let w = MatRef::new(params.get(weight), outputs, inputs);
         gemm(Write::Set, MatRef::new(self.value(x), n, inputs), w.transposed(), &mut y);
+        if let Some(bias) = bias {
+            let bias = params.get(bias);
+            assert_eq!(bias.len(), outputs, "a bias for each output");
+            for row in y.chunks_exact_mut(outputs) {
+                row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+            }
+        }
+        let before = match activation {
+            Activation::None => None,
+            _ if !self.records() => {
+                activation.apply(&mut y);
+                None
+            }
+            _ => {
+                let mut before = self.buffer(n * outputs);
+                before.copy_from_slice(&y);
+                activation.apply(&mut y);
+                Some(self.push(n, outputs, before))
+            }
+        };
         let out = self.push(n, outputs, y);
-        self.note(Linear { x, weight, out });
+        self.note(Linear { x, weight, bias, activation, before, out });
         out
     }
 }
@@ -25,13 +46,26 @@ impl Graph<'_> {
 struct Linear {
     x: Var,
     weight: ParamId,
+    bias: Option<ParamId>,
+    activation: Activation,
+    /// The activation's input, where there is one.
+    before: Option<Var>,
     out: Var,
 }
 
 impl Op for Linear {
     fn backward(&self, pass: &mut Backward<'_>) {
-        let Some(grad) = pass.take(self.out) else { return };
+        let Some(mut grad) = pass.take(self.out) else { return };
         let ((n, inputs), outputs) = (pass.shape(self.x), pass.shape(self.out).1);
+        if let Some(before) = self.before {
+            self.activation.apply_slope(pass.value(before), &mut grad);
+        }
+        if let Some(bias) = self.bias {
+            let sums = pass.param_grad(bias);
+            for row in grad.chunks_exact(outputs) {
+                sums.iter_mut().zip(row).for_each(|(sum, dy)| *sum += dy);
+            }
+        }
         let dy = MatRef::new(&grad, n, outputs);
         let x = MatRef::new(pass.value(self.x), n, inputs);
         gemm(Write::Add, dy.transposed(), x, pass.param_grad(self.weight));

@@ -1,15 +1,19 @@
-//! The operations of a Llama-family model, each with its way back, as methods of [`Graph`](super::Graph).
+//! The operations of models, each with its way back, as methods of [`Graph`](super::Graph).
 
+mod activation;
 mod add;
 mod attention;
-mod attention_kernel;
 mod cross_entropy;
+mod dropout;
 mod embedding;
+mod layer_norm;
 mod linear;
 mod rms_norm;
-mod swiglu;
+mod rows;
 
-pub use attention::{AttentionShape, RopeTable};
+pub use activation::Activation;
+pub use attention::{AttentionInputs, AttentionShape, Mask, RelativeBias, RopeTable};
+pub use cross_entropy::{CrossEntropy, LossSums};
 
 #[cfg(test)]
 mod gradient_check;

@@ -1,0 +1,317 @@
+//! Transformers of every family: decoder-only, encoder-only, encoder-decoder.
+//!
+//! The forward pass below is the whole model. Sequences lie one after another with no padding; a [`Segments`] says where each
+//! is, so positions restart and attention stays within it.
+
+mod parameters;
+
+use super::architecture::{Architecture, ArchitectureError, Family, FeedForward, Head, NormPlace, Positions};
+use super::{LossOptions, LossSums, Model};
+use crate::data::{Example, IGNORED};
+use crate::tensor::ops::{Activation, AttentionInputs, AttentionShape, CrossEntropy, Mask, RelativeBias, RopeTable};
+use crate::tensor::{Graph, ParamLayout, Params, Segments, Var};
+use parameters::{AttentionParams, FeedForwardParams, LinearParams, NormParams, StackParams, TransformerParams};
+use siskin_runtime::TokenId;
+use std::sync::Arc;
+
+/// A transformer: which parameter goes where. The numbers live in a [`Params`].
+#[derive(Clone, Debug)]
+pub struct Transformer {
+    architecture: Architecture,
+    params: TransformerParams,
+    rope: Option<Arc<RopeTable>>,
+    /// Fixed position vectors, `(context_len, dim)`; empty where positions are not sinusoidal.
+    sinusoids: Vec<f32>,
+}
+
+/// What attention of one kind looks like in a pass.
+struct View<'a> {
+    queries: &'a Segments,
+    mask: Mask<'a>,
+    /// The encoder's output, for a decoder.
+    memory: Option<(Var, &'a Segments)>,
+    dropout: f32,
+}
+
+impl Transformer {
+    /// Lays out the parameters of a model with these parts.
+    ///
+    /// # Errors
+    /// What [`Architecture::validate`] finds.
+    ///
+    /// # Panics
+    /// If the architecture is recurrent: that is another model.
+    pub fn new(architecture: &Architecture) -> Result<Self, ArchitectureError> {
+        assert!(!architecture.family.is_recurrent(), "a transformer");
+        architecture.validate()?;
+        let Architecture { dim, head_dim, context_len, positions, .. } = *architecture;
+        let rope = match positions {
+            Positions::Rope { theta } => Some(Arc::new(RopeTable::new(context_len, head_dim, theta))),
+            _ => None,
+        };
+        let sinusoids = if positions == Positions::Sinusoidal { sinusoids(context_len, dim) } else { Vec::new() };
+        Ok(Self { params: TransformerParams::new(architecture), architecture: architecture.clone(), rope, sinusoids })
+    }
+
+    /// The residual stream of the last stack after its last norm: a row for each input, or for each decoder input of an
+    /// encoder-decoder. Panics as [`Model::loss`].
+    pub fn hidden(&self, graph: &mut Graph<'_>, examples: &[Example], dropout: f32) -> Var {
+        let inputs = Segments::new(examples.iter().map(|example| example.inputs.len()));
+        let prefixes: Vec<usize> = examples.iter().map(|example| example.prefix_len).collect();
+        let mask = match (&self.params.encoder, prefixes.iter().all(|prefix| *prefix == 0)) {
+            (Some(_), _) => Mask::Bidirectional,
+            (None, true) => Mask::Causal,
+            (None, false) => Mask::Prefix(&prefixes),
+        };
+        let x = self.embed(graph, examples.iter().map(|example| example.inputs.as_slice()), dropout);
+        let view = View { queries: &inputs, mask, memory: None, dropout };
+        let Some(encoder) = &self.params.encoder else {
+            let decoder = self.params.decoder.as_ref().expect("a validated architecture has a stack");
+            return self.stack(graph, x, decoder, &view);
+        };
+        let memory = self.stack(graph, x, encoder, &view);
+        let Some(decoder) = &self.params.decoder else { return memory };
+        let outputs = Segments::new(examples.iter().map(|example| example.decoder_inputs.len()));
+        let x = self.embed(graph, examples.iter().map(|example| example.decoder_inputs.as_slice()), dropout);
+        let view = View { queries: &outputs, mask: Mask::Causal, memory: Some((memory, &inputs)), dropout };
+        self.stack(graph, x, decoder, &view)
+    }
+
+    fn embed<'e>(
+        &self,
+        graph: &mut Graph<'_>,
+        tokens: impl Iterator<Item = &'e [TokenId]> + Clone,
+        dropout: f32,
+    ) -> Var {
+        let (a, params) = (&self.architecture, &self.params.embedding);
+        let longest = tokens.clone().map(<[TokenId]>::len).max().unwrap_or(0);
+        assert!(longest <= a.context_len, "a sequence of {longest} tokens, but the context holds {}", a.context_len);
+        let flat: Vec<TokenId> = tokens.clone().flatten().copied().collect();
+        let positions = || tokens.clone().flat_map(|tokens| 0..tokens.len() as TokenId);
+        let mut x = graph.embedding(&flat, params.tokens);
+        if a.positions == Positions::Sinusoidal {
+            x = graph.scale(x, (a.dim as f32).sqrt());
+            let rows: Vec<f32> = positions()
+                .flat_map(|t| &self.sinusoids[t as usize * a.dim..(t as usize + 1) * a.dim])
+                .copied()
+                .collect();
+            let rows = graph.input(flat.len(), a.dim, &rows);
+            x = graph.add(x, rows);
+        }
+        if let Some(table) = params.token_types {
+            let types = graph.embedding(&vec![0; flat.len()], table);
+            x = graph.add(x, types);
+        }
+        if let Some(table) = params.positions {
+            let positions: Vec<TokenId> = positions().collect();
+            let positions = graph.embedding(&positions, table);
+            x = graph.add(x, positions);
+        }
+        if let Some(norm) = params.norm {
+            x = self.norm(graph, x, norm);
+        }
+        x = graph.dropout(x, dropout);
+        match params.projection {
+            Some(projection) => linear(graph, x, projection, Activation::None),
+            None => x,
+        }
+    }
+
+    fn stack(&self, graph: &mut Graph<'_>, mut x: Var, stack: &StackParams, view: &View<'_>) -> Var {
+        for layer in &stack.layers {
+            let own = View { memory: None, ..*view };
+            x = self.branch(graph, x, layer.attention.norm, view.dropout, |graph, x| {
+                self.attention(graph, x, &layer.attention, stack, &own)
+            });
+            if let Some(cross) = &layer.cross {
+                x = self.branch(graph, x, cross.norm, view.dropout, |graph, x| {
+                    self.attention(graph, x, cross, stack, view)
+                });
+            }
+            x = self.branch(graph, x, layer.feed_forward.norm, view.dropout, |graph, x| {
+                self.feed_forward(graph, x, &layer.feed_forward)
+            });
+        }
+        match stack.final_norm {
+            Some(norm) => self.norm(graph, x, norm),
+            None => x,
+        }
+    }
+
+    /// A residual branch with its norm before or after.
+    fn branch(
+        &self,
+        graph: &mut Graph<'_>,
+        x: Var,
+        norm: NormParams,
+        dropout: f32,
+        update: impl FnOnce(&mut Graph<'_>, Var) -> Var,
+    ) -> Var {
+        let is_pre = self.architecture.norm_place == NormPlace::Pre;
+        let input = if is_pre { self.norm(graph, x, norm) } else { x };
+        let update = update(graph, input);
+        let update = graph.dropout(update, dropout);
+        let sum = graph.add(x, update);
+        if is_pre { sum } else { self.norm(graph, sum, norm) }
+    }
+
+    /// Attention to the sequence itself, or to the encoder's output where the view has one.
+    fn attention(
+        &self,
+        graph: &mut Graph<'_>,
+        x: Var,
+        params: &AttentionParams,
+        stack: &StackParams,
+        view: &View<'_>,
+    ) -> Var {
+        let a = &self.architecture;
+        let (source, keys, mask) = match view.memory {
+            Some((memory, keys)) => (memory, keys, Mask::Bidirectional),
+            None => (x, view.queries, view.mask),
+        };
+        let q = linear(graph, x, params.q, Activation::None);
+        let k = linear(graph, source, params.k, Activation::None);
+        let v = linear(graph, source, params.v, Activation::None);
+        let bias = match (a.positions, stack.relative_bias, view.memory) {
+            (Positions::RelativeBias { max_distance, .. }, Some(table), None) => {
+                Some(RelativeBias { table, bidirectional: mask != Mask::Causal, max_distance })
+            }
+            _ => None,
+        };
+        let scale = if a.family == Family::T5 { 1.0 } else { 1.0 / (a.head_dim as f32).sqrt() };
+        let shape = AttentionShape { n_heads: a.n_heads, n_kv_heads: a.n_kv_heads, head_dim: a.head_dim, scale };
+        let rope = self.rope.as_ref().filter(|_| view.memory.is_none());
+        let queries = view.queries;
+        let mixed = graph.attention(&AttentionInputs {
+            q,
+            k,
+            v,
+            queries,
+            keys,
+            shape,
+            mask,
+            rope,
+            bias,
+            dropout: view.dropout,
+        });
+        linear(graph, mixed, params.o, Activation::None)
+    }
+
+    fn feed_forward(&self, graph: &mut Graph<'_>, x: Var, params: &FeedForwardParams) -> Var {
+        let activation = activation(self.architecture.feed_forward);
+        let hidden = match params.gate {
+            Some(gate) => {
+                let gate = linear(graph, x, gate, Activation::None);
+                let up = linear(graph, x, params.up, Activation::None);
+                graph.glu(gate, up, activation)
+            }
+            None => linear(graph, x, params.up, activation),
+        };
+        linear(graph, hidden, params.down, Activation::None)
+    }
+
+    fn norm(&self, graph: &mut Graph<'_>, x: Var, norm: NormParams) -> Var {
+        let eps = self.architecture.norm_eps;
+        match norm.bias {
+            Some(bias) => graph.layer_norm(x, norm.gain, bias, eps),
+            None => graph.rms_norm(x, norm.gain, eps),
+        }
+    }
+
+    /// What the output matrix is multiplied with, from the rows of `hidden` that it is wanted for.
+    fn before_output(&self, graph: &mut Graph<'_>, hidden: Var, dropout: f32) -> Var {
+        let a = &self.architecture;
+        if let Some((dense, norm)) = self.params.head.transform {
+            let x = linear(graph, hidden, dense, activation(a.feed_forward));
+            return self.norm(graph, x, norm);
+        }
+        if let Some(pooler) = self.params.head.pooler {
+            let x = linear(graph, hidden, pooler, Activation::Tanh);
+            return graph.dropout(x, dropout);
+        }
+        match (a.family, a.tied_head) {
+            (Family::T5, true) => graph.scale(hidden, 1.0 / (a.dim as f32).sqrt()),
+            _ => hidden,
+        }
+    }
+
+    /// The row of `hidden` that classifies each example: an encoder's first, a decoder's last.
+    fn classified_rows(&self, examples: &[Example]) -> Vec<usize> {
+        let segments = Segments::new(examples.iter().map(|example| example.inputs.len()));
+        let is_encoder = self.params.encoder.is_some();
+        segments.iter().map(|rows| if is_encoder { rows.start } else { rows.end - 1 }).collect()
+    }
+
+    /// The rows of `hidden` that `examples` have targets for, and those targets.
+    fn trained_rows(&self, examples: &[Example]) -> (Vec<usize>, Vec<TokenId>) {
+        if let Head::Classifier { .. } = self.architecture.head {
+            let labels = examples.iter().map(|example| example.targets[0]);
+            return self
+                .classified_rows(examples)
+                .into_iter()
+                .zip(labels)
+                .filter(|(_, label)| *label != IGNORED)
+                .unzip();
+        }
+        let targets = examples.iter().flat_map(|example| &example.targets);
+        targets.copied().enumerate().filter(|(_, target)| *target != IGNORED).unzip()
+    }
+}
+
+impl Model for Transformer {
+    fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    fn layout(&self) -> &ParamLayout {
+        &self.params.layout
+    }
+
+    fn init(&self, seed: u64) -> Params {
+        self.params.init(&self.architecture, seed)
+    }
+
+    fn logits(&self, graph: &mut Graph<'_>, examples: &[Example]) -> Var {
+        let mut hidden = self.hidden(graph, examples, 0.0);
+        if let Head::Classifier { .. } = self.architecture.head {
+            hidden = graph.gather_rows(hidden, &self.classified_rows(examples));
+        }
+        let x = self.before_output(graph, hidden, 0.0);
+        let output = self.params.head.output.expect("a model with a head");
+        linear(graph, x, output, Activation::None)
+    }
+
+    fn loss(&self, graph: &mut Graph<'_>, examples: &[Example], options: LossOptions) -> (Var, LossSums) {
+        let output = self.params.head.output.expect("a model with a head");
+        let mut x = self.hidden(graph, examples, options.dropout);
+        let (rows, targets) = self.trained_rows(examples);
+        if rows.len() < graph.shape(x).0 {
+            x = graph.gather_rows(x, &rows);
+        }
+        let x = self.before_output(graph, x, options.dropout);
+        let loss = CrossEntropy { weight: options.weight, label_smoothing: options.label_smoothing };
+        graph.linear_cross_entropy(x, output.weight, output.bias, &targets, loss)
+    }
+}
+
+fn linear(graph: &mut Graph<'_>, x: Var, params: LinearParams, activation: Activation) -> Var {
+    graph.linear(x, params.weight, params.bias, activation)
+}
+
+fn activation(feed_forward: FeedForward) -> Activation {
+    match feed_forward {
+        FeedForward::SwiGlu | FeedForward::Silu => Activation::Silu,
+        FeedForward::GeGlu | FeedForward::GeluTanh => Activation::GeluTanh,
+        FeedForward::Gelu => Activation::Gelu,
+        FeedForward::Relu => Activation::Relu,
+    }
+}
+
+/// Sines in the first half of each row, cosines in the second: column `i` of either turns by `10000^(-2i / dim)` a position.
+fn sinusoids(positions: usize, dim: usize) -> Vec<f32> {
+    let n_sines = dim.div_ceil(2);
+    let angle = |t: usize, i: usize| t as f64 / 10_000_f64.powf(2.0 * i as f64 / dim as f64);
+    let row =
+        |t| (0..dim).map(move |col| if col < n_sines { angle(t, col).sin() } else { angle(t, col - n_sines).cos() });
+    (0..positions).flat_map(row).map(|x| x as f32).collect()
+}

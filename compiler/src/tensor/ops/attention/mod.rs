@@ -1,0 +1,263 @@
+//! Attention of every kind in one operation: causal, bidirectional, prefix, across sequences; rotary or relative positions;
+//! grouped key and value heads; sequences of any lengths with no padding.
+//!
+//! ```text
+//! for each sequence, each key/value head: turn and pack its keys and values once
+//!   for each query head that shares them
+//!     for each block of 16 queries, against the keys that any of them sees
+//!       scores = q kᵀ, row maxima, probabilities, out = p v
+//! ```
+//!
+//! Scores exist for one block at a time. The way back needs only each row's log-sum-exp: it computes the scores again,
+//! which costs less than reading them from memory.
+
+mod head;
+mod kernel;
+mod relative_bias;
+mod rope;
+
+pub use relative_bias::RelativeBias;
+pub use rope::RopeTable;
+
+use super::dropout::DropoutMask;
+use crate::tensor::Segments;
+use crate::tensor::gemm::Write;
+use crate::tensor::simd::dispatch;
+use crate::tensor::tape::{Backward, Graph, Op, Var};
+use kernel::{BackwardHeads, ForwardHeads, SCRATCH, Sequence};
+use std::sync::Arc;
+
+/// How the columns of queries, keys and values divide into heads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads; divides `n_heads`.
+    pub n_kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// What the products of queries and keys are multiplied with.
+    pub scale: f32,
+}
+
+/// Which keys a query sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mask<'a> {
+    /// Its own and those before.
+    Causal,
+    /// All of its sequence.
+    Bidirectional,
+    /// Its own and those before, and the first few of its sequence: as many as are named here, sequence by sequence.
+    Prefix(&'a [usize]),
+}
+
+/// What attention works on.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionInputs<'a> {
+    /// Queries, `(queries.n_rows(), n_heads * head_dim)`.
+    pub q: Var,
+    /// Keys, `(keys.n_rows(), n_kv_heads * head_dim)`.
+    pub k: Var,
+    /// Values, as the keys.
+    pub v: Var,
+    /// Where each sequence's queries are.
+    pub queries: &'a Segments,
+    /// Where the keys and values that they attend to are: as many sequences.
+    pub keys: &'a Segments,
+    /// Heads.
+    pub shape: AttentionShape,
+    /// Which keys a query sees.
+    pub mask: Mask<'a>,
+    /// Turns queries and keys by their positions, in half-split form (pairs `i`, `i + head_dim / 2`).
+    pub rope: Option<&'a Arc<RopeTable>>,
+    /// Scores by distance.
+    pub bias: Option<RelativeBias>,
+    /// Share of the probabilities that are dropped, as [`Graph::dropout`] does.
+    pub dropout: f32,
+}
+
+impl Graph<'_> {
+    /// `softmax(scale * q kᵀ + bias) v` head by head, inside each sequence.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together, a sequence with queries has no key, a causal mask meets other keys than queries,
+    /// or the rotary table has fewer positions than a sequence.
+    pub fn attention(&mut self, inputs: &AttentionInputs<'_>) -> Var {
+        let AttentionInputs { q, k, v, queries, keys, shape, mask, rope, bias, dropout } = *inputs;
+        self.check_attention(inputs);
+        let (n, q_dim) = self.shape(q);
+        let params = self.params();
+        let key = if dropout > 0.0 && self.records() { self.next_dropout_key() } else { 0 };
+        let dropout = (dropout > 0.0 && self.records()).then(|| DropoutMask::new(key, dropout));
+        let prefixes = match mask {
+            Mask::Prefix(prefixes) => prefixes.to_vec(),
+            _ => Vec::new(),
+        };
+        let is_causal = mask != Mask::Bidirectional;
+        let (mut out, mut log_sums) = (self.buffer(n * q_dim), self.buffer(n * shape.n_heads));
+        let op = Attention {
+            q,
+            k,
+            v,
+            queries: queries.clone(),
+            keys: keys.clone(),
+            shape,
+            is_causal,
+            prefixes,
+            rope: rope.cloned(),
+            bias,
+            dropout,
+            log_sums: None,
+            out: q,
+        };
+        let [q_rows, k_rows, v_rows] = [q, k, v].map(|var| self.value(var));
+        let bias_rows = bias.map(|bias| params.get(bias.table));
+        for at in 0..queries.len() {
+            let (rows, key_rows) = (queries.rows(at), keys.rows(at));
+            if rows.is_empty() {
+                continue;
+            }
+            let [q, k, v] = op.slices(at, [q_rows, k_rows, v_rows]);
+            let sequence = op.sequence(at, q, k, v, bias_rows);
+            debug_assert_eq!(k.len(), key_rows.len() * shape.n_kv_heads * shape.head_dim);
+            let out = &mut out[rows.start * q_dim..rows.end * q_dim];
+            let log_sums = &mut log_sums[rows.start * shape.n_heads..rows.end * shape.n_heads];
+            SCRATCH.with_borrow_mut(|scratch| dispatch(ForwardHeads { scratch, sequence: &sequence, out, log_sums }));
+        }
+        let log_sums = self.push(n, shape.n_heads, log_sums);
+        let out = self.push(n, q_dim, out);
+        self.note(Attention { log_sums: Some(log_sums), out, ..op });
+        out
+    }
+
+    fn check_attention(&self, inputs: &AttentionInputs<'_>) {
+        let AttentionInputs { q, k, v, queries, keys, shape, mask, rope, bias, .. } = *inputs;
+        let kv_dim = shape.n_kv_heads * shape.head_dim;
+        assert_eq!(self.shape(q), (queries.n_rows(), shape.n_heads * shape.head_dim), "shape of the queries");
+        assert_eq!(self.shape(k), (keys.n_rows(), kv_dim), "shape of the keys");
+        assert_eq!(self.shape(v), (keys.n_rows(), kv_dim), "shape of the values");
+        assert!(shape.n_heads.is_multiple_of(shape.n_kv_heads), "key heads divide query heads");
+        assert_eq!(queries.len(), keys.len(), "keys for each sequence of queries");
+        let is_served = |(q, k): (std::ops::Range<usize>, std::ops::Range<usize>)| q.is_empty() || !k.is_empty();
+        assert!(queries.iter().zip(keys.iter()).all(is_served), "a query needs a key");
+        assert!(mask == Mask::Bidirectional || queries == keys, "a causal mask is over the queries' own sequences");
+        if let Mask::Prefix(prefixes) = mask {
+            assert_eq!(prefixes.len(), queries.len(), "a prefix for each sequence");
+        }
+        if let Some(rope) = rope {
+            let longest = queries.max_len().max(keys.max_len());
+            assert!(rope.positions() >= longest && rope.half * 2 == shape.head_dim, "rotary table");
+        }
+        if let Some(bias) = bias {
+            assert_eq!(self.params().layout.spec(bias.table).cols, shape.n_heads, "a bias for each head");
+        }
+    }
+}
+
+struct Attention {
+    q: Var,
+    k: Var,
+    v: Var,
+    queries: Segments,
+    keys: Segments,
+    shape: AttentionShape,
+    is_causal: bool,
+    /// Empty, or one a sequence.
+    prefixes: Vec<usize>,
+    rope: Option<Arc<RopeTable>>,
+    bias: Option<RelativeBias>,
+    dropout: Option<DropoutMask>,
+    log_sums: Option<Var>,
+    out: Var,
+}
+
+impl Attention {
+    /// The queries, keys and values of one sequence.
+    fn slices<'s>(&self, at: usize, [q, k, v]: [&'s [f32]; 3]) -> [&'s [f32]; 3] {
+        let (q_dim, kv_dim) = (self.shape.n_heads * self.shape.head_dim, self.shape.n_kv_heads * self.shape.head_dim);
+        let (rows, key_rows) = (self.queries.rows(at), self.keys.rows(at));
+        let keys = key_rows.start * kv_dim..key_rows.end * kv_dim;
+        [&q[rows.start * q_dim..rows.end * q_dim], &k[keys.clone()], &v[keys]]
+    }
+
+    /// One sequence as the kernels want it.
+    fn sequence<'s>(
+        &'s self,
+        at: usize,
+        q: &'s [f32],
+        k: &'s [f32],
+        v: &'s [f32],
+        bias: Option<&'s [f32]>,
+    ) -> Sequence<'s> {
+        let (n_queries, n_keys) = (self.queries.rows(at).len(), self.keys.rows(at).len());
+        let buckets = match (&self.bias, bias) {
+            (Some(relative), Some(table)) => relative.buckets(n_queries, n_keys, table.len() / self.shape.n_heads),
+            _ => Vec::new(),
+        };
+        Sequence {
+            shape: self.shape,
+            n_queries,
+            n_keys,
+            is_causal: self.is_causal,
+            prefix_len: self.prefixes.get(at).copied().unwrap_or(0),
+            rope: self.rope.as_deref(),
+            buckets,
+            bias: bias.unwrap_or(&[]),
+            dropout: self.dropout,
+            first_place: self.queries.rows(at).start as u64,
+            q,
+            k,
+            v,
+        }
+    }
+}
+
+impl Op for Attention {
+    fn backward(&self, pass: &mut Backward<'_>) {
+        let Some(dout) = pass.take(self.out) else { return };
+        let shape = self.shape;
+        let (q_dim, kv_dim) = (shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim);
+        let mut grads = [self.q, self.k, self.v].map(|var| {
+            let (mut grad, write) = pass.open(var);
+            if write == Write::Set {
+                grad.fill(0.0);
+            }
+            grad
+        });
+        let [dq, dk, dv] = &mut grads;
+        let values = [self.q, self.k, self.v].map(|var| pass.value(var));
+        let (out_rows, log_rows) = (pass.value(self.out), pass.value(self.log_sums.unwrap_or(self.out)));
+        let bias = self.bias.map(|bias| pass.param(bias.table));
+        let mut dbias = vec![0.0; bias.map_or(0, <[f32]>::len)];
+        for at in 0..self.queries.len() {
+            let (rows, keys) = (self.queries.rows(at), self.keys.rows(at));
+            if rows.is_empty() {
+                continue;
+            }
+            let [q, k, v] = self.slices(at, values);
+            let sequence = self.sequence(at, q, k, v, bias);
+            let queries = rows.start * q_dim..rows.end * q_dim;
+            let keys = keys.start * kv_dim..keys.end * kv_dim;
+            SCRATCH.with_borrow_mut(|scratch| {
+                dispatch(BackwardHeads {
+                    scratch,
+                    sequence: &sequence,
+                    out: &out_rows[queries.clone()],
+                    log_sums: &log_rows[rows.start * shape.n_heads..rows.end * shape.n_heads],
+                    dout: &dout[queries.clone()],
+                    dq: &mut dq[queries],
+                    dk: &mut dk[keys.clone()],
+                    dv: &mut dv[keys],
+                    dbias: &mut dbias,
+                });
+            });
+        }
+        for (var, grad) in [self.q, self.k, self.v].into_iter().zip(grads) {
+            pass.close(var, grad);
+        }
+        if let Some(bias) = self.bias {
+            Write::Add.store(pass.param_grad(bias.table), &dbias);
+        }
+        pass.recycle(dout);
+    }
+}
