@@ -1,7 +1,8 @@
 //! A model of any architecture in memory: what training writes and goes on from.
 
-use super::{NamedWeights, TokenizerSource};
+use super::{NamedWeights, Problem, TokenizerSource, Weight};
 use crate::model::Architecture;
+use crate::tensor::{ParamLayout, ParamSpec, Params};
 use siskin_runtime::TokenId;
 
 /// Tokens with a meaning of their own; `None` where a model has no such token.
@@ -30,4 +31,35 @@ pub struct TrainedModel {
     pub specials: SpecialIds,
     /// A classifier's labels, by number; empty for other models.
     pub labels: Vec<String>,
+}
+
+/// Parameters by name, each with its extents.
+pub fn named_weights(params: &Params) -> NamedWeights {
+    let weight = |spec: &ParamSpec| Weight { shape: shape_of(spec), data: params.values[spec.range.clone()].to_vec() };
+    params.layout.specs().iter().map(|spec| (spec.name.clone(), weight(spec))).collect()
+}
+
+/// The extents of a parameter: rows and columns, or the length of a vector.
+pub(crate) fn shape_of(spec: &ParamSpec) -> Vec<usize> {
+    if spec.is_vector { vec![spec.cols] } else { vec![spec.rows, spec.cols] }
+}
+
+impl TrainedModel {
+    /// The weights in the places of a model's layout.
+    ///
+    /// # Errors
+    /// [`Problem::MissingTensor`] or [`Problem::WrongShape`] where the layout is another model's.
+    pub fn params(&self, layout: &ParamLayout) -> Result<Params, Problem> {
+        let mut params = Params::zeros(layout.clone());
+        for spec in layout.specs() {
+            let name = || spec.name.clone();
+            let weight = self.tensors.get(&spec.name).ok_or_else(|| Problem::MissingTensor { name: name() })?;
+            let expected = shape_of(spec);
+            if weight.shape != expected {
+                return Err(Problem::WrongShape { name: name(), expected, found: weight.shape.clone() });
+            }
+            params.values[spec.range.clone()].copy_from_slice(&weight.data);
+        }
+        Ok(params)
+    }
 }

@@ -3,6 +3,7 @@
 //! An [`Architecture`] says what a model is made of; [`build`] makes the [`Model`] for it.
 
 pub mod architecture;
+pub mod gru;
 pub(crate) mod names;
 mod random;
 pub mod transformer;
@@ -10,6 +11,7 @@ pub mod transformer;
 pub use architecture::{
     Architecture, ArchitectureError, Family, FeedForward, Head, Kind, NormKind, NormPlace, Positions,
 };
+pub use gru::Gru;
 pub use transformer::Transformer;
 
 pub use crate::tensor::ops::LossSums;
@@ -66,7 +68,10 @@ impl LossOptions {
 /// # Errors
 /// What [`Architecture::validate`] finds.
 pub fn build(architecture: &Architecture) -> Result<Box<dyn Model>, ArchitectureError> {
-    Ok(Box::new(Transformer::new(architecture)?))
+    match architecture.family.is_recurrent() {
+        true => Ok(Box::new(Gru::new(architecture)?)),
+        false => Ok(Box::new(Transformer::new(architecture)?)),
+    }
 }
 
 #[cfg(test)]

@@ -199,6 +199,11 @@ impl<'a> Backward<'a> {
         self.grads[output.0].take()
     }
 
+    /// A buffer of `len` numbers with unspecified contents.
+    pub fn buffer(&mut self, len: usize) -> Vec<f32> {
+        self.pool.take(len)
+    }
+
     /// Takes the buffer that an input's gradient goes to, and whether to set or to add.
     pub fn open(&mut self, input: Var) -> (Vec<f32>, Write) {
         match self.grads[input.0].take() {

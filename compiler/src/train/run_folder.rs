@@ -10,7 +10,7 @@
 
 use super::TrainError;
 use super::state::State;
-use crate::artifact::{Checkpoint, SpecialIds, TokenizerSource, TrainedModel, Weight, hf, write_atomic};
+use crate::artifact::{Checkpoint, SpecialIds, TokenizerSource, TrainedModel, hf, named_weights, write_atomic};
 use crate::model::Architecture;
 use crate::recipe::Recipe;
 use serde::Serialize;
@@ -72,12 +72,7 @@ impl RunFolder {
         fingerprint: &str,
     ) -> Result<(), TrainError> {
         let params = state.published();
-        let weight = |at: usize| {
-            let spec = &params.layout.specs()[at];
-            let shape = if spec.is_vector { vec![spec.cols] } else { vec![spec.rows, spec.cols] };
-            (spec.name.clone(), Weight { shape, data: params.values[spec.range.clone()].to_vec() })
-        };
-        let tensors = (0..params.layout.specs().len()).map(weight).collect();
+        let tensors = named_weights(params);
         let tokenizer = TokenizerSource::HuggingFace(tokenizer.to_vec());
         if let Some(config) = architecture.runtime_config() {
             let mut checkpoint = Checkpoint::new(config, tensors)

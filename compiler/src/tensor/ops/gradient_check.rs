@@ -301,6 +301,35 @@ fn linear_cross_entropy() {
     }
 }
 
+#[test]
+fn gru() {
+    for (lens, hidden) in [(&[3, 0, 5][..], 4), (&[1][..], 9), (&[2, 2][..], 3)] {
+        let segments = Segments::new(lens.iter().copied());
+        let n = segments.n_rows();
+        let (mut params, weight) = one_matrix(3 * hidden, hidden);
+        let bias = params.vector("b", 3 * hidden);
+        let run = |g: &mut Graph<'_>, x: &[Var]| g.gru(x[0], weight, bias, &segments, Some(x[1]));
+        let inputs = vec![(n, 3 * hidden), (segments.len(), hidden)];
+        check(&Case { inputs, params: params.clone(), run: &run });
+        let run = |g: &mut Graph<'_>, x: &[Var]| {
+            let states = g.gru(x[0], weight, bias, &segments, None);
+            g.gru(x[0], weight, bias, &segments, None);
+            g.add(states, x[1])
+        };
+        check(&Case { inputs: vec![(n, 3 * hidden), (n, hidden)], params, run: &run });
+    }
+}
+
+#[test]
+fn kl_divergence() {
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    let teacher = random(4 * 7, &mut rng);
+    for temperature in [1.0, 2.5] {
+        let run = |g: &mut Graph<'_>, x: &[Var]| g.kl_divergence(x[0], &teacher, temperature, 0.5).0;
+        check(&Case { inputs: vec![(4, 7)], params: ParamLayout::default(), run: &run });
+    }
+}
+
 /// The loss over several blocks of rows equals the sum over its rows one by one.
 fn wide_head(layout: ParamLayout, run: &dyn Fn(&mut Graph<'_>, &[Var]) -> Var, n: usize) {
     let mut rng = ChaCha8Rng::seed_from_u64(3);

@@ -6,6 +6,8 @@ mod attention;
 mod cross_entropy;
 mod dropout;
 mod embedding;
+mod gru;
+mod kl_divergence;
 mod layer_norm;
 mod linear;
 mod rms_norm;

@@ -1,8 +1,9 @@
 //! Weights as a family's files hold them, and as the model's parameter layout names them.
 
+use crate::artifact::trained::shape_of;
 use crate::artifact::{NamedWeights, Problem, Weight};
 use crate::model::{Architecture, Family, Head};
-use crate::tensor::{ParamLayout, ParamSpec};
+use crate::tensor::ParamLayout;
 
 /// GPT-2's joint matrix, and its parts in their order.
 const JOINT: (&str, [&str; 3]) = ("c_attn", ["q", "k", "v"]);
@@ -85,11 +86,6 @@ pub(super) fn from_file(
         Some(name) => Err(Problem::UnexpectedTensor { name }),
         None => Ok(tensors),
     }
-}
-
-/// The extents of a parameter.
-pub(crate) fn shape_of(spec: &ParamSpec) -> Vec<usize> {
-    if spec.is_vector { vec![spec.cols] } else { vec![spec.rows, spec.cols] }
 }
 
 fn split_gpt2(file: NamedWeights) -> Result<NamedWeights, Problem> {
