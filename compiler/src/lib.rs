@@ -4,6 +4,7 @@ pub mod artifact;
 pub mod data;
 pub mod eval;
 pub mod model;
+pub mod objective;
 pub mod pack;
 pub mod plan;
 pub mod quant;

@@ -12,7 +12,7 @@ use siskin_compiler::model::{self, Architecture, FeedForward, Head, LossOptions,
 use siskin_compiler::recipe::{ModelSection, OptimizerSection};
 use siskin_compiler::tensor::{Params, Tape};
 use siskin_compiler::train::adamw::{self, Moments};
-use siskin_compiler::train::step::Stepper;
+use siskin_compiler::train::step::{DropoutSeed, Stepper};
 use std::fs;
 use std::path::Path;
 
@@ -133,7 +133,7 @@ fn losses(model: &dyn Model, mut params: Params, examples: &[Example]) -> Vec<f6
     let step = |step: u64| {
         stepper.clear();
         let options = LossOptions::plain(1.0 / n_targets as f32);
-        let sums = stepper.accumulate(&params, examples, options);
+        let sums = stepper.accumulate(&params, examples, options, DropoutSeed::default());
         adamw::update(&mut params, &mut moments, stepper.gradient(), 1.0, &rule, 1e-2, step);
         assert_eq!(sums.n_targets, n_targets as u64);
         sums.nats / n_targets as f64

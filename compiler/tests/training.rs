@@ -81,7 +81,7 @@ fn logged(dir: &Path, out: &str) -> Vec<(u64, bool)> {
 fn training_learns_and_leaves_a_loadable_model() {
     let dir = workshop();
     let outcome = train(dir.path(), "run", false, &["train.steps=120"]).unwrap();
-    let bits = outcome.validation_bits_per_byte.unwrap();
+    let bits = outcome.validation.unwrap().validation_bits_per_byte.unwrap();
     assert!(bits < 1.2, "{bits} bits per byte on a text of a small grammar");
     let path = dir.path().join("run");
     let checkpoint = siskin_compiler::artifact::load_model(&path, &Default::default()).unwrap();
@@ -117,10 +117,10 @@ fn an_interrupted_run_goes_on_as_if_nothing_had_happened() {
     let whole = train(dir.path(), "whole", false, &[]).unwrap();
     let flag = AtomicBool::new(false);
     let stopped = train_with(dir.path(), "parts", false, &[], &flag, &mut StopAt(8, &flag)).unwrap();
-    assert!(stopped.interrupted && stopped.steps == 8 && stopped.validation_bits_per_byte.is_none());
+    assert!(stopped.interrupted && stopped.steps == 8 && stopped.validation.is_none());
     let resumed = train(dir.path(), "parts", true, &[]).unwrap();
     assert_eq!((resumed.steps, resumed.interrupted), (30, false));
-    assert_eq!(resumed.validation_bits_per_byte, whole.validation_bits_per_byte);
+    assert_eq!(resumed.validation, whole.validation);
     assert_same_model(dir.path(), "whole", "parts");
     assert_eq!(logged(dir.path(), "whole"), logged(dir.path(), "parts"));
 }

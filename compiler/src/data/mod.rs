@@ -1,11 +1,16 @@
-//! From a text file to training samples: read, split, cut into windows.
+//! What is trained on: texts and records read from files, examples, and where they come from.
 
 mod example;
+mod records;
+mod shuffle;
+mod source;
 
 pub use example::{Example, IGNORED};
+pub use records::{Record, read_records};
+pub use shuffle::Shuffle;
+pub use source::ExampleSource;
+pub(crate) use source::example_rng;
 
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use siskin_runtime::TokenId;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +33,22 @@ pub enum DataError {
         path: PathBuf,
         /// Where the first bad sequence starts.
         offset: usize,
+    },
+    /// A record cannot be used.
+    #[error("{}, line {line}: {problem}", path.display())]
+    BadRecord {
+        /// The file.
+        path: PathBuf,
+        /// The line that it starts in.
+        line: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The file's name does not say what it is.
+    #[error("{} is no file of records: name it .jsonl or .csv", path.display())]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
     },
     /// A part of the text is too short.
     #[error(
@@ -61,47 +82,6 @@ pub fn split_text(text: &str, train_fraction: f64) -> (&str, &str) {
     text.split_at(at)
 }
 
-/// The tokens of a training text, from which windows are drawn.
-#[derive(Clone, Debug)]
-pub struct TokenStream {
-    tokens: Vec<TokenId>,
-    window: usize,
-}
-
-impl TokenStream {
-    /// A stream that yields windows of `window` inputs, each with its targets one token later.
-    ///
-    /// # Errors
-    /// [`DataError::TooShort`] if there is no whole window.
-    pub fn new(tokens: Vec<TokenId>, window: usize) -> Result<Self, DataError> {
-        match tokens.len() > window {
-            true => Ok(Self { tokens, window }),
-            false => Err(DataError::TooShort { part: "training", n_tokens: tokens.len(), needed: window + 1 }),
-        }
-    }
-
-    /// The number of tokens.
-    pub fn len(&self) -> usize {
-        self.tokens.len()
-    }
-
-    /// Whether there is no token.
-    pub fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
-    }
-
-    /// The `n` windows of a batch, at random places: `(inputs, targets)` each.
-    ///
-    /// The places depend on `seed` and `batch_idx` alone, so nothing about past batches needs to be remembered.
-    pub fn batch(&self, seed: u64, batch_idx: u64, n: usize) -> Vec<(&[TokenId], &[TokenId])> {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(batch_idx);
-        let places = self.tokens.len() - self.window;
-        let starts = (0..n).map(|_| rng.random_range(0..places as u64) as usize);
-        starts.map(|at| (&self.tokens[at..at + self.window], &self.tokens[at + 1..at + 1 + self.window])).collect()
-    }
-}
-
 /// Windows that predict every token but the first exactly once: each starts at the last target of the one before.
 pub fn evaluation_windows(tokens: &[TokenId], window: usize) -> impl Iterator<Item = (&[TokenId], &[TokenId])> {
     let n_targets = tokens.len().saturating_sub(1);
@@ -120,28 +100,6 @@ mod tests {
         assert_eq!(split_text("aé漢𝄞b", 0.7), ("aé漢", "𝄞b"));
         assert_eq!(split_text("ab", 1.0), ("ab", ""));
         assert_eq!(split_text("", 0.5), ("", ""));
-    }
-
-    #[test]
-    fn a_batch_depends_on_its_number_alone() {
-        let stream = TokenStream::new((0..100).collect(), 7).unwrap();
-        let first = stream.batch(1, 5, 4);
-        stream.batch(1, 6, 9);
-        assert_eq!(stream.batch(1, 5, 4), first);
-        assert_ne!(stream.batch(1, 6, 4), first);
-        assert_ne!(stream.batch(2, 5, 4), first);
-        for (inputs, targets) in first {
-            assert_eq!(inputs.len(), 7);
-            assert!(inputs.iter().zip(targets).all(|(input, target)| input + 1 == *target));
-        }
-    }
-
-    #[test]
-    fn every_window_of_a_stream_can_be_drawn() {
-        let stream = TokenStream::new((0..9).collect(), 7).unwrap();
-        let starts: Vec<u32> = (0..40).map(|i| stream.batch(0, i, 1)[0].0[0]).collect();
-        assert!(starts.contains(&0) && starts.contains(&1));
-        assert!(TokenStream::new((0..7).collect(), 7).is_err());
     }
 
     #[test]

@@ -5,17 +5,19 @@
 
 mod data;
 mod model;
+mod objective;
 mod optimizer;
 mod read;
 mod tokenizer;
 mod train;
 
-use crate::model::{Architecture, Head};
+use crate::model::Architecture;
 use serde::{Deserialize, Serialize};
 use siskin_runtime::ModelConfig;
 
 pub use data::DataSection;
 pub use model::ModelSection;
+pub use objective::{NoSettings, ObjectiveSection};
 pub use optimizer::{OptimizerSection, Schedule};
 pub use read::RecipeError;
 pub use tokenizer::TokenizerSection;
@@ -31,6 +33,9 @@ pub struct Recipe {
     pub tokenizer: TokenizerSection,
     /// The text.
     pub data: DataSection,
+    /// What the model learns to say.
+    #[serde(default, skip_serializing_if = "ObjectiveSection::is_causal")]
+    pub objective: ObjectiveSection,
     /// How long and how often.
     pub train: TrainSection,
     /// The update rule.
@@ -38,13 +43,13 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// What the model is made of.
-    pub fn architecture(&self) -> Architecture {
-        self.model.architecture(self.tokenizer.vocab_size, Head::Language)
+    /// What the model is made of; `n_labels` counts where the objective is to classify.
+    pub fn architecture(&self, n_labels: usize) -> Architecture {
+        self.model.architecture(self.tokenizer.vocab_size, self.objective.head(n_labels))
     }
 
     /// The model's shape as the runtime knows it; `None` where the runtime has no such model.
     pub fn model_config(&self) -> Option<ModelConfig> {
-        self.architecture().runtime_config()
+        self.architecture(1).runtime_config()
     }
 }

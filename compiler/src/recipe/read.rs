@@ -50,6 +50,14 @@ pub enum RecipeError {
         /// What it may be.
         limits: &'static str,
     },
+    /// The objective is for models of another kind.
+    #[error("[objective]: this kind is for {suited}, but model.architecture is {family}")]
+    Objective {
+        /// What it is for.
+        suited: &'static str,
+        /// What the model is.
+        family: &'static str,
+    },
     /// The model's parts do not fit together.
     #[error("[model]: {0}")]
     Model(#[from] ArchitectureError),
@@ -88,7 +96,17 @@ impl Recipe {
 
     /// Checks every value's limits.
     fn validate(&self) -> Result<(), RecipeError> {
-        self.architecture().validate()?;
+        let family = self.model.architecture;
+        if let Some(suited) = self.objective.unsuited(family) {
+            return Err(RecipeError::Objective { suited, family: family.name() });
+        }
+        if let Some((key, value, limits)) = self.objective.out_of_range() {
+            return Err(RecipeError::OutOfRange { key, value: value.to_string(), limits });
+        }
+        self.architecture(2).validate()?;
+        let context_len = self.model.context_len;
+        let framed = !self.objective.is_causal();
+        check("model.context_len", context_len, !framed || context_len >= 8, "at least 8 for this objective")?;
         let (train, optimizer) = (&self.train, &self.optimizer);
         let count = |key, value: u64, max: u64| {
             check(key, value, (1..=max).contains(&value), "at least 1 and not absurdly large")
@@ -97,6 +115,9 @@ impl Recipe {
         count("train.batch_size", train.batch_size as u64, 1 << 20)?;
         count("train.accumulate", train.accumulate as u64, 1 << 20)?;
         count("train.log_every", train.log_every, 1 << 40)?;
+        let rate = |key, value: f32| check(key, value, (0.0..1.0).contains(&value), "at least 0 and below 1");
+        rate("train.dropout", train.dropout)?;
+        rate("train.label_smoothing", train.label_smoothing)?;
         let warmup = optimizer.warmup_steps;
         check("optimizer.warmup_steps", warmup, warmup <= train.steps, "at most train.steps")?;
         let share = |key, value: f64| check(key, value, (0.0..=1.0).contains(&value), "between 0 and 1");
@@ -142,7 +163,7 @@ fn set(table: &mut Table, text: &str) -> Result<(), RecipeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::Schedule;
+    use crate::recipe::{ObjectiveSection, Schedule};
 
     const RECIPE: &str = "\
 [model]
@@ -216,7 +237,27 @@ learning_rate = 4e-3
             let error = error_of(RECIPE, &[&format!("{key}={value}")]);
             assert!(error.starts_with(&format!("{key} is ")) && error.contains("but must be"), "{error}");
         }
+        for (objective, key) in [
+            ("{ kind = 'masked', share = 1.0 }", "objective.share"),
+            ("{ kind = 'masked', random_share = 0.3 }", "objective.mask_share plus"),
+        ] {
+            let error = error_of(&format!("objective = {objective}\n{RECIPE}"), &["model.architecture=bert"]);
+            assert!(error.starts_with(key) && error.contains("but must be"), "{error}");
+        }
         assert!(error_of(RECIPE, &["model.n_kv_heads=3"]).contains("3 key heads do not divide 8"));
+    }
+
+    #[test]
+    fn an_objective_has_its_own_settings_and_models() {
+        let masked = |more: &str| format!("objective = {{ kind = 'masked'{more} }}\n{RECIPE}");
+        let recipe = parse(&masked(", whole_words = true"), &["model.architecture=bert"]).unwrap();
+        assert!(matches!(recipe.objective, ObjectiveSection::Masked(masked) if masked.whole_words));
+        let error = error_of(&masked(""), &[]);
+        assert!(error.contains("bert or albert") && error.contains("llama"), "{error}");
+        let error = error_of(&masked(", noise_density = 0.1"), &["model.architecture=bert"]);
+        assert!(error.contains("noise_density") && error.contains("whole_words"), "{error}");
+        let error = error_of(&format!("objective = {{ kind = 'causal', share = 0.1 }}\n{RECIPE}"), &[]);
+        assert!(error.contains("share"), "{error}");
     }
 
     #[test]

@@ -8,12 +8,18 @@ use serde::{Deserialize, Serialize};
 pub struct TrainSection {
     /// Updates of the parameters.
     pub steps: u64,
-    /// Windows in a batch.
+    /// Examples in a batch.
     pub batch_size: usize,
     /// Batches whose gradients make one update.
     #[serde(default = "default_one")]
     pub accumulate: usize,
-    /// Seed of the first values and of the windows.
+    /// Share of activations dropped in training; 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropout: f32,
+    /// Share of a target's probability spread over the vocabulary; 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub label_smoothing: f32,
+    /// Seed of the first values, of the examples' order and of what is random about them.
     #[serde(default)]
     pub seed: u64,
     /// Steps between lines of the log.
@@ -35,4 +41,7 @@ fn default_log_every() -> u64 {
 }
 fn default_checkpoint_every() -> u64 {
     500
+}
+fn is_zero(value: &f32) -> bool {
+    *value == 0.0
 }

@@ -1,5 +1,7 @@
 //! Training byte-level BPE.
 
+use std::collections::BTreeSet;
+
 use siskin_runtime::TokenId;
 use siskin_runtime::tokenizer::PreTokenizer;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
@@ -27,12 +29,20 @@ pub struct ByteLevelTraining {
     pub bos: String,
     /// End-of-text token; its id is 1.
     pub eos: String,
+    /// More special tokens; their ids are 2 and on.
+    pub more_specials: Vec<String>,
 }
 
 impl ByteLevelTraining {
     /// The usual choice: GPT-2's cuts, `<s>` and `</s>`.
     pub fn new(vocab_size: usize) -> Self {
-        Self { vocab_size, pre_tokenizer: PreTokenizer::Gpt2, bos: "<s>".into(), eos: "</s>".into() }
+        Self {
+            vocab_size,
+            pre_tokenizer: PreTokenizer::Gpt2,
+            bos: "<s>".into(),
+            eos: "</s>".into(),
+            more_specials: Vec::new(),
+        }
     }
 }
 
@@ -42,13 +52,15 @@ impl TokenizerDef {
     /// Each text is cut on its own, so pass whole documents. Fails for a vocabulary too small for the 256 bytes and the special
     /// tokens, or texts too small to fill it.
     pub fn train_byte_level(texts: &[&str], training: &ByteLevelTraining) -> Result<Self, TokenizerDefError> {
-        let specials = [&training.bos, &training.eos];
+        let specials: Vec<&String> =
+            [&training.bos, &training.eos].into_iter().chain(&training.more_specials).collect();
         let vocab_min = 256 + specials.len();
         if training.vocab_size < vocab_min {
             let problem = format!("a vocabulary of {} is too small: at least {vocab_min}", training.vocab_size);
             return Err(TokenizerDefError::Training(problem));
         }
-        if training.bos == training.eos || specials.iter().any(|special| special.is_empty()) {
+        let distinct: BTreeSet<&&String> = specials.iter().collect();
+        if distinct.len() < specials.len() || specials.iter().any(|special| special.is_empty()) {
             return Err(TokenizerDefError::Training("the special tokens must be different and not empty".into()));
         }
         let failed = |error: tokenizers::Error| TokenizerDefError::Training(error.to_string());
@@ -60,7 +72,7 @@ impl TokenizerDef {
         let mut trainer = BpeTrainer::builder()
             .vocab_size(training.vocab_size)
             .show_progress(false)
-            .special_tokens(specials.iter().map(|s| AddedToken::from(s.as_str(), true)).collect())
+            .special_tokens(specials.iter().map(|special| AddedToken::from(special.as_str(), true)).collect())
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
             .build();
         tokenizer.train(&mut trainer, texts.iter()).map_err(failed)?;

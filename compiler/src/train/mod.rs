@@ -1,10 +1,11 @@
 //! Training a language model as a recipe says.
 //!
-//! [`run`] is the whole of it: text, tokenizer, first values, steps, evaluations, checkpoints. The result depends on the recipe
-//! and the text alone, not on threads or interruptions: windows are drawn by step number, sums have a fixed order, and the
+//! [`run`] is the whole of it: data, tokenizer, first values, steps, evaluations, checkpoints. The result depends on the recipe
+//! and the data alone, not on threads or interruptions: examples are drawn by number, sums have a fixed order, and the
 //! state that a resumed run reads is all that a step needs.
 
 pub mod adamw;
+mod corpus;
 pub mod evaluate;
 pub mod progress;
 mod run;

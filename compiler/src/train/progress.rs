@@ -1,5 +1,7 @@
 //! What a training run tells while it runs.
 
+use super::evaluate::Evaluation;
+use crate::objective::baseline::MaskedBaselines;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -27,8 +29,10 @@ pub enum Event {
         n_params: u64,
         /// Tokens of the training part.
         n_train_tokens: usize,
-        /// Tokens of the validation part.
-        n_validation_tokens: usize,
+        /// Tokens of the validation part that are told.
+        n_validation_targets: usize,
+        /// What counting alone reaches, for a masked language model.
+        baselines: Option<MaskedBaselines>,
         /// Steps already done, if the run is resumed.
         steps_done: u64,
         /// Steps in all.
@@ -56,7 +60,7 @@ pub struct StepRecord {
     pub steps: u64,
     /// Tokens trained on since step 0.
     pub n_tokens: u64,
-    /// Mean loss over the step's tokens, in nats.
+    /// Mean loss over the step's targets, in nats.
     pub loss: f64,
     /// Norm of the gradient before clipping.
     pub gradient_norm: f64,
@@ -73,8 +77,9 @@ pub struct StepRecord {
 pub struct EvaluationRecord {
     /// Steps done.
     pub step: u64,
-    /// Bits per byte of the validation part.
-    pub validation_bits_per_byte: f64,
+    /// What was measured.
+    #[serde(flatten)]
+    pub evaluation: Evaluation,
     /// Seconds of training so far in this process.
     pub elapsed_seconds: f64,
 }

@@ -1,21 +1,20 @@
 //! The training loop.
 
 use super::adamw::{self, Moments};
-use super::evaluate::bits_per_byte;
+use super::corpus::Corpus;
+use super::evaluate::{Evaluation, evaluate};
 use super::progress::{EvaluationRecord, Event, Progress, StepRecord};
 use super::run_folder::RunFolder;
 use super::schedule::learning_rate;
 use super::state::{STATE_FILE, State};
-use super::step::Stepper;
-use super::tokenize::RunTokenizer;
+use super::step::{DropoutSeed, Stepper};
 use crate::artifact::ArtifactError;
-use crate::data::{DataError, Example, TokenStream, read_text, split_text};
+use crate::data::{DataError, Example};
 use crate::model::{self, ArchitectureError, LossOptions, Model};
+use crate::objective::baseline::MaskedBaselines;
 use crate::recipe::Recipe;
 use crate::tokenizer::TokenizerDefError;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
-use siskin_runtime::TokenId;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -122,22 +121,16 @@ pub struct Outcome {
     pub n_tokens: u64,
     /// Trained numbers.
     pub n_params: u64,
-    /// Bits per byte of the validation part; absent if there is none or the run was interrupted.
-    pub validation_bits_per_byte: Option<f64>,
+    /// The last evaluation of the validation part; absent if there is none or the run was interrupted.
+    #[serde(flatten)]
+    pub validation: Option<Evaluation>,
+    /// What counting alone reaches on the validation part, for a masked language model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baselines: Option<MaskedBaselines>,
     /// Seconds of this process's training, evaluations and checkpoints.
     pub elapsed_seconds: f64,
     /// Whether the run stopped before its last step, and can be resumed.
     pub interrupted: bool,
-}
-
-/// The text as tokens.
-struct Corpus {
-    train: TokenStream,
-    validation: Vec<TokenId>,
-    validation_text: String,
-    tokenizer_json: Vec<u8>,
-    /// Digest of the recipe and the text: what a state may be resumed with.
-    fingerprint: String,
 }
 
 /// Trains as `recipe` says.
@@ -149,21 +142,23 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
     if has_state && !options.resume {
         return Err(TrainError::RunExists { path: options.out.to_owned() });
     }
-    let corpus = prepare(recipe)?;
-    let model = model::build(&recipe.architecture())?;
+    let corpus = Corpus::prepare(recipe)?;
+    let model = model::build(&recipe.architecture(corpus.labels.len()))?;
     let model = &*model;
     let params = model.init(recipe.train.seed);
     let average = (recipe.optimizer.average_decay > 0.0).then(|| params.clone());
     let moments = Moments::zeros(params.values.len());
-    let mut state = State { step: 0, params, moments, average };
+    let mut state = State { step: 0, n_tokens: 0, params, moments, average };
     if has_state {
         state.load(options.out, &corpus.fingerprint)?;
     }
-    let folder = RunFolder::open(options.out, recipe, &corpus.validation_text, has_state.then_some(state.step))?;
+    let held_out = (corpus.held_out.0, corpus.held_out.1.as_str());
+    let folder = RunFolder::open(options.out, recipe, held_out, has_state.then_some(state.step))?;
     progress.event(&Event::Started {
         n_params: state.params.values.len() as u64,
-        n_train_tokens: corpus.train.len(),
-        n_validation_tokens: corpus.validation.len(),
+        n_train_tokens: corpus.source.n_train_tokens(),
+        n_validation_targets: corpus.source.validation().iter().map(Example::n_targets).sum(),
+        baselines: corpus.baselines,
         steps_done: state.step,
         steps: recipe.train.steps,
     });
@@ -171,25 +166,6 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
     let started = Instant::now();
     let trainer = Trainer { recipe, corpus: &corpus, model, stepper, state, folder, started, progress };
     trainer.run(options.interrupt)
-}
-
-/// Reads the text, trains the tokenizer on its training part, and encodes both parts.
-fn prepare(recipe: &Recipe) -> Result<Corpus, TrainError> {
-    let text = read_text(&recipe.data.text)?;
-    let (train, validation) = split_text(&text, recipe.data.train_fraction);
-    let tokenizer = RunTokenizer::train(train, &recipe.tokenizer)?;
-    // The path may be spelled otherwise when the run is resumed; the text itself is in the digest.
-    let mut identity = recipe.clone();
-    identity.data.text = PathBuf::new();
-    let identity = toml::to_string(&identity).map_err(|error| TrainError::Recipe(error.to_string()))?;
-    let digest = Sha256::new().chain_update(identity).chain_update([0]).chain_update(&text).finalize();
-    Ok(Corpus {
-        train: TokenStream::new(tokenizer.encode(train), recipe.model.context_len)?,
-        validation: tokenizer.encode(validation),
-        validation_text: validation.to_owned(),
-        tokenizer_json: tokenizer.json,
-        fingerprint: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
-    })
 }
 
 struct Trainer<'a> {
@@ -206,14 +182,14 @@ struct Trainer<'a> {
 /// When the last line of the log was written, to tell the rate since.
 struct Pace {
     at: Instant,
-    step: u64,
+    n_tokens: u64,
     first_step: u64,
 }
 
 impl Trainer<'_> {
     fn run(mut self, interrupt: &AtomicBool) -> Result<Outcome, TrainError> {
         let settings = &self.recipe.train;
-        let mut pace = Pace { at: self.started, step: self.state.step, first_step: self.state.step };
+        let mut pace = Pace { at: self.started, n_tokens: self.state.n_tokens, first_step: self.state.step };
         let mut last_evaluation = None;
         let mut interrupted = false;
         while self.state.step < settings.steps {
@@ -248,33 +224,35 @@ impl Trainer<'_> {
         Ok(Outcome {
             model: self.folder.path().to_owned(),
             steps: self.state.step,
-            n_tokens: self.state.step * self.tokens_per_step(),
+            n_tokens: self.state.n_tokens,
             n_params: self.state.params.values.len() as u64,
-            validation_bits_per_byte: last_evaluation.filter(|_| !interrupted),
+            validation: last_evaluation.filter(|_| !interrupted),
+            baselines: self.corpus.baselines,
             elapsed_seconds: self.started.elapsed().as_secs_f64(),
             interrupted,
         })
-    }
-
-    fn tokens_per_step(&self) -> u64 {
-        let settings = &self.recipe.train;
-        (settings.batch_size * settings.accumulate * self.recipe.model.context_len) as u64
     }
 
     /// One update: the step's mean loss in nats, the gradient's norm before clipping, and the learning rate.
     fn step(&mut self) -> (f64, f64, f64) {
         let (settings, rule) = (&self.recipe.train, &self.recipe.optimizer);
         let state = &mut self.state;
-        let n_targets = self.recipe.model.context_len * settings.batch_size * settings.accumulate;
-        let weight = 1.0 / n_targets as f32;
+        let per_step = (settings.batch_size * settings.accumulate) as u64;
+        let first = state.step * per_step;
+        let examples: Vec<Example> =
+            (first..first + per_step).map(|idx| self.corpus.source.example(settings.seed, idx)).collect();
+        // Every target of the step weighs the same, whichever batch it is in.
+        let n_targets = examples.iter().map(Example::n_targets).sum::<usize>().max(1);
+        let options = LossOptions {
+            weight: 1.0 / n_targets as f32,
+            label_smoothing: settings.label_smoothing,
+            dropout: settings.dropout,
+        };
         let mut nats = 0.0;
         self.stepper.clear();
-        for i in 0..settings.accumulate as u64 {
-            let batch_idx = state.step * settings.accumulate as u64 + i;
-            let windows = self.corpus.train.batch(settings.seed, batch_idx, settings.batch_size);
-            let batch: Vec<Example> =
-                windows.into_iter().map(|(inputs, targets)| Example::causal(inputs, targets)).collect();
-            nats += self.stepper.accumulate(&state.params, &batch, LossOptions::plain(weight)).nats;
+        for (batch, first) in examples.chunks(settings.batch_size).zip((first..).step_by(settings.batch_size)) {
+            let dropout_seed = DropoutSeed { run: settings.seed, first_example: first };
+            nats += self.stepper.accumulate(&state.params, batch, options, dropout_seed).nats;
         }
         let gradient = self.stepper.gradient();
         let norm = adamw::norm(gradient);
@@ -289,6 +267,7 @@ impl Trainer<'_> {
             }
         }
         state.step += 1;
+        state.n_tokens += examples.iter().map(Example::n_tokens).sum::<usize>() as u64;
         (nats / n_targets as f64, norm, rate)
     }
 
@@ -299,36 +278,33 @@ impl Trainer<'_> {
         let record = StepRecord {
             step,
             steps,
-            n_tokens: step * self.tokens_per_step(),
+            n_tokens: self.state.n_tokens,
             loss,
             gradient_norm,
             learning_rate: rate,
-            tokens_per_second: ((step - pace.step) * self.tokens_per_step()) as f64 / seconds,
+            tokens_per_second: (self.state.n_tokens - pace.n_tokens) as f64 / seconds,
             seconds_left: (steps - step) as f64 * seconds_a_step,
         };
-        (pace.at, pace.step) = (Instant::now(), step);
+        (pace.at, pace.n_tokens) = (Instant::now(), self.state.n_tokens);
         self.folder.log(&record)?;
         self.progress.event(&Event::Step(record));
         Ok(())
     }
 
-    /// Bits per byte of the validation part, if there is one.
-    fn evaluate(&mut self) -> Result<Option<f64>, TrainError> {
-        let corpus = self.corpus;
-        if corpus.validation.len() < 2 {
-            return Ok(None);
-        }
-        let bits = bits_per_byte(self.model, self.state.published(), &corpus.validation, corpus.validation_text.len());
+    /// Evaluates the validation part, if there is one.
+    fn evaluate(&mut self) -> Result<Option<Evaluation>, TrainError> {
+        let (params, corpus) = (self.state.published(), self.corpus);
+        let evaluation = evaluate(self.model, params, corpus.source.validation(), corpus.n_validation_bytes);
+        let Some(evaluation) = evaluation else { return Ok(None) };
         let elapsed_seconds = self.started.elapsed().as_secs_f64();
-        let record = EvaluationRecord { step: self.state.step, validation_bits_per_byte: bits, elapsed_seconds };
+        let record = EvaluationRecord { step: self.state.step, evaluation, elapsed_seconds };
         self.folder.log(&record)?;
         self.progress.event(&Event::Evaluated(record));
-        Ok(Some(bits))
+        Ok(Some(evaluation))
     }
 
     fn save(&mut self) -> Result<(), TrainError> {
-        let corpus = self.corpus;
-        self.folder.save(&self.state, self.model.architecture(), &corpus.tokenizer_json, &corpus.fingerprint)?;
+        self.folder.save(&self.state, self.model.architecture(), self.corpus)?;
         let (folder, step) = (self.folder.path().to_owned(), self.state.step);
         self.progress.event(&Event::Saved { folder, step });
         Ok(())

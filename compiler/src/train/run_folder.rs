@@ -4,14 +4,16 @@
 //! config.json, model.safetensors, tokenizer.json, …   the model, loadable while the run goes on
 //! training_state.safetensors                          what --resume reads
 //! recipe.toml                                         the recipe with its overrides
-//! validation.txt                                      the part of the text that is not trained on
+//! validation.txt or .jsonl                            the part of the data that is not trained on
 //! metrics.jsonl                                       one line a log record
 //! ```
 
 use super::TrainError;
+use super::corpus::Corpus;
 use super::state::State;
+use super::tokenize::{BOS, EOS};
 use crate::artifact::{Checkpoint, SpecialIds, TokenizerSource, TrainedModel, hf, named_weights, write_atomic};
-use crate::model::Architecture;
+use crate::model::{Architecture, Kind};
 use crate::recipe::Recipe;
 use serde::Serialize;
 use serde_json::Value;
@@ -30,7 +32,7 @@ impl RunFolder {
     pub fn open(
         path: &Path,
         recipe: &Recipe,
-        validation_text: &str,
+        (held_out_name, held_out): (&str, &str),
         resumed_at: Option<u64>,
     ) -> Result<Self, TrainError> {
         let write = |path: &Path| {
@@ -39,7 +41,7 @@ impl RunFolder {
         };
         let recipe = toml::to_string(recipe).map_err(|error| TrainError::Recipe(error.to_string()))?;
         write_atomic(&path.join("recipe.toml"), recipe.as_bytes())?;
-        write_atomic(&path.join("validation.txt"), validation_text.as_bytes())?;
+        write_atomic(&path.join(held_out_name), held_out.as_bytes())?;
         let log_path = path.join("metrics.jsonl");
         let kept = match resumed_at {
             Some(step) => lines_up_to(&std::fs::read_to_string(&log_path).unwrap_or_default(), step),
@@ -64,29 +66,22 @@ impl RunFolder {
     }
 
     /// Writes the model and then the state to go on from.
-    pub fn save(
-        &self,
-        state: &State,
-        architecture: &Architecture,
-        tokenizer: &[u8],
-        fingerprint: &str,
-    ) -> Result<(), TrainError> {
-        let params = state.published();
-        let tensors = named_weights(params);
-        let tokenizer = TokenizerSource::HuggingFace(tokenizer.to_vec());
+    pub fn save(&self, state: &State, architecture: &Architecture, corpus: &Corpus) -> Result<(), TrainError> {
+        let tensors = named_weights(state.published());
+        let tokenizer = TokenizerSource::HuggingFace(corpus.tokenizer_json.clone());
         if let Some(config) = architecture.runtime_config() {
             let mut checkpoint = Checkpoint::new(config, tensors)
                 .map_err(|problem| TrainError::Diverged { problem: problem.to_string() })?;
             checkpoint.tokenizer = tokenizer;
-            (checkpoint.bos_id, checkpoint.eos_ids) = (Some(0), vec![1]);
+            (checkpoint.bos_id, checkpoint.eos_ids) = (Some(BOS), vec![EOS]);
             hf::write_files(&self.path, &checkpoint)?;
         } else {
-            let specials = SpecialIds { bos: Some(0), eos: Some(1), ..SpecialIds::default() };
-            let labels = Vec::new();
-            let architecture = architecture.clone();
+            let decoder_start = (architecture.family.kind() == Kind::EncoderDecoder).then_some(BOS);
+            let specials = SpecialIds { bos: Some(BOS), eos: Some(EOS), pad: None, decoder_start };
+            let (architecture, labels) = (architecture.clone(), corpus.labels.clone());
             hf::write_trained(&self.path, &TrainedModel { architecture, tensors, tokenizer, specials, labels })?;
         }
-        state.save(&self.path, fingerprint)
+        state.save(&self.path, &corpus.fingerprint)
     }
 }
 

@@ -14,14 +14,16 @@ use std::path::Path;
 /// Name of the state in a run folder.
 pub(super) const STATE_FILE: &str = "training_state.safetensors";
 
-/// The key under which the state names its step and the fingerprint of its recipe.
-const PLACE: &str = "step_and_fingerprint";
+/// The key under which the state names its step, its tokens, and the fingerprint of its recipe.
+const PLACE: &str = "step_tokens_and_fingerprint";
 
 /// The state between two steps.
 #[derive(Clone, Debug)]
 pub(super) struct State {
     /// Steps done.
     pub step: u64,
+    /// Tokens trained on.
+    pub n_tokens: u64,
     /// The parameters in training.
     pub params: Params,
     /// The optimiser's averages.
@@ -53,7 +55,7 @@ impl State {
             tensors.push((*name, view.map_err(|error| self.broken(folder, error))?));
         }
         // A single entry: of several, the map would write a different order each time, and equal runs end in equal bytes.
-        let metadata = HashMap::from([(PLACE.to_owned(), format!("{} {fingerprint}", self.step))]);
+        let metadata = HashMap::from([(PLACE.to_owned(), format!("{} {} {fingerprint}", self.step, self.n_tokens))]);
         let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| self.broken(folder, error))?;
         Ok(write_atomic(&folder.join(STATE_FILE), &bytes)?)
     }
@@ -69,12 +71,13 @@ impl State {
         let bytes = std::fs::read(&path).map_err(|source| TrainError::Read { path: path.clone(), source })?;
         let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| bad(&error.to_string()))?;
         let metadata = metadata.metadata().clone().unwrap_or_default();
-        let place = metadata.get(PLACE).and_then(|place| place.split_once(' '));
-        let (step, saved_fingerprint) = place.ok_or_else(|| bad("it names no step"))?;
-        if saved_fingerprint != fingerprint {
+        let place: Option<Vec<&str>> = metadata.get(PLACE).map(|place| place.split(' ').collect());
+        let Some([step, n_tokens, saved_fingerprint]) = place.as_deref() else { return Err(bad("it names no step")) };
+        if *saved_fingerprint != fingerprint {
             return Err(TrainError::OtherRecipe { path });
         }
-        let step = step.parse().map_err(|_| bad("it names no step"))?;
+        let number = |text: &str| text.parse::<u64>().map_err(|_| bad("it names no step"));
+        let (step, n_tokens) = (number(step)?, number(n_tokens)?);
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| bad(&error.to_string()))?;
         let read = |name: &str, to: &mut [f32]| -> Result<(), TrainError> {
             let view = tensors.tensor(name).map_err(|error| bad(&error.to_string()))?;
@@ -91,7 +94,7 @@ impl State {
         if let Some(average) = &mut self.average {
             read("params_average", &mut average.values)?;
         }
-        self.step = step;
+        (self.step, self.n_tokens) = (step, n_tokens);
         Ok(())
     }
 }

@@ -15,6 +15,23 @@ const SHARDS_MAX: usize = 8;
 /// Numbers that a thread adds at a time when the shards' gradients are summed.
 const SUM_CHUNK: usize = 1 << 14;
 
+/// Which masks dropout draws: others for each run, example and place in the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DropoutSeed {
+    /// The run's seed.
+    pub run: u64,
+    /// The number of the batch's first example since the start of the run.
+    pub first_example: u64,
+}
+
+impl DropoutSeed {
+    /// The seed of a graph's dropout for the example at `idx` of the batch.
+    fn of(self, idx: usize) -> u64 {
+        let example = self.first_example + idx as u64;
+        (self.run ^ example.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    }
+}
+
 /// Computes losses and gradients of batches; keeps its memory from one to the next.
 pub struct Stepper<'m> {
     model: &'m dyn Model,
@@ -34,7 +51,13 @@ impl<'m> Stepper<'m> {
     }
 
     /// Adds the gradient of a batch's loss times `options.weight`, and returns the sums over its targets.
-    pub fn accumulate(&mut self, params: &Params, batch: &[Example], options: LossOptions) -> LossSums {
+    pub fn accumulate(
+        &mut self,
+        params: &Params,
+        batch: &[Example],
+        options: LossOptions,
+        dropout_seed: DropoutSeed,
+    ) -> LossSums {
         let n_shards = batch.len().min(SHARDS_MAX);
         while self.grads.len() < n_shards {
             self.grads.push(vec![0.0; params.values.len()]);
@@ -47,9 +70,10 @@ impl<'m> Stepper<'m> {
             .map(|(shard, grads)| {
                 let mut tape = tapes.lock().ok().and_then(|mut tapes| tapes.pop()).unwrap_or_default();
                 let mut sums = LossSums::default();
-                for example in &batch[shard * batch.len() / n_shards..(shard + 1) * batch.len() / n_shards] {
+                for idx in shard * batch.len() / n_shards..(shard + 1) * batch.len() / n_shards {
                     let mut graph = tape.record(params, grads);
-                    let (loss, example_sums) = model.loss(&mut graph, std::slice::from_ref(example), options);
+                    graph.seed_dropout(dropout_seed.of(idx));
+                    let (loss, example_sums) = model.loss(&mut graph, &batch[idx..=idx], options);
                     graph.backward(loss, &[1.0]);
                     sums += example_sums;
                 }

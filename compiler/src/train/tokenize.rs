@@ -1,4 +1,4 @@
-//! The tokenizer of a run: a byte-level BPE trained on the training part of the text.
+//! The tokenizer of a run: a byte-level BPE trained on the training part.
 
 use super::TrainError;
 use crate::recipe::TokenizerSection;
@@ -6,28 +6,42 @@ use crate::tokenizer::{ByteLevelTraining, CompiledTokenizer, CorpusEncoder, Toke
 use siskin_runtime::TokenId;
 use siskin_runtime::tokenizer::{EncodeOptions, Specials};
 
+/// First token of a text.
+pub(super) const BOS: TokenId = 0;
+/// Last token of a text.
+pub(super) const EOS: TokenId = 1;
+/// The first special token that an objective needs for itself.
+pub(super) const FIRST_OWN: TokenId = 2;
+
 /// A trained tokenizer.
 pub(super) struct RunTokenizer {
+    /// What was trained.
+    pub definition: TokenizerDef,
     compiled: CompiledTokenizer,
     /// Its `tokenizer.json`.
     pub json: Vec<u8>,
 }
 
 impl RunTokenizer {
-    /// Trains on `text`.
-    pub fn train(text: &str, section: &TokenizerSection) -> Result<Self, TrainError> {
+    /// Trains on `texts`; `own` are the special tokens that the objective needs, with ids from [`FIRST_OWN`] on.
+    pub fn train(texts: &[&str], section: &TokenizerSection, own: Vec<String>) -> Result<Self, TrainError> {
         let training = ByteLevelTraining {
             bos: section.bos.clone(),
             eos: section.eos.clone(),
+            more_specials: own,
             ..ByteLevelTraining::new(section.vocab_size)
         };
-        let definition = TokenizerDef::train_byte_level(&[text], &training)?;
-        Ok(Self { compiled: definition.compile()?, json: definition.to_hugging_face()?.into_bytes() })
+        let definition = TokenizerDef::train_byte_level(texts, &training)?;
+        Ok(Self { compiled: definition.compile()?, json: definition.to_hugging_face()?.into_bytes(), definition })
     }
 
-    /// The tokens of a text and nothing else: no token marks its beginning, none is read out of its words.
-    pub fn encode(&self, text: &str) -> Vec<TokenId> {
-        let options = EncodeOptions { add_bos: false, specials: Specials::Nowhere };
-        CorpusEncoder::new(self.compiled.view()).encode_with(text, options)
+    /// Encodes texts one after another, for as long as it is kept.
+    pub fn encoder(&self) -> CorpusEncoder<'_> {
+        CorpusEncoder::new(self.compiled.view())
     }
+}
+
+/// The tokens of a text and nothing else: no token marks its beginning, none is read out of its words.
+pub(super) fn encode(encoder: &mut CorpusEncoder<'_>, text: &str) -> Vec<TokenId> {
+    encoder.encode_with(text, EncodeOptions { add_bos: false, specials: Specials::Nowhere })
 }

@@ -266,8 +266,12 @@ impl TransformerParams {
         }
         let EmbeddingParams { tokens, positions, token_types, .. } = self.embedding;
         let tables = [positions, token_types, self.head.output.map(|output| output.weight), Some(tokens)];
+        // BERT's 0.02 belongs to a width of 768. Narrower encoders start with logits of the same size: with smaller ones they stay
+        // many times longer at telling the most frequent token.
+        let is_encoder = matches!(architecture.family, Family::Bert | Family::Albert);
+        let deviation = if is_encoder { 0.02 * (768.0 / architecture.embedding_dim as f64).sqrt() } else { 0.02 };
         for table in tables.into_iter().flatten() {
-            set(table, 0.02);
+            set(table, deviation);
         }
         if architecture.positions == Positions::Sinusoidal {
             set(tokens, 1.0 / (architecture.dim as f64).sqrt());

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use indicatif::ProgressBar;
 use serde::Serialize;
+use siskin_compiler::objective::baseline::MaskedBaselines;
 use siskin_compiler::recipe::Recipe;
+use siskin_compiler::train::evaluate::Evaluation;
 use siskin_compiler::train::progress::{EvaluationRecord, Event, Progress, StepRecord};
 use siskin_compiler::train::{self, Options, Outcome};
 
@@ -69,12 +71,29 @@ struct Reply {
 
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Outcome { model, steps, n_tokens, n_params, validation_bits_per_byte, elapsed_seconds, .. } = &self.outcome;
+        let Outcome { model, steps, n_tokens, n_params, validation, baselines, elapsed_seconds, .. } = &self.outcome;
         writeln!(f, "{n_params} parameters, {steps} steps, {n_tokens} tokens in {elapsed_seconds:.0} s")?;
-        if let Some(bits) = validation_bits_per_byte {
-            writeln!(f, "validation: {bits:.4} bits per byte")?;
+        if let Some(evaluation) = validation {
+            writeln!(f, "validation: {}", figures(evaluation))?;
+        }
+        if let Some(MaskedBaselines { unigram, bigram }) = baselines {
+            let (unigram, bigram) = (100.0 * unigram, 100.0 * bigram);
+            writeln!(f, "by counting alone: {unigram:.2} % of the targets (unigrams), {bigram:.2} % (bigrams)")?;
         }
         write!(f, "model: {}", model.display())
+    }
+}
+
+/// An evaluation in a line: bits per byte where a text was told, right answers elsewhere.
+fn figures(evaluation: &Evaluation) -> String {
+    let Evaluation { validation_loss, validation_accuracy, validation_exact_match, validation_bits_per_byte } = evaluation;
+    match validation_bits_per_byte {
+        Some(bits) => format!("{bits:.4} bits per byte"),
+        None => format!(
+            "loss {validation_loss:.4} nats, {:.2} % of the targets right, {:.2} % of the examples wholly right",
+            100.0 * validation_accuracy,
+            100.0 * validation_exact_match
+        ),
     }
 }
 
@@ -93,9 +112,9 @@ impl Display<'_> {
 impl Progress for Display<'_> {
     fn event(&mut self, event: &Event) {
         match event {
-            Event::Started { n_params, n_train_tokens, n_validation_tokens, steps_done, steps } => {
+            Event::Started { n_params, n_train_tokens, n_validation_targets, steps_done, steps, .. } => {
                 self.note(&format!(
-                    "{n_params} parameters; {n_train_tokens} tokens to train on, {n_validation_tokens} to validate on"
+                    "{n_params} parameters; {n_train_tokens} tokens to train on, {n_validation_targets} to validate on"
                 ));
                 if *steps_done > 0 {
                     self.note(&format!("going on after step {steps_done} of {steps}"));
@@ -113,8 +132,8 @@ impl Progress for Display<'_> {
                 ));
             }
             Event::Evaluated(record) => {
-                let EvaluationRecord { step, validation_bits_per_byte: bits, .. } = record;
-                self.note(&format!("step {step}: {bits:.4} bits per byte on the validation part"));
+                let EvaluationRecord { step, evaluation, .. } = record;
+                self.note(&format!("step {step}, validation: {}", figures(evaluation)));
             }
             _ => {}
         }

@@ -1,0 +1,144 @@
+//! Records of named fields: JSONL and CSV files.
+
+use super::DataError;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// One record, and where it came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    path: PathBuf,
+    line: u64,
+    fields: Map<String, Value>,
+}
+
+/// Reads a `.jsonl` file, an object a line with empty lines skipped, or a `.csv` file, whose first line names the fields (RFC 4180).
+///
+/// # Errors
+/// [`DataError::Read`], [`DataError::NotUtf8`], or [`DataError::BadRecord`] with the line.
+pub fn read_records(path: &Path) -> Result<Vec<Record>, DataError> {
+    let text = super::read_text(path)?;
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("jsonl" | "ndjson") => read_jsonl(path, &text),
+        Some("csv") => read_csv(path, &text),
+        _ => Err(DataError::UnknownFormat { path: path.to_owned() }),
+    }
+}
+
+fn read_jsonl(path: &Path, text: &str) -> Result<Vec<Record>, DataError> {
+    let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
+    lines
+        .map(|(text, line)| match serde_json::from_str(text) {
+            Ok(fields) => Ok(Record { path: path.to_owned(), line, fields }),
+            Err(error) => {
+                let problem = format!("not a JSON object: {error}");
+                Err(DataError::BadRecord { path: path.to_owned(), line, problem })
+            }
+        })
+        .collect()
+}
+
+fn read_csv(path: &Path, text: &str) -> Result<Vec<Record>, DataError> {
+    let bad = |error: &csv::Error| DataError::BadRecord {
+        path: path.to_owned(),
+        line: error.position().map_or(1, csv::Position::line),
+        problem: error.to_string(),
+    };
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let names = reader.headers().map_err(|error| bad(&error))?.clone();
+    let mut records = Vec::new();
+    for row in reader.records() {
+        let row = row.map_err(|error| bad(&error))?;
+        let line = row.position().map_or(0, csv::Position::line);
+        let fields = names.iter().zip(&row).map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
+        records.push(Record { path: path.to_owned(), line, fields });
+    }
+    Ok(records)
+}
+
+impl Record {
+    /// A field's text; a number or a truth value is spelled as JSON does.
+    ///
+    /// # Errors
+    /// [`DataError::BadRecord`] if there is no such field, or a list or an object in it.
+    pub fn text(&self, field: &str) -> Result<String, DataError> {
+        let value = self.fields.get(field).ok_or_else(|| self.missing(field))?;
+        spelled(value).ok_or_else(|| self.bad(format!("`{field}` is no text")))
+    }
+
+    /// A field's list of texts; a text is a list of its words.
+    ///
+    /// # Errors
+    /// [`DataError::BadRecord`] if there is no such field, or an object in it.
+    pub fn list(&self, field: &str) -> Result<Vec<String>, DataError> {
+        match self.fields.get(field).ok_or_else(|| self.missing(field))? {
+            Value::String(text) => Ok(text.split_whitespace().map(str::to_owned).collect()),
+            Value::Array(items) => {
+                let items: Option<Vec<String>> = items.iter().map(spelled).collect();
+                items.ok_or_else(|| self.bad(format!("`{field}` has something in it that is no text")))
+            }
+            _ => Err(self.bad(format!("`{field}` is no list"))),
+        }
+    }
+
+    /// The record as a line of JSON.
+    pub fn to_json(&self) -> String {
+        Value::Object(self.fields.clone()).to_string()
+    }
+
+    fn missing(&self, field: &str) -> DataError {
+        let names: Vec<&str> = self.fields.keys().map(String::as_str).collect();
+        self.bad(format!("there is no field `{field}`; there are: {}", names.join(", ")))
+    }
+
+    /// An error about this record.
+    pub fn bad(&self, problem: impl Into<String>) -> DataError {
+        DataError::BadRecord { path: self.path.clone(), line: self.line, problem: problem.into() }
+    }
+}
+
+fn spelled(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(name: &str, text: &str) -> Result<Vec<Record>, DataError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        read_records(&path)
+    }
+
+    #[test]
+    fn fields_of_both_formats_are_read() {
+        let jsonl = read("a.jsonl", "{\"text\": \"a \\\"b\\\"\", \"label\": 3}\n\n{\"text\": [\"x\", 1]}\n").unwrap();
+        assert_eq!(
+            (jsonl[0].text("text").unwrap().as_str(), jsonl[0].text("label").unwrap().as_str()),
+            ("a \"b\"", "3")
+        );
+        assert_eq!(jsonl[1].list("text").unwrap(), ["x", "1"]);
+        let csv = read("a.csv", "text,label\n\"two\nlines, and \"\"quotes\"\"\",good\nb c,bad\n").unwrap();
+        assert_eq!(csv[0].text("text").unwrap(), "two\nlines, and \"quotes\"");
+        assert_eq!((csv[1].text("label").unwrap().as_str(), csv[1].list("text").unwrap().len()), ("bad", 2));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        let error = |name, text| read(name, text).expect_err("a bad file").to_string();
+        assert!(error("a.jsonl", "{\"a\": 1}\n{\"a\": \n").contains("line 2"));
+        assert!(error("a.jsonl", "{}\n[1]\n").contains("line 2"));
+        assert!(error("a.csv", "a,b\n1,2\n3\n").contains("line 3"));
+        assert!(error("a.parquet", "").contains(".jsonl"));
+        let records = read("a.jsonl", "\n{\"a\": {}, \"b\": 1}").unwrap();
+        let missing = records[0].text("c").expect_err("no such field").to_string();
+        assert!(missing.contains("line 2") && missing.contains("`c`") && missing.contains("a, b"), "{missing}");
+        assert!(records[0].text("a").is_err() && records[0].list("b").is_err());
+    }
+}

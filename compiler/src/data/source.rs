@@ -1,0 +1,28 @@
+//! Where the examples of a run come from.
+
+use super::Example;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+/// An endless sequence of training examples, and the fixed ones of the validation part.
+///
+/// The training example at an index depends on the seed and the index alone. So a batch is a range of indices: it is the same
+/// however the steps are cut into batches, on any number of threads, and after a resume, and nothing about past batches needs to be
+/// remembered.
+pub trait ExampleSource: Send + Sync {
+    /// The training example at an index.
+    fn example(&self, seed: u64, idx: u64) -> Example;
+
+    /// Tokens that there are to train on, each counted once.
+    fn n_train_tokens(&self) -> usize;
+
+    /// The validation part, in order.
+    fn validation(&self) -> &[Example];
+}
+
+/// The generator for what is random about one example.
+pub(crate) fn example_rng(seed: u64, idx: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(idx);
+    rng
+}

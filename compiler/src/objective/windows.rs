@@ -1,0 +1,164 @@
+//! Examples made of windows of a long text.
+
+use super::{Masking, SpanCorruption};
+use crate::data::{DataError, Example, ExampleSource, IGNORED, evaluation_windows, example_rng};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use siskin_runtime::TokenId;
+
+/// Seed of what is random about validation examples: they are the same in every run and at every evaluation.
+const VALIDATION_SEED: u64 = 0x7661_6c69_6461_7465;
+
+/// What becomes of a window.
+#[derive(Clone, Debug)]
+pub enum Noise {
+    /// Each token is told from those before it.
+    Causal,
+    /// As causal, but a random part at the start is read in both directions and not told (Raffel et al. 2019).
+    Prefix,
+    /// Some tokens are hidden and told from those on both sides.
+    Masked(Masking),
+    /// Pieces are cut out and told by a decoder.
+    SpanCorruption(SpanCorruption),
+}
+
+/// Windows at random places of a token stream.
+#[derive(Clone, Debug)]
+pub struct Windows {
+    tokens: Vec<TokenId>,
+    window: usize,
+    noise: Noise,
+    bos: TokenId,
+    eos: TokenId,
+    validation: Vec<Example>,
+}
+
+impl Windows {
+    /// Windows for a model with `context_len` positions, of a training part and a validation part; a stretch of the
+    /// validation part that is too short for an example is left out.
+    ///
+    /// # Errors
+    /// [`DataError::TooShort`] if the training part does not have one whole window.
+    pub fn new(
+        (tokens, validation): (Vec<TokenId>, &[TokenId]),
+        context_len: usize,
+        noise: Noise,
+        (bos, eos): (TokenId, TokenId),
+    ) -> Result<Self, DataError> {
+        let window = match &noise {
+            Noise::Causal | Noise::Prefix => context_len + 1,
+            Noise::Masked(_) => context_len.saturating_sub(2).max(1),
+            Noise::SpanCorruption(corruption) => corruption.section.lengths(context_len).window,
+        };
+        if tokens.len() < window {
+            return Err(DataError::TooShort { part: "training", n_tokens: tokens.len(), needed: window });
+        }
+        let mut windows = Self { tokens, window, noise, bos, eos, validation: Vec::new() };
+        windows.validation = windows.validation_of(validation);
+        Ok(windows)
+    }
+
+    fn validation_of(&self, tokens: &[TokenId]) -> Vec<Example> {
+        let stretches: Vec<&[TokenId]> = match &self.noise {
+            Noise::Causal => {
+                let windows = evaluation_windows(tokens, self.window - 1);
+                return windows.map(|(inputs, targets)| Example::causal(inputs, targets)).collect();
+            }
+            Noise::Prefix => tokens.chunks(self.window).filter(|part| part.len() > 2).collect(),
+            Noise::Masked(_) => tokens.chunks(self.window).collect(),
+            Noise::SpanCorruption(_) => tokens.chunks(self.window).filter(|part| part.len() > 1).collect(),
+        };
+        let examples = stretches.into_iter().zip(0..);
+        examples.map(|(part, idx)| self.example_of(part, &mut example_rng(VALIDATION_SEED, idx))).collect()
+    }
+
+    fn example_of(&self, window: &[TokenId], rng: &mut ChaCha8Rng) -> Example {
+        match &self.noise {
+            Noise::Causal => causal(window),
+            Noise::Prefix => {
+                let mut example = causal(window);
+                // At least one token is told, and at least one is read first.
+                example.prefix_len = rng.random_range(1..example.inputs.len().max(2));
+                example.targets[..example.prefix_len - 1].fill(IGNORED);
+                example
+            }
+            Noise::Masked(masking) => masking.example(window, self.bos, self.eos, rng),
+            Noise::SpanCorruption(corruption) => corruption.example(window, self.bos, self.eos, rng),
+        }
+    }
+
+    /// The training part.
+    pub fn tokens(&self) -> &[TokenId] {
+        &self.tokens
+    }
+}
+
+impl ExampleSource for Windows {
+    fn example(&self, seed: u64, idx: u64) -> Example {
+        let mut rng = example_rng(seed, idx);
+        let places = self.tokens.len() - self.window + 1;
+        let at = rng.random_range(0..places as u64) as usize;
+        self.example_of(&self.tokens[at..at + self.window], &mut rng)
+    }
+
+    fn n_train_tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
+    fn validation(&self) -> &[Example] {
+        &self.validation
+    }
+}
+
+fn causal(window: &[TokenId]) -> Example {
+    Example::causal(&window[..window.len() - 1], &window[1..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn windows(n: TokenId, noise: Noise) -> Windows {
+        let validation: Vec<TokenId> = (500..523).collect();
+        Windows::new(((10..10 + n).collect(), &validation), 7, noise, (0, 1)).unwrap()
+    }
+
+    #[test]
+    fn an_example_depends_on_its_number_alone_and_every_place_is_drawn() {
+        let source = windows(10, Noise::Causal);
+        let mut starts = std::collections::BTreeSet::new();
+        for idx in 0..60 {
+            let example = source.example(1, idx);
+            assert_eq!(example, source.example(1, idx));
+            assert_eq!(example.inputs.len(), 7);
+            assert!(example.inputs.iter().zip(&example.targets).all(|(input, target)| input + 1 == *target));
+            starts.insert(example.inputs[0]);
+        }
+        assert_eq!(starts, [10, 11, 12].into());
+        assert!((0..60).any(|idx| source.example(1, idx) != source.example(2, idx)));
+        assert!(Windows::new(((0..7).collect(), &[]), 7, Noise::Causal, (0, 1)).is_err());
+    }
+
+    #[test]
+    fn a_prefix_is_read_and_the_rest_is_told() {
+        let source = windows(40, Noise::Prefix);
+        let mut lens = std::collections::BTreeSet::new();
+        for idx in 0..200 {
+            let Example { inputs, prefix_len, targets, .. } = source.example(1, idx);
+            lens.insert(prefix_len);
+            for (i, target) in targets.iter().enumerate() {
+                assert_eq!(*target == IGNORED, i + 1 < prefix_len, "{prefix_len} {i}");
+                assert!(*target == IGNORED || *target == inputs[i] + 1);
+            }
+        }
+        assert_eq!(lens, (1..7).collect());
+        assert_eq!(source.validation().len(), 3);
+    }
+
+    #[test]
+    fn a_causal_validation_part_tells_every_token_but_the_first() {
+        let targets: Vec<TokenId> =
+            windows(40, Noise::Causal).validation().iter().flat_map(|example| example.targets.clone()).collect();
+        assert_eq!(targets, (501..523).collect::<Vec<TokenId>>());
+    }
+}
