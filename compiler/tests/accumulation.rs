@@ -11,9 +11,10 @@ const CONTEXT_LEN: usize = 12;
 
 fn model(family: &str) -> Box<dyn Model> {
     let sizes = if family == "gru" { "" } else { "hidden_dim = 20\nn_heads = 2\n" };
-    let section: ModelSection =
-        toml::from_str(&format!("architecture = '{family}'\ndim = 12\nn_layers = 1\ncontext_len = {CONTEXT_LEN}\n{sizes}"))
-            .unwrap();
+    let section: ModelSection = toml::from_str(&format!(
+        "architecture = '{family}'\ndim = 12\nn_layers = 1\ncontext_len = {CONTEXT_LEN}\n{sizes}"
+    ))
+    .unwrap();
     let head = if family == "bert" { Head::MaskedLanguage } else { Head::Language };
     model::build(&section.architecture(VOCAB as usize, head)).unwrap()
 }
@@ -24,12 +25,8 @@ fn examples(has_decoder: bool) -> impl Strategy<Value = Vec<Example>> {
     let targets = |len| prop::collection::vec(prop_oneof![3 => 0..VOCAB, 1 => Just(IGNORED)], len);
     let example = (1..=CONTEXT_LEN, 1..=CONTEXT_LEN).prop_flat_map(move |(n_inputs, n_outputs)| {
         let (n_decoder, n_targets) = if has_decoder { (n_outputs, n_outputs) } else { (0, n_inputs) };
-        (tokens(n_inputs), tokens(n_decoder), targets(n_targets)).prop_map(|(inputs, decoder_inputs, targets)| Example {
-            inputs,
-            prefix_len: 0,
-            decoder_inputs,
-            targets,
-        })
+        (tokens(n_inputs), tokens(n_decoder), targets(n_targets))
+            .prop_map(|(inputs, decoder_inputs, targets)| Example { inputs, prefix_len: 0, decoder_inputs, targets })
     });
     prop::collection::vec(example, 32).prop_map(|mut examples| {
         examples[0].targets[0] = 3;

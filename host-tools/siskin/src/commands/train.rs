@@ -86,7 +86,8 @@ impl fmt::Display for Reply {
 
 /// An evaluation in a line: bits per byte where a text was told, right answers elsewhere.
 fn figures(evaluation: &Evaluation) -> String {
-    let Evaluation { validation_loss, validation_accuracy, validation_exact_match, validation_bits_per_byte } = evaluation;
+    let Evaluation { validation_loss, validation_accuracy, validation_exact_match, validation_bits_per_byte } =
+        evaluation;
     match validation_bits_per_byte {
         Some(bits) => format!("{bits:.4} bits per byte"),
         None => format!(
