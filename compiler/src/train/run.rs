@@ -2,7 +2,7 @@
 
 use super::adamw::{self, Moments};
 use super::corpus::Corpus;
-use super::evaluate::{Evaluation, evaluate};
+use super::evaluate::{Evaluation, LengthGroup, by_length, measure};
 use super::progress::{EvaluationRecord, Event, Progress, StepRecord};
 use super::run_folder::RunFolder;
 use super::schedule::learning_rate;
@@ -12,7 +12,7 @@ use crate::artifact::ArtifactError;
 use crate::data::{DataError, Example};
 use crate::model::{self, ArchitectureError, LossOptions, Model};
 use crate::objective::baseline::MaskedBaselines;
-use crate::recipe::Recipe;
+use crate::recipe::{ObjectiveSection, Recipe};
 use crate::tokenizer::TokenizerDefError;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -124,6 +124,9 @@ pub struct Outcome {
     /// The last evaluation of the validation part; absent if there is none or the run was interrupted.
     #[serde(flatten)]
     pub validation: Option<Evaluation>,
+    /// The last evaluation by the length of what was read, for a sequence-to-sequence objective.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub by_length: Vec<LengthGroup>,
     /// What counting alone reaches on the validation part, for a masked language model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baselines: Option<MaskedBaselines>,
@@ -164,7 +167,8 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
     });
     let stepper = Stepper::new(model);
     let started = Instant::now();
-    let trainer = Trainer { recipe, corpus: &corpus, model, stepper, state, folder, started, progress };
+    let trainer =
+        Trainer { recipe, corpus: &corpus, model, stepper, state, folder, by_length: Vec::new(), started, progress };
     trainer.run(options.interrupt)
 }
 
@@ -175,6 +179,7 @@ struct Trainer<'a> {
     stepper: Stepper<'a>,
     state: State,
     folder: RunFolder,
+    by_length: Vec<LengthGroup>,
     started: Instant,
     progress: &'a mut dyn Progress,
 }
@@ -227,6 +232,7 @@ impl Trainer<'_> {
             n_tokens: self.state.n_tokens,
             n_params: self.state.params.values.len() as u64,
             validation: last_evaluation.filter(|_| !interrupted),
+            by_length: self.by_length,
             baselines: self.corpus.baselines,
             elapsed_seconds: self.started.elapsed().as_secs_f64(),
             interrupted,
@@ -294,8 +300,12 @@ impl Trainer<'_> {
     /// Evaluates the validation part, if there is one.
     fn evaluate(&mut self) -> Result<Option<Evaluation>, TrainError> {
         let (params, corpus) = (self.state.published(), self.corpus);
-        let evaluation = evaluate(self.model, params, corpus.source.validation(), corpus.n_validation_bytes);
-        let Some(evaluation) = evaluation else { return Ok(None) };
+        let examples = corpus.source.validation();
+        let each = measure(self.model, params, examples);
+        let Some(evaluation) = Evaluation::of(&each, corpus.n_validation_bytes) else { return Ok(None) };
+        if matches!(self.recipe.objective, ObjectiveSection::Seq2seq(_)) {
+            self.by_length = by_length(examples, &each);
+        }
         let elapsed_seconds = self.started.elapsed().as_secs_f64();
         let record = EvaluationRecord { step: self.state.step, evaluation, elapsed_seconds };
         self.folder.log(&record)?;

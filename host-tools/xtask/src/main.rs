@@ -9,6 +9,7 @@ mod demo;
 mod emulate;
 mod evaluate;
 mod firmware;
+mod letters;
 mod packages;
 mod random_model;
 mod repo;

@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use siskin_compiler::objective::baseline::MaskedBaselines;
 use siskin_compiler::recipe::Recipe;
-use siskin_compiler::train::evaluate::Evaluation;
+use siskin_compiler::train::evaluate::{Evaluation, LengthGroup};
 use siskin_compiler::train::progress::{EvaluationRecord, Event, Progress, StepRecord};
 use siskin_compiler::train::{self, Options, Outcome};
 
@@ -71,10 +71,18 @@ struct Reply {
 
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Outcome { model, steps, n_tokens, n_params, validation, baselines, elapsed_seconds, .. } = &self.outcome;
+        let Outcome { model, steps, n_tokens, n_params, validation, by_length, baselines, elapsed_seconds, .. } =
+            &self.outcome;
         writeln!(f, "{n_params} parameters, {steps} steps, {n_tokens} tokens in {elapsed_seconds:.0} s")?;
         if let Some(evaluation) = validation {
             writeln!(f, "validation: {}", figures(evaluation))?;
+        }
+        if !by_length.is_empty() {
+            writeln!(f, "tokens read  examples  targets right  wholly right")?;
+        }
+        for LengthGroup { n_tokens_max, n_examples, accuracy, exact_match } in by_length {
+            let (accuracy, exact_match) = (100.0 * accuracy, 100.0 * exact_match);
+            writeln!(f, "{n_tokens_max:>11}  {n_examples:>8}  {accuracy:>11.2} %  {exact_match:>10.2} %")?;
         }
         if let Some(MaskedBaselines { unigram, bigram }) = baselines {
             let (unigram, bigram) = (100.0 * unigram, 100.0 * bigram);

@@ -50,7 +50,8 @@ pub fn load_trained(folder: &Path) -> Result<TrainedModel, ArtifactError> {
     let built = model::build(&architecture).map_err(|error| Problem::Architecture(error).at(folder))?;
     let mut found = NamedWeights::new();
     let file = open("model.safetensors")?;
-    read_safetensors_with(file.bytes(), |_, _| Ok(true), &mut found).map_err(invalid("model.safetensors"))?;
+    let is_weight = |name: &str, _: &[usize]| Ok(!weights::is_constant(&architecture, name));
+    read_safetensors_with(file.bytes(), is_weight, &mut found).map_err(invalid("model.safetensors"))?;
     let tensors = weights::from_file(&architecture, built.layout(), found).map_err(invalid("model.safetensors"))?;
     let tokenizer = match folder.join("tokenizer.json").exists() {
         true => TokenizerSource::HuggingFace(open("tokenizer.json")?.bytes().to_vec()),

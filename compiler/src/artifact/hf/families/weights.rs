@@ -8,6 +8,20 @@ use crate::tensor::ParamLayout;
 /// GPT-2's joint matrix, and its parts in their order.
 const JOINT: (&str, [&str; 3]) = ("c_attn", ["q", "k", "v"]);
 
+/// Whether a file's tensor is a constant that older files keep among the weights: position numbers, causal masks, sines, and a
+/// table of T5's that no version reads.
+pub(super) fn is_constant(architecture: &Architecture, name: &str) -> bool {
+    let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix));
+    match architecture.family {
+        Family::Bert | Family::Albert => ends(&["embeddings.position_ids"]),
+        Family::Gpt2 => ends(&[".attn.bias", ".attn.masked_bias"]),
+        Family::T5 => ends(&["EncDecAttention.relative_attention_bias.weight"]),
+        Family::Transformer => ends(&["embed_positions.weight"]),
+        Family::Llama => ends(&["rotary_emb.inv_freq"]),
+        Family::Gru | Family::GruSeq2seq => false,
+    }
+}
+
 /// The weights of the layout, named, shaped and joined as the family's files have them.
 pub(super) fn to_file(architecture: &Architecture, tensors: &NamedWeights) -> NamedWeights {
     match architecture.family {
@@ -117,11 +131,8 @@ fn is_dispensable(architecture: &Architecture, name: &str) -> bool {
         && ["lm_head.weight", "predictions.decoder.weight", "predictions.decoder.bias", "embed_tokens.weight"]
             .iter()
             .any(|copy| name.ends_with(copy));
-    let is_buffer =
-        ["position_ids", "attn.bias", "attn.masked_bias", "final_logits_bias", "inv_freq", "embed_positions.weight"]
-            .iter()
-            .any(|buffer| name.ends_with(buffer));
+    let is_fixed_bias = name.ends_with("final_logits_bias");
     let is_other_head = ["pooler.", "seq_relationship.", "sop_classifier."].iter().any(|head| name.contains(head))
         || (architecture.head == Head::None && (name.starts_with("cls.") || name.starts_with("predictions.")));
-    is_tied_copy || is_buffer || is_other_head
+    is_tied_copy || is_fixed_bias || is_other_head
 }
