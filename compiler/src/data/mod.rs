@@ -1,122 +1,20 @@
 //! What is trained on: texts and records read from files, examples, and where they come from.
 
+mod documents;
+mod error;
 mod example;
 mod records;
 mod shuffle;
 mod source;
+mod text;
 
+pub use documents::{
+    Document, DocumentFields, DocumentReading, Origin, Separation, data_files, has_records, read_documents,
+};
+pub use error::DataError;
 pub use example::{Example, IGNORED};
 pub use records::{Record, read_records};
 pub use shuffle::Shuffle;
 pub use source::ExampleSource;
 pub(crate) use source::example_rng;
-
-use siskin_runtime::TokenId;
-use std::path::{Path, PathBuf};
-
-/// Why a text cannot be trained on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DataError {
-    /// The file cannot be read.
-    #[error("cannot read the text {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// The file is not UTF-8.
-    #[error("{} is not UTF-8: the byte at offset {offset} starts no character", path.display())]
-    NotUtf8 {
-        /// The file.
-        path: PathBuf,
-        /// Where the first bad sequence starts.
-        offset: usize,
-    },
-    /// A record cannot be used.
-    #[error("{}, line {line}: {problem}", path.display())]
-    BadRecord {
-        /// The file.
-        path: PathBuf,
-        /// The line that it starts in.
-        line: u64,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The file's name does not say what it is.
-    #[error("{} is no file of records: name it .jsonl or .csv", path.display())]
-    UnknownFormat {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A part of the text is too short.
-    #[error(
-        "the {part} part of the text has {n_tokens} tokens, but {needed} are needed: use more text or a shorter context"
-    )]
-    TooShort {
-        /// Which part.
-        part: &'static str,
-        /// Tokens it has.
-        n_tokens: usize,
-        /// Tokens it must have.
-        needed: usize,
-    },
-}
-
-/// Reads a UTF-8 text file.
-///
-/// # Errors
-/// [`DataError::Read`] or [`DataError::NotUtf8`].
-pub fn read_text(path: &Path) -> Result<String, DataError> {
-    let bytes = std::fs::read(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
-    String::from_utf8(bytes)
-        .map_err(|error| DataError::NotUtf8 { path: path.to_owned(), offset: error.utf8_error().valid_up_to() })
-}
-
-/// Splits off the first `train_fraction` of the characters (rounded down) for training; the rest is for validation.
-pub fn split_text(text: &str, train_fraction: f64) -> (&str, &str) {
-    let n_chars = text.chars().count();
-    let n_train = (n_chars as f64 * train_fraction) as usize;
-    let at = text.char_indices().nth(n_train).map_or(text.len(), |(at, _)| at);
-    text.split_at(at)
-}
-
-/// Windows that predict every token but the first exactly once: each starts at the last target of the one before.
-pub fn evaluation_windows(tokens: &[TokenId], window: usize) -> impl Iterator<Item = (&[TokenId], &[TokenId])> {
-    let n_targets = tokens.len().saturating_sub(1);
-    (0..n_targets).step_by(window).map(move |at| {
-        let len = window.min(n_targets - at);
-        (&tokens[at..at + len], &tokens[at + 1..at + 1 + len])
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_split_counts_characters_and_rounds_down() {
-        assert_eq!(split_text("aé漢𝄞b", 0.7), ("aé漢", "𝄞b"));
-        assert_eq!(split_text("ab", 1.0), ("ab", ""));
-        assert_eq!(split_text("", 0.5), ("", ""));
-    }
-
-    #[test]
-    fn evaluation_predicts_each_token_once() {
-        let tokens: Vec<u32> = (0..11).collect();
-        for window in [1, 3, 5, 10, 20] {
-            let targets: Vec<u32> = evaluation_windows(&tokens, window).flat_map(|(_, t)| t.to_vec()).collect();
-            assert_eq!(targets, (1..11).collect::<Vec<u32>>());
-        }
-        assert_eq!(evaluation_windows(&tokens[..1], 4).count(), 0);
-    }
-
-    #[test]
-    fn bad_bytes_are_located() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("text");
-        std::fs::write(&path, b"abc\xffd").unwrap();
-        assert!(matches!(read_text(&path), Err(DataError::NotUtf8 { offset: 3, .. })));
-    }
-}
+pub use text::{evaluation_windows, read_text, split_text};

@@ -26,6 +26,7 @@ pub fn read_records(path: &Path) -> Result<Vec<Record>, DataError> {
 }
 
 fn read_jsonl(path: &Path, text: &str) -> Result<Vec<Record>, DataError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
     lines
         .map(|(text, line)| match serde_json::from_str(text) {
@@ -57,6 +58,11 @@ fn read_csv(path: &Path, text: &str) -> Result<Vec<Record>, DataError> {
 }
 
 impl Record {
+    /// The file that it is in, and the line that it starts in.
+    pub fn origin(&self) -> (&Path, u64) {
+        (&self.path, self.line)
+    }
+
     /// A field's text; a number or a truth value is spelled as JSON does.
     ///
     /// # Errors
@@ -118,13 +124,14 @@ mod tests {
 
     #[test]
     fn fields_of_both_formats_are_read() {
-        let jsonl = read("a.jsonl", "{\"text\": \"a \\\"b\\\"\", \"label\": 3}\n\n{\"text\": [\"x\", 1]}\n").unwrap();
+        let jsonl =
+            read("a.jsonl", "\u{feff}{\"text\": \"a \\\"b\\\"\", \"label\": 3}\n\n{\"text\": [\"x\", 1]}\n").unwrap();
         assert_eq!(
             (jsonl[0].text("text").unwrap().as_str(), jsonl[0].text("label").unwrap().as_str()),
             ("a \"b\"", "3")
         );
         assert_eq!(jsonl[1].list("text").unwrap(), ["x", "1"]);
-        let csv = read("a.csv", "text,label\n\"two\nlines, and \"\"quotes\"\"\",good\nb c,bad\n").unwrap();
+        let csv = read("a.csv", "\u{feff}text,label\n\"two\nlines, and \"\"quotes\"\"\",good\nb c,bad\n").unwrap();
         assert_eq!(csv[0].text("text").unwrap(), "two\nlines, and \"quotes\"");
         assert_eq!((csv[1].text("label").unwrap().as_str(), csv[1].list("text").unwrap().len()), ("bad", 2));
     }

@@ -1,0 +1,64 @@
+//! What may be wrong with data.
+
+use std::path::PathBuf;
+
+/// Why a text cannot be trained on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The file cannot be read.
+    #[error("cannot read the text {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The file is not UTF-8.
+    #[error(
+        "{}, line {line}: the byte at offset {offset} of the file starts no UTF-8 character: convert the file, for example with iconv",
+        path.display()
+    )]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1 on.
+        line: u64,
+        /// Where the first bad sequence starts.
+        offset: usize,
+    },
+    /// A record cannot be used.
+    #[error("{}, line {line}: {problem}", path.display())]
+    BadRecord {
+        /// The file.
+        path: PathBuf,
+        /// The line that it starts in.
+        line: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The file's name does not say what it is.
+    #[error("{} is no file of records: name it .jsonl or .csv", path.display())]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is nothing in the file or folder.
+    #[error("{} has no text in it: there must be at least one document", path.display())]
+    Empty {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// A part of the text is too short.
+    #[error(
+        "the {part} part of the text has {n_tokens} tokens, but {needed} are needed: use more text or a shorter context"
+    )]
+    TooShort {
+        /// Which part.
+        part: &'static str,
+        /// Tokens it has.
+        n_tokens: usize,
+        /// Tokens it must have.
+        needed: usize,
+    },
+}
