@@ -1,20 +1,26 @@
 //! What is trained on: texts and records read from files, examples, and where they come from.
 
 mod documents;
+mod duplicates;
 mod error;
 mod example;
+mod pack;
 mod records;
 mod shuffle;
 mod source;
+mod split;
 mod text;
 
 pub use documents::{
     Document, DocumentFields, DocumentReading, Origin, Separation, data_files, has_records, read_documents,
 };
+pub use duplicates::{Deduplication, Duplicate, DuplicateCounts, Duplicates, NEAR_DUPLICATE_SHARE};
 pub use error::DataError;
 pub use example::{Example, IGNORED};
+pub use pack::{Packing, Piece};
 pub use records::{Record, read_records};
 pub use shuffle::Shuffle;
 pub use source::ExampleSource;
 pub(crate) use source::example_rng;
+pub use split::DocumentSplit;
 pub use text::{evaluation_windows, read_text, split_text};
