@@ -1,5 +1,6 @@
 //! What may be wrong with data.
 
+use crate::artifact::ArtifactError;
 use std::path::PathBuf;
 
 /// Why a text cannot be trained on.
@@ -43,6 +44,17 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
     },
+    /// A file of tokens cannot be used.
+    #[error("{}: {problem}", path.display())]
+    BadShard {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file of tokens cannot be read or written.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
     /// There is nothing in the file or folder.
     #[error("{} has no text in it: there must be at least one document", path.display())]
     Empty {

@@ -18,6 +18,11 @@ impl Shuffle {
         Self { len, half_bits: bits.div_ceil(2).max(1), key: mix(seed) }
     }
 
+    /// The permutation of one epoch of a run.
+    pub fn of_epoch(len: u64, seed: u64, epoch: u64) -> Self {
+        Self::new(len, mix(seed) ^ mix(!epoch))
+    }
+
     /// Where `idx` goes.
     ///
     /// # Panics
@@ -62,6 +67,9 @@ mod tests {
             assert_eq!(sorted, (0..len).collect::<Vec<u64>>());
             if len > 16 {
                 assert_ne!(order(1), order(2));
+                let epoch =
+                    |seed, epoch| (0..len).map(|i| Shuffle::of_epoch(len, seed, epoch).at(i)).collect::<Vec<u64>>();
+                assert!(epoch(1, 0) != epoch(1, 1) && epoch(1, 0) != epoch(0, 1) && epoch(1, 1) != epoch(0, 0));
                 let in_place = order(3).iter().enumerate().filter(|(i, at)| *i as u64 == **at).count();
                 assert!(in_place < 8, "{in_place} of {len} stayed");
             }
