@@ -42,8 +42,9 @@ enum Task {
     Data,
     /// Train the full recipe and measure it in f32 and int8. Takes about five minutes on 2 idle cores.
     Evaluate,
-    /// Count the instructions that a small model takes per token on each emulated board, and record them.
-    Bench,
+    /// Measure how fast things are, and record it: instructions on the boards, training, matrix products.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Measure each board's firmware against the budgets in its board.toml.
     Sizes(sizes::Args),
     /// Build a board's firmware around a packed model.
@@ -68,7 +69,7 @@ fn run(task: Task) -> Result<()> {
         Task::Ci => ci::run(),
         Task::Data => data::run(),
         Task::Evaluate => evaluate::run(),
-        Task::Bench => bench::run(),
+        Task::Bench(what) => bench::run(&what),
         Task::Sizes(args) => sizes::run(&args),
         Task::Firmware(args) => firmware::run(&args),
         Task::Emulate(args) => emulate::run(&args),

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: instructions per generated token, counted exactly in the emulator and recorded in boards/BENCH.md.
+//! `cargo xtask bench device`: instructions per generated token, counted exactly in the emulator and recorded in boards/BENCH.md.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -95,7 +95,7 @@ fn regions(counts_path: &Path) -> Result<Vec<u64>> {
 fn page(lines: &[String]) -> String {
     format!(
         "# Instructions per token\n\n\
-         Written by `cargo xtask bench`: a model with random weights in the shape of stories260K (dim 64, hidden 172, 5 layers,\n\
+         Written by `cargo xtask bench device`: a model with random weights in the shape of stories260K (dim 64, hidden 172, 5 layers,\n\
          8 heads, 4 key heads, vocabulary 512, context 256), int8, greedy, at positions {} to {}. A token is one `decode_step`, the\n\
          hash of its logits, and the draw; the counts are exact (host-tools/icount) and do not depend on the host.\n\
          The emulators have no model of time: these are instructions, not cycles.\n\n\

@@ -1,0 +1,37 @@
+//! Siskin's side of `cargo xtask bench train`: training steps, or the multiply-adds that the machine can do at most.
+//!
+//! ```text
+//! bench-siskin train FAMILY DIM HIDDEN LAYERS HEADS KV_HEADS VOCAB BATCH CONTEXT
+//! bench-siskin peak
+//! ```
+//! Both speak the protocol of benches/README.md; `RAYON_NUM_THREADS` says how many threads they use.
+
+mod peak;
+mod train;
+
+use std::io::Write as _;
+
+use anyhow::{Result, bail};
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["train", family, numbers @ ..] => train::run(family, numbers),
+        ["peak"] => peak::run(),
+        _ => bail!("expected `train` with a family and nine numbers, or `peak`"),
+    }
+}
+
+/// Says `ready`, then answers each line of the standard input, a count, with a line of numbers.
+///
+/// # Errors
+/// A line is not a count, or the other side is gone.
+fn serve(ready: &str, mut answer: impl FnMut(usize) -> Vec<f64>) -> Result<()> {
+    println!("ready {ready}");
+    for line in std::io::stdin().lines() {
+        let numbers = answer(line?.trim().parse()?);
+        println!("{}", numbers.iter().map(f64::to_string).collect::<Vec<_>>().join(" "));
+        std::io::stdout().flush()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! `cargo xtask bench`: how fast things are, measured and recorded in the repository.
+
+mod contestant;
+mod device;
+mod gemm;
+mod machine;
+mod page;
+mod peers;
+mod statistics;
+mod train;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// What to measure.
+#[derive(Subcommand)]
+pub enum Bench {
+    /// Instructions that a small model takes per token on each emulated board, into boards/BENCH.md.
+    Device,
+    /// Tokens a second of training beside PyTorch, candle, burn and llm.c, into compiler/BENCH.md. Wants an idle machine.
+    Train(train::Args),
+    /// The training engine's matrix products beside those of other crates, into compiler/BENCH.md. Wants an idle machine.
+    Gemm(gemm::Args),
+}
+
+/// Measures.
+pub fn run(bench: &Bench) -> Result<()> {
+    match bench {
+        Bench::Device => device::run(),
+        Bench::Train(args) => train::run(args),
+        Bench::Gemm(args) => gemm::run(args),
+    }
+}
