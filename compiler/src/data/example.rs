@@ -35,3 +35,10 @@ impl Example {
         self.targets.iter().filter(|target| **target != IGNORED).count()
     }
 }
+
+/// One sequence is a row of its own, where rows of several are taken.
+impl AsRef<[Example]> for Example {
+    fn as_ref(&self) -> &[Example] {
+        std::slice::from_ref(self)
+    }
+}

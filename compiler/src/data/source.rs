@@ -10,8 +10,8 @@ use rand_chacha::ChaCha8Rng;
 /// however the steps are cut into batches, on any number of threads, and after a resume, and nothing about past batches needs to be
 /// remembered.
 pub trait ExampleSource: Send + Sync {
-    /// The training example at an index.
-    fn example(&self, seed: u64, idx: u64) -> Example;
+    /// What is trained on at an index: one example, or several short ones that are run together and do not see each other.
+    fn examples(&self, seed: u64, idx: u64) -> Vec<Example>;
 
     /// Tokens that there are to train on, each counted once.
     fn n_train_tokens(&self) -> usize;

@@ -182,10 +182,10 @@ impl Records {
 }
 
 impl ExampleSource for Records {
-    fn example(&self, seed: u64, idx: u64) -> Example {
+    fn examples(&self, seed: u64, idx: u64) -> Vec<Example> {
         let len = self.train.len() as u64;
         let epoch_seed = seed.wrapping_add((idx / len).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        self.train[Shuffle::new(len, epoch_seed).at(idx % len) as usize].clone()
+        vec![self.train[Shuffle::new(len, epoch_seed).at(idx % len) as usize].clone()]
     }
 
     fn n_train_tokens(&self) -> usize {
@@ -260,7 +260,8 @@ mod tests {
     fn an_epoch_has_every_record_once_in_an_order_of_its_own() {
         let train: Vec<Example> = (0..9).map(|i| Example::causal(&[i], &[i])).collect();
         let records = Records::new(train, Vec::new()).unwrap();
-        let epoch = |epoch: u64| (0..9).map(|i| records.example(4, 9 * epoch + i).inputs[0]).collect::<Vec<TokenId>>();
+        let epoch =
+            |epoch: u64| (0..9).map(|i| records.examples(4, 9 * epoch + i)[0].inputs[0]).collect::<Vec<TokenId>>();
         for n in 0..3 {
             let mut sorted = epoch(n);
             sorted.sort_unstable();

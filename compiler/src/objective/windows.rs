@@ -94,11 +94,11 @@ impl Windows {
 }
 
 impl ExampleSource for Windows {
-    fn example(&self, seed: u64, idx: u64) -> Example {
+    fn examples(&self, seed: u64, idx: u64) -> Vec<Example> {
         let mut rng = example_rng(seed, idx);
         let places = self.tokens.len() - self.window + 1;
         let at = rng.random_range(0..places as u64) as usize;
-        self.example_of(&self.tokens[at..at + self.window], &mut rng)
+        vec![self.example_of(&self.tokens[at..at + self.window], &mut rng)]
     }
 
     fn n_train_tokens(&self) -> usize {
@@ -128,14 +128,14 @@ mod tests {
         let source = windows(10, Noise::Causal);
         let mut starts = std::collections::BTreeSet::new();
         for idx in 0..60 {
-            let example = source.example(1, idx);
-            assert_eq!(example, source.example(1, idx));
+            let example = source.examples(1, idx).remove(0);
+            assert_eq!(source.examples(1, idx), std::slice::from_ref(&example));
             assert_eq!(example.inputs.len(), 7);
             assert!(example.inputs.iter().zip(&example.targets).all(|(input, target)| input + 1 == *target));
             starts.insert(example.inputs[0]);
         }
         assert_eq!(starts, [10, 11, 12].into());
-        assert!((0..60).any(|idx| source.example(1, idx) != source.example(2, idx)));
+        assert!((0..60).any(|idx| source.examples(1, idx) != source.examples(2, idx)));
         assert!(Windows::new(((0..7).collect(), &[]), 7, Noise::Causal, (0, 1)).is_err());
     }
 
@@ -144,7 +144,7 @@ mod tests {
         let source = windows(40, Noise::Prefix);
         let mut lens = std::collections::BTreeSet::new();
         for idx in 0..200 {
-            let Example { inputs, prefix_len, targets, .. } = source.example(1, idx);
+            let Example { inputs, prefix_len, targets, .. } = source.examples(1, idx).remove(0);
             lens.insert(prefix_len);
             for (i, target) in targets.iter().enumerate() {
                 assert_eq!(*target == IGNORED, i + 1 < prefix_len, "{prefix_len} {i}");

@@ -245,10 +245,11 @@ impl Trainer<'_> {
         let state = &mut self.state;
         let per_step = (settings.batch_size * settings.accumulate) as u64;
         let first = state.step * per_step;
-        let examples: Vec<Example> =
-            (first..first + per_step).map(|idx| self.corpus.source.example(settings.seed, idx)).collect();
+        let rows: Vec<Vec<Example>> =
+            (first..first + per_step).map(|idx| self.corpus.source.examples(settings.seed, idx)).collect();
+        let examples = || rows.iter().flatten();
         // Every target of the step weighs the same, whichever batch it is in.
-        let n_targets = examples.iter().map(Example::n_targets).sum::<usize>().max(1);
+        let n_targets = examples().map(Example::n_targets).sum::<usize>().max(1);
         let options = LossOptions {
             weight: 1.0 / n_targets as f32,
             label_smoothing: settings.label_smoothing,
@@ -256,7 +257,7 @@ impl Trainer<'_> {
         };
         let mut nats = 0.0;
         self.stepper.clear();
-        for (batch, first) in examples.chunks(settings.batch_size).zip((first..).step_by(settings.batch_size)) {
+        for (batch, first) in rows.chunks(settings.batch_size).zip((first..).step_by(settings.batch_size)) {
             let dropout_seed = DropoutSeed { run: settings.seed, first_example: first };
             nats += self.stepper.accumulate(&state.params, batch, options, dropout_seed).nats;
         }
@@ -273,7 +274,7 @@ impl Trainer<'_> {
             }
         }
         state.step += 1;
-        state.n_tokens += examples.iter().map(Example::n_tokens).sum::<usize>() as u64;
+        state.n_tokens += examples().map(Example::n_tokens).sum::<usize>() as u64;
         (nats / n_targets as f64, norm, rate)
     }
 

@@ -50,11 +50,12 @@ impl<'m> Stepper<'m> {
         self.grads.iter_mut().for_each(|grads| grads.fill(0.0));
     }
 
-    /// Adds the gradient of a batch's loss times `options.weight`, and returns the sums over its targets.
+    /// Adds the gradient of a batch's loss times `options.weight`, and returns the sums over its targets. Each of the batch is an
+    /// example, or a row of several that are run together.
     pub fn accumulate(
         &mut self,
         params: &Params,
-        batch: &[Example],
+        batch: &[impl AsRef<[Example]> + Sync],
         options: LossOptions,
         dropout_seed: DropoutSeed,
     ) -> LossSums {
@@ -70,10 +71,11 @@ impl<'m> Stepper<'m> {
             .map(|(shard, grads)| {
                 let mut tape = tapes.lock().ok().and_then(|mut tapes| tapes.pop()).unwrap_or_default();
                 let mut sums = LossSums::default();
-                for idx in shard * batch.len() / n_shards..(shard + 1) * batch.len() / n_shards {
+                let idxs = shard * batch.len() / n_shards..(shard + 1) * batch.len() / n_shards;
+                for (row, idx) in batch[idxs.clone()].iter().zip(idxs) {
                     let mut graph = tape.record(params, grads);
                     graph.seed_dropout(dropout_seed.of(idx));
-                    let (loss, example_sums) = model.loss(&mut graph, &batch[idx..=idx], options);
+                    let (loss, example_sums) = model.loss(&mut graph, row.as_ref(), options);
                     graph.backward(loss, &[1.0]);
                     sums += example_sums;
                 }
