@@ -11,7 +11,7 @@ use siskin_compiler::data::{Example, IGNORED};
 use siskin_compiler::model::{self, Architecture, FeedForward, Head, LossOptions, Model};
 use siskin_compiler::recipe::{ModelSection, OptimizerSection};
 use siskin_compiler::tensor::{Params, Tape};
-use siskin_compiler::train::adamw::{self, Moments};
+use siskin_compiler::train::optimizer::Optimizer;
 use siskin_compiler::train::step::{DropoutSeed, Stepper};
 use std::fs;
 use std::path::Path;
@@ -127,14 +127,14 @@ fn sha256_of(folder: &Path) -> String {
 fn losses(model: &dyn Model, mut params: Params, examples: &[Example]) -> Vec<f64> {
     let rule: OptimizerSection =
         toml::from_str("learning_rate = 1e-2\nbeta1 = 0.9\nbeta2 = 0.99\nweight_decay = 0.1").unwrap();
-    let mut moments = Moments::zeros(params.values.len());
+    let mut optimizer = Optimizer::new(&rule, model.layout()).unwrap();
     let mut stepper = Stepper::new(model);
     let n_targets = examples.iter().map(Example::n_targets).sum::<usize>();
     let step = |step: u64| {
         stepper.clear();
         let options = LossOptions::plain(1.0 / n_targets as f32);
         let sums = stepper.accumulate(&params, examples, options, DropoutSeed::default());
-        adamw::update(&mut params, &mut moments, stepper.gradient(), 1.0, &rule, 1e-2, step);
+        optimizer.update(&mut params, stepper.gradient(), 1.0, 1e-2, step);
         assert_eq!(sums.n_targets, n_targets as u64);
         sums.nats / n_targets as f64
     };

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use siskin_compiler::data::Example;
 use siskin_compiler::model::{self, Head, LossOptions};
 use siskin_compiler::recipe::{ModelSection, OptimizerSection};
-use siskin_compiler::train::adamw::{self, Moments};
+use siskin_compiler::train::optimizer::Optimizer;
 use siskin_compiler::train::step::{DropoutSeed, Stepper};
 
 /// As every contestant has it.
@@ -28,7 +28,7 @@ pub fn run(family: &str, numbers: &[&str]) -> Result<()> {
     let rule: OptimizerSection = toml::from_str(OPTIMIZER)?;
     let model = model::build(&section.architecture(vocab_size, Head::Language))?;
     let mut params = model.init(1);
-    let mut moments = Moments::zeros(params.values.len());
+    let mut optimizer = Optimizer::new(&rule, model.layout())?;
     let batch: Vec<Example> = (0..batch_size).map(|idx| example(idx, context_len, vocab_size)).collect();
     let options = LossOptions::plain(1.0 / (batch_size * context_len) as f32);
     let mut stepper = Stepper::new(&*model);
@@ -37,7 +37,7 @@ pub fn run(family: &str, numbers: &[&str]) -> Result<()> {
     let mut step = || {
         stepper.clear();
         let sums = stepper.accumulate(&params, &batch, options, DropoutSeed::default());
-        adamw::update(&mut params, &mut moments, stepper.gradient(), 1.0, &rule, rule.learning_rate, n_steps);
+        optimizer.update(&mut params, stepper.gradient(), 1.0, rule.learning_rate, n_steps);
         n_steps += 1;
         sums.nats / sums.n_targets as f64
     };

@@ -41,6 +41,23 @@ pub struct OptimizerSection {
     /// Decay of the running average of the parameters that is evaluated and saved in their place; 0 for none.
     #[serde(default)]
     pub average_decay: f64,
+    /// Settings for some of the parameters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub group: Vec<GroupSection>,
+}
+
+/// `[[optimizer.group]]`: settings for the parameters that it names and no earlier group does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupSection {
+    /// Names as in the checkpoint, with `*` for any characters: `["*.bias", "model.layers.0.*"]`.
+    pub params: Vec<String>,
+    /// Multiplies the learning rate; 0 leaves the parameters as they are.
+    #[serde(default = "default_scale")]
+    pub learning_rate_scale: f64,
+    /// Replaces the optimiser's weight decay, for gains of norms too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
 }
 
 /// How the learning rate goes after the warm-up.
@@ -58,6 +75,9 @@ pub enum Schedule {
     Wsd,
 }
 
+fn default_scale() -> f64 {
+    1.0
+}
 fn default_decay_share() -> f64 {
     0.2
 }

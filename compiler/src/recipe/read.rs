@@ -133,6 +133,11 @@ impl Recipe {
         let not_negative = |key, value: f64| check(key, value, value >= 0.0 && value.is_finite(), "at least 0");
         not_negative("optimizer.weight_decay", optimizer.weight_decay)?;
         not_negative("optimizer.clip_norm", optimizer.clip_norm)?;
+        for group in &optimizer.group {
+            check("optimizer.group.params", "empty", !group.params.is_empty(), "names of parameters")?;
+            not_negative("optimizer.group.learning_rate_scale", group.learning_rate_scale)?;
+            not_negative("optimizer.group.weight_decay", group.weight_decay.unwrap_or(0.0))?;
+        }
         let fraction = self.data.train_fraction;
         check("data.train_fraction", fraction, fraction > 0.0 && fraction <= 1.0, "above 0 and at most 1")
     }

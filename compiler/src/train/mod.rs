@@ -4,9 +4,12 @@
 //! and the data alone, not on threads or interruptions: examples are drawn by number, sums have a fixed order, and the
 //! state that a resumed run reads is all that a step needs.
 
-pub mod adamw;
+mod adamw;
 mod corpus;
 pub mod evaluate;
+mod groups;
+pub mod norm;
+pub mod optimizer;
 pub mod progress;
 mod run;
 mod run_folder;
@@ -15,4 +18,5 @@ mod state;
 pub mod step;
 mod tokenize;
 
+pub use groups::GroupError;
 pub use run::{Options, Outcome, TrainError, run};

@@ -1,8 +1,10 @@
 //! The training loop.
 
-use super::adamw::{self, Moments};
 use super::corpus::Corpus;
 use super::evaluate::{Evaluation, LengthGroup, by_length, measure};
+use super::groups::GroupError;
+use super::norm::{clip_factor, norm};
+use super::optimizer::Optimizer;
 use super::progress::{EvaluationRecord, Event, Progress, StepRecord};
 use super::run_folder::RunFolder;
 use super::schedule::learning_rate;
@@ -35,6 +37,9 @@ pub enum TrainError {
     /// The model's parts do not go together.
     #[error("[model]: {0}")]
     Architecture(#[from] ArchitectureError),
+    /// The optimiser's groups are not the model's.
+    #[error("[optimizer]: {0}")]
+    Optimizer(#[from] GroupError),
     /// A record of the run cannot be put in words.
     #[error("cannot write the run down: {0}")]
     Recipe(String),
@@ -92,6 +97,7 @@ impl TrainError {
             self,
             Self::Data(_)
                 | Self::Tokenizer(_)
+                | Self::Optimizer(_)
                 | Self::RunExists { .. }
                 | Self::BadState { .. }
                 | Self::OtherRecipe { .. }
@@ -150,8 +156,8 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
     let model = &*model;
     let params = model.init(recipe.train.seed);
     let average = (recipe.optimizer.average_decay > 0.0).then(|| params.clone());
-    let moments = Moments::zeros(params.values.len());
-    let mut state = State { step: 0, n_tokens: 0, params, moments, average };
+    let optimizer = Optimizer::new(&recipe.optimizer, model.layout())?;
+    let mut state = State { step: 0, n_tokens: 0, params, optimizer, average };
     if has_state {
         state.load(options.out, &corpus.fingerprint)?;
     }
@@ -262,10 +268,10 @@ impl Trainer<'_> {
             nats += self.stepper.accumulate(&state.params, batch, options, dropout_seed).nats;
         }
         let gradient = self.stepper.gradient();
-        let norm = adamw::norm(gradient);
-        let factor = adamw::clip_factor(norm, rule.clip_norm);
+        let norm = norm(gradient);
+        let factor = clip_factor(norm, rule.clip_norm);
         let rate = learning_rate(rule, state.step, settings.steps);
-        adamw::update(&mut state.params, &mut state.moments, gradient, factor, rule, rate, state.step);
+        state.optimizer.update(&mut state.params, gradient, factor, rate, state.step);
         if let Some(average) = &mut state.average {
             // Young averages forget faster, or they would remember the first values.
             let decay = rule.average_decay.min((state.step + 1) as f64 / (state.step + 10) as f64) as f32;

@@ -2,7 +2,7 @@
 //!
 //! One file that appears whole by a rename, so that a run killed at any moment resumes from one complete state.
 
-use super::adamw::Moments;
+use super::optimizer::Optimizer;
 use super::run::TrainError;
 use crate::artifact::write_atomic;
 use crate::tensor::Params;
@@ -26,8 +26,8 @@ pub(super) struct State {
     pub n_tokens: u64,
     /// The parameters in training.
     pub params: Params,
-    /// The optimiser's averages.
-    pub moments: Moments,
+    /// The update rule and what it remembers.
+    pub optimizer: Optimizer,
     /// The running average of the parameters, where the recipe wants one.
     pub average: Option<Params>,
 }
@@ -41,14 +41,9 @@ impl State {
     /// Writes the state, and what it must not be resumed without: `fingerprint` of the recipe and the text.
     pub fn save(&self, folder: &Path, fingerprint: &str) -> Result<(), TrainError> {
         let bytes_of = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
-        let parts = [
-            ("first_moment", Some(&self.moments.first)),
-            ("params", Some(&self.params.values)),
-            ("params_average", self.average.as_ref().map(|params| &params.values)),
-            ("second_moment", Some(&self.moments.second)),
-        ];
-        let parts: Vec<(&str, Vec<u8>)> =
-            parts.into_iter().filter_map(|(name, values)| Some((name, bytes_of(values?)))).collect();
+        let mut parts: Vec<(&str, Vec<u8>)> = vec![("params", bytes_of(&self.params.values))];
+        parts.extend(self.average.iter().map(|average| ("params_average", bytes_of(&average.values))));
+        parts.extend(self.optimizer.state().into_iter().map(|(name, values)| (name, bytes_of(values))));
         let mut tensors = Vec::new();
         for (name, bytes) in &parts {
             let view = TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes);
@@ -89,8 +84,9 @@ impl State {
             Ok(())
         };
         read("params", &mut self.params.values)?;
-        read("first_moment", &mut self.moments.first)?;
-        read("second_moment", &mut self.moments.second)?;
+        for (name, values) in self.optimizer.state_mut() {
+            read(name, values)?;
+        }
         if let Some(average) = &mut self.average {
             read("params_average", &mut average.values)?;
         }
