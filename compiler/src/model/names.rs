@@ -238,3 +238,39 @@ fn score_name(architecture: &Architecture) -> &'static str {
         _ => "score",
     }
 }
+
+/// What a matrix is for: whether it is between layers' states, as a rule for matrices alone supposes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MatrixUse {
+    /// A row for each token, position, bucket or label.
+    Table,
+    /// From one state to another; some that are multiplied together are stacked, row upon row.
+    Hidden { n_stacked: usize },
+}
+
+/// What the matrix of a name is for.
+pub(crate) fn matrix_use(name: &str) -> MatrixUse {
+    const TABLES: [&str; 13] = [
+        "embed_tokens",
+        "wte",
+        "wpe",
+        "word_embeddings",
+        "position_embeddings",
+        "token_type_embeddings",
+        "shared",
+        "relative_attention_bias",
+        "lm_head",
+        "classifier",
+        "score",
+        "embedding",
+        "head",
+    ];
+    let module = name.strip_suffix(".weight").unwrap_or(name);
+    let part = module.rsplit('.').next().unwrap_or(module);
+    // The gates of a GRU: reset, update, new.
+    let n_stacked = if part.starts_with("weight_ih_l") || part.starts_with("weight_hh_l") { 3 } else { 1 };
+    match TABLES.contains(&part) || module.ends_with("predictions.decoder") {
+        true => MatrixUse::Table,
+        false => MatrixUse::Hidden { n_stacked },
+    }
+}

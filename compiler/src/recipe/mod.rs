@@ -18,7 +18,7 @@ use siskin_runtime::ModelConfig;
 pub use data::DataSection;
 pub use model::ModelSection;
 pub use objective::{NoSettings, ObjectiveSection};
-pub use optimizer::{GroupSection, OptimizerSection, Schedule};
+pub use optimizer::{GroupSection, OptimizerKind, OptimizerSection, Schedule};
 pub use read::RecipeError;
 pub use tokenizer::TokenizerSection;
 pub use train::TrainSection;

@@ -2,10 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-/// `[optimizer]`: AdamW and its schedule.
+/// `[optimizer]`: the update rule and its schedule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerSection {
+    /// The update rule.
+    #[serde(default, skip_serializing_if = "OptimizerKind::is_adamw")]
+    pub kind: OptimizerKind,
     /// Highest learning rate.
     pub learning_rate: f64,
     /// Steps over which it rises from zero.
@@ -41,6 +44,12 @@ pub struct OptimizerSection {
     /// Decay of the running average of the parameters that is evaluated and saved in their place; 0 for none.
     #[serde(default)]
     pub average_decay: f64,
+    /// Highest learning rate of the matrices that Muon has; it rises and falls as `learning_rate` does.
+    #[serde(default = "default_muon_learning_rate", skip_serializing_if = "is_default_muon_learning_rate")]
+    pub muon_learning_rate: f64,
+    /// Decay of the gradients' average in Muon.
+    #[serde(default = "default_muon_momentum", skip_serializing_if = "is_default_muon_momentum")]
+    pub muon_momentum: f64,
     /// Settings for some of the parameters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub group: Vec<GroupSection>,
@@ -58,6 +67,23 @@ pub struct GroupSection {
     /// Replaces the optimiser's weight decay, for gains of norms too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
+}
+
+/// What becomes of a gradient.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Adam with decoupled weight decay (Loshchilov and Hutter 2017).
+    #[default]
+    AdamW,
+    /// Muon (Jordan et al. 2024) for the matrices inside the model; AdamW for embeddings, output heads and vectors.
+    Muon,
+}
+
+impl OptimizerKind {
+    fn is_adamw(&self) -> bool {
+        *self == Self::AdamW
+    }
 }
 
 /// How the learning rate goes after the warm-up.
@@ -89,4 +115,16 @@ fn default_beta2() -> f64 {
 }
 fn default_eps() -> f64 {
     1e-8
+}
+fn default_muon_learning_rate() -> f64 {
+    0.02
+}
+fn is_default_muon_learning_rate(value: &f64) -> bool {
+    *value == default_muon_learning_rate()
+}
+fn default_muon_momentum() -> f64 {
+    0.95
+}
+fn is_default_muon_momentum(value: &f64) -> bool {
+    *value == default_muon_momentum()
 }

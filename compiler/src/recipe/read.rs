@@ -129,6 +129,8 @@ impl Recipe {
         decay("optimizer.average_decay", optimizer.average_decay)?;
         let positive = |key, value: f64| check(key, value, value > 0.0 && value.is_finite(), "above 0");
         positive("optimizer.learning_rate", optimizer.learning_rate)?;
+        positive("optimizer.muon_learning_rate", optimizer.muon_learning_rate)?;
+        decay("optimizer.muon_momentum", optimizer.muon_momentum)?;
         positive("optimizer.eps", optimizer.eps)?;
         let not_negative = |key, value: f64| check(key, value, value >= 0.0 && value.is_finite(), "at least 0");
         not_negative("optimizer.weight_decay", optimizer.weight_decay)?;

@@ -8,6 +8,7 @@ mod adamw;
 mod corpus;
 pub mod evaluate;
 mod groups;
+mod muon;
 pub mod norm;
 pub mod optimizer;
 pub mod progress;

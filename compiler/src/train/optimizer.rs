@@ -1,8 +1,10 @@
 //! The update rule of a run: settings of each parameter, and what the optimiser remembers between steps.
 
 use super::adamw::AdamW;
-use super::groups::{self, GroupError};
-use crate::recipe::OptimizerSection;
+use super::groups::{self, GroupError, Member};
+use super::muon::{Muon, Stack};
+use crate::model::names::{MatrixUse, matrix_use};
+use crate::recipe::{OptimizerKind, OptimizerSection};
 use crate::tensor::{ParamLayout, Params};
 
 /// The update rule of a model's parameters and its state. Its results are the same for any number of threads.
@@ -11,6 +13,8 @@ pub struct Optimizer {
     rule: OptimizerSection,
     n_numbers: usize,
     adamw: AdamW,
+    /// Where the recipe wants it: the rule of the matrices inside the model, which then are not AdamW's.
+    muon: Option<Muon>,
 }
 
 impl Optimizer {
@@ -20,33 +24,66 @@ impl Optimizer {
     /// [`GroupError`] if a group has no parameter.
     pub fn new(rule: &OptimizerSection, layout: &ParamLayout) -> Result<Self, GroupError> {
         let members = groups::members(rule, layout)?;
-        Ok(Self { rule: rule.clone(), n_numbers: layout.len(), adamw: AdamW::new(members) })
+        let (rule, n_numbers) = (rule.clone(), layout.len());
+        if rule.kind == OptimizerKind::AdamW {
+            return Ok(Self { rule, n_numbers, adamw: AdamW::new(members), muon: None });
+        }
+        let (mut rest, mut stacks): (Vec<Member>, Vec<Stack>) = Default::default();
+        for (member, spec) in members.into_iter().zip(layout.specs()) {
+            match matrix_use(&spec.name) {
+                MatrixUse::Hidden { n_stacked } if !spec.is_vector => {
+                    stacks.push(Stack { member, rows: spec.rows / n_stacked, cols: spec.cols });
+                }
+                _ => rest.push(member),
+            }
+        }
+        Ok(Self { rule, n_numbers, adamw: AdamW::new(rest), muon: Some(Muon::new(stacks)) })
     }
 
     /// One update with the gradient times `factor`; `n_before` updates were made before it.
+    ///
+    /// Muon's own learning rate is scaled as `learning_rate` is, to that of the recipe.
     ///
     /// # Panics
     /// If the parameters or the gradient are another model's.
     pub fn update(&mut self, params: &mut Params, gradient: &[f32], factor: f64, learning_rate: f64, n_before: u64) {
         assert_eq!(params.values.len(), self.n_numbers, "parameters of another model");
         assert_eq!(gradient.len(), self.n_numbers, "gradient of another model");
-        self.adamw.update(&mut params.values, gradient, factor, &self.rule, (learning_rate, n_before));
+        let (rule, values) = (&self.rule, &mut params.values);
+        self.adamw.update(values, gradient, factor, rule, (learning_rate, n_before));
+        if let Some(muon) = &mut self.muon {
+            let rate = rule.muon_learning_rate * (learning_rate / rule.learning_rate);
+            muon.update(values, gradient, factor, rule, rate);
+        }
+    }
+
+    /// Numbers that it remembers: two a parameter of AdamW's, one a parameter of Muon's.
+    pub fn n_state_numbers(&self) -> usize {
+        self.state().iter().map(|(_, values)| values.len()).sum()
     }
 
     /// Its state by name, in the order of the names.
     pub(super) fn state(&self) -> Vec<(&'static str, &[f32])> {
-        vec![("first_moment", &self.adamw.first_moments), ("second_moment", &self.adamw.second_moments)]
+        let mut state: Vec<(&str, &[f32])> = vec![("first_moment", &self.adamw.first_moments)];
+        state.extend(self.muon.iter().map(|muon| ("momentum", muon.momentum.as_slice())));
+        state.push(("second_moment", &self.adamw.second_moments));
+        state
     }
 
     /// Its state by name, for reading a saved one.
     pub(super) fn state_mut(&mut self) -> Vec<(&'static str, &mut [f32])> {
-        vec![("first_moment", &mut self.adamw.first_moments), ("second_moment", &mut self.adamw.second_moments)]
+        let mut state: Vec<(&str, &mut [f32])> = vec![("first_moment", &mut self.adamw.first_moments)];
+        state.extend(self.muon.iter_mut().map(|muon| ("momentum", muon.momentum.as_mut_slice())));
+        state.push(("second_moment", &mut self.adamw.second_moments));
+        state
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{self, Family, Head, Kind};
+    use crate::recipe::ModelSection;
 
     fn rule(more: &str) -> OptimizerSection {
         let text = "learning_rate = 0.1\nweight_decay = 0.5\nbeta1 = 0.9\nbeta2 = 0.99\neps = 1e-8\n";
@@ -86,5 +123,62 @@ mod tests {
                 assert!((f64::from(*got) - want).abs() < 1e-5, "{got} against {want}");
             }
         }
+    }
+
+    #[test]
+    fn muon_has_the_matrices_inside_every_family() {
+        let tables = |family: Family| -> &[&str] {
+            match family {
+                Family::Llama => &["model.embed_tokens.weight", "lm_head.weight"],
+                Family::Gpt2 => &["transformer.wte.weight", "transformer.wpe.weight", "lm_head.weight"],
+                Family::Bert => &[
+                    "bert.embeddings.word_embeddings.weight",
+                    "bert.embeddings.position_embeddings.weight",
+                    "bert.embeddings.token_type_embeddings.weight",
+                    "cls.predictions.decoder.weight",
+                ],
+                Family::Albert => &[
+                    "albert.embeddings.word_embeddings.weight",
+                    "albert.embeddings.position_embeddings.weight",
+                    "albert.embeddings.token_type_embeddings.weight",
+                    "predictions.decoder.weight",
+                ],
+                Family::T5 => &[
+                    "shared.weight",
+                    "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+                    "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+                    "lm_head.weight",
+                ],
+                Family::Transformer => &["model.shared.weight", "lm_head.weight"],
+                Family::Gru | Family::GruSeq2seq => &["embedding.weight", "head.weight"],
+            }
+        };
+        for family in Family::ALL {
+            let name = family.name();
+            let section: ModelSection = toml::from_str(&format!(
+                "architecture = '{name}'\ndim = 8\nhidden_dim = 12\nn_layers = 2\nn_heads = 2\ncontext_len = 8\ntied_head = false"
+            ))
+            .unwrap();
+            let head = if family.kind() == Kind::EncoderOnly { Head::MaskedLanguage } else { Head::Language };
+            let model = model::build(&section.architecture(20, head)).unwrap();
+            let matrices = model.layout().specs().iter().filter(|spec| !spec.is_vector);
+            let found: Vec<&str> = matrices
+                .filter(|spec| matrix_use(&spec.name) == MatrixUse::Table)
+                .map(|spec| spec.name.as_str())
+                .collect();
+            assert_eq!(found, tables(family), "{name}");
+        }
+    }
+
+    #[test]
+    fn muon_remembers_one_number_where_adamw_remembers_two() {
+        let mut layout = ParamLayout::default();
+        layout.matrix("embedding.weight", 10, 4);
+        layout.matrix("decoder.weight_hh_l0", 12, 4);
+        layout.vector("decoder.bias_hh_l0", 12);
+        let n_numbers =
+            |kind: &str| Optimizer::new(&rule(&format!("kind = '{kind}'")), &layout).unwrap().n_state_numbers();
+        assert_eq!(n_numbers("adamw"), 2 * (40 + 48 + 12));
+        assert_eq!(n_numbers("muon"), 2 * (40 + 12) + 48);
     }
 }

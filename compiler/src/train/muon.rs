@@ -1,0 +1,232 @@
+//! Muon (Jordan et al. 2024): momentum whose singular values are all brought near 1, for the matrices inside a model.
+//!
+//! ```text
+//! momentum  = momentum + (1 - beta) (gradient - momentum)
+//! x         = gradient + beta (momentum - gradient)            (Nesterov)
+//! x         = x / |x|
+//! five times: a = x x';  x = 3.4445 x + (-4.7750 a + 2.0315 a a) x
+//! matrix    = (1 - rate decay) matrix - rate max(1, rows / columns)^0.5 x
+//! ```
+//!
+//! A matrix with more rows than columns has `x' x` for `a` and is multiplied from the other side: the same, for less work.
+
+use super::groups::Member;
+use super::norm::norm;
+use crate::recipe::OptimizerSection;
+use crate::tensor::gemm::{MatRef, Write, gemm};
+use rayon::prelude::*;
+use std::sync::Mutex;
+
+/// Iterations, and their polynomial: not the one that converges, but one that raises small singular values fastest.
+const ITERATIONS: usize = 5;
+const COEFFICIENTS: [f32; 3] = [3.4445, -4.7750, 2.0315];
+/// Keeps a gradient of zeros from being divided by its norm.
+const NORM_MIN: f64 = 1e-7;
+
+/// A parameter of one matrix, or of several stacked ones.
+#[derive(Clone, Debug)]
+pub(super) struct Stack {
+    pub member: Member,
+    /// Rows of each matrix.
+    pub rows: usize,
+    pub cols: usize,
+}
+
+/// The rule for some of a model's matrices, and its running averages of their gradients.
+#[derive(Clone, Debug)]
+pub(super) struct Muon {
+    stacks: Vec<Stack>,
+    /// Running averages of the gradient, of one parameter after the other.
+    pub momentum: Vec<f32>,
+    /// What each thread computed with last.
+    memory: Vec<Memory>,
+}
+
+impl Muon {
+    /// The state before the first step; `stacks` in the order of their places.
+    pub fn new(stacks: Vec<Stack>) -> Self {
+        let len = stacks.iter().map(|stack| stack.member.range.len()).sum();
+        Self { stacks, momentum: vec![0.0; len], memory: Vec::new() }
+    }
+
+    /// One update with the gradient times `factor`.
+    pub fn update(
+        &mut self,
+        mut values: &mut [f32],
+        gradient: &[f32],
+        factor: f64,
+        rule: &OptimizerSection,
+        rate: f64,
+    ) {
+        let mut momentum = self.momentum.as_mut_slice();
+        let mut jobs = Vec::new();
+        let mut at = 0;
+        for Stack { member: Member { range, rate_scale, weight_decay }, rows, cols } in &self.stacks {
+            let rate = rate * rate_scale;
+            let numbers = Numbers {
+                factor: factor as f32,
+                beta: rule.muon_momentum as f32,
+                rate: (rate * (*rows as f64 / *cols as f64).max(1.0).sqrt()) as f32,
+                keep: (1.0 - rate * weight_decay) as f32,
+            };
+            values = values.split_at_mut(range.start - at).1;
+            for start in range.clone().step_by(rows * cols) {
+                let parts = (values.split_off_mut(..rows * cols), momentum.split_off_mut(..rows * cols));
+                let (Some(values), Some(momentum)) = parts else { unreachable!("momentum of each matrix") };
+                let gradient = &gradient[start..start + rows * cols];
+                jobs.push(Job { values, momentum, gradient, rows: *rows, cols: *cols, numbers });
+            }
+            at = range.end;
+        }
+        let memory = Mutex::new(std::mem::take(&mut self.memory));
+        jobs.into_par_iter().with_max_len(1).for_each(|job| {
+            let mut own = memory.lock().ok().and_then(|mut memory| memory.pop()).unwrap_or_default();
+            job.run(&mut own);
+            if let Ok(mut memory) = memory.lock() {
+                memory.push(own);
+            }
+        });
+        self.memory = memory.into_inner().unwrap_or_default();
+    }
+}
+
+/// What an update multiplies, the same for all numbers of a matrix.
+#[derive(Clone, Copy)]
+struct Numbers {
+    factor: f32,
+    beta: f32,
+    /// Learning rate times the scale of the shape.
+    rate: f32,
+    /// What decay leaves of a number.
+    keep: f32,
+}
+
+/// The update of one matrix, `(rows, cols)`.
+struct Job<'a> {
+    values: &'a mut [f32],
+    momentum: &'a mut [f32],
+    gradient: &'a [f32],
+    rows: usize,
+    cols: usize,
+    numbers: Numbers,
+}
+
+/// Where a matrix is brought to singular values near 1.
+#[derive(Clone, Debug, Default)]
+struct Memory {
+    /// The matrix.
+    x: Vec<f32>,
+    /// Its next value.
+    product: Vec<f32>,
+    /// It times itself, `(n, n)` for the shorter side `n`.
+    square: Vec<f32>,
+    /// The polynomial of `square`.
+    polynomial: Vec<f32>,
+}
+
+impl Job<'_> {
+    fn run(self, memory: &mut Memory) {
+        let Numbers { factor, beta, rate, keep } = self.numbers;
+        memory.x.clear();
+        memory.x.extend(self.momentum.iter_mut().zip(self.gradient).map(|(momentum, gradient)| {
+            let g = gradient * factor;
+            *momentum += (1.0 - beta) * (g - *momentum);
+            g + beta * (*momentum - g)
+        }));
+        memory.orthogonalize(self.rows, self.cols);
+        for (value, x) in self.values.iter_mut().zip(&memory.x) {
+            *value = *value * keep - rate * x;
+        }
+    }
+}
+
+impl Memory {
+    /// Brings the singular values of `x`, `(rows, cols)`, near 1: between 0.67 and 1.15 unless they were tiny beside the largest.
+    fn orthogonalize(&mut self, rows: usize, cols: usize) {
+        let Self { x, product, square, polynomial } = self;
+        let scale = (1.0 / (norm(x) + NORM_MIN)) as f32;
+        x.iter_mut().for_each(|x| *x *= scale);
+        let n = rows.min(cols);
+        square.resize(n * n, 0.0);
+        polynomial.resize(n * n, 0.0);
+        product.resize(rows * cols, 0.0);
+        let [linear, cubic, quintic] = COEFFICIENTS;
+        for _ in 0..ITERATIONS {
+            let matrix = MatRef::new(x, rows, cols);
+            let is_tall = rows > cols;
+            let (left, right) = if is_tall { (matrix.transposed(), matrix) } else { (matrix, matrix.transposed()) };
+            gemm(Write::Set, left, right, square);
+            gemm(Write::Set, MatRef::new(square, n, n), MatRef::new(square, n, n), polynomial);
+            for (fourth, second) in polynomial.iter_mut().zip(&*square) {
+                *fourth = cubic * second + quintic * *fourth;
+            }
+            let factor = MatRef::new(polynomial, n, n);
+            let (left, right) = if is_tall { (matrix, factor) } else { (factor, matrix) };
+            gemm(Write::Set, left, right, product);
+            for (x, product) in x.iter_mut().zip(&*product) {
+                *x = linear * *x + product;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::recipe::OptimizerSection;
+    use crate::tensor::{ParamLayout, Params};
+    use crate::train::optimizer::Optimizer;
+    use serde::Deserialize;
+
+    /// A case of `tests/oracles/muon.py`.
+    #[derive(Deserialize)]
+    struct Case {
+        rows: usize,
+        cols: usize,
+        n_stacked: usize,
+        rate: f64,
+        weight_decay: f64,
+        start: Vec<f32>,
+        gradients: Vec<Vec<f32>>,
+        want: Vec<f32>,
+    }
+
+    #[test]
+    fn follows_the_reference() {
+        let cases: Vec<Case> = serde_json::from_str(include_str!("../../../tests/golden/muon.json")).unwrap();
+        for case in &cases {
+            let Case { rows, cols, n_stacked, rate, weight_decay, start, gradients, want } = case;
+            let rule: OptimizerSection = toml::from_str(&format!(
+                "kind = 'muon'\nlearning_rate = 1.0\nmuon_learning_rate = {rate}\nweight_decay = {weight_decay}"
+            ))
+            .unwrap();
+            let mut layout = ParamLayout::default();
+            let name = if *n_stacked == 3 { "decoder.weight_hh_l0" } else { "model.layers.0.mlp.up_proj.weight" };
+            layout.matrix(name, n_stacked * rows, *cols);
+            let mut optimizer = Optimizer::new(&rule, &layout).unwrap();
+            let mut params = Params { values: start.clone(), layout };
+            for (step, gradient) in gradients.iter().enumerate() {
+                optimizer.update(&mut params, gradient, 1.0, 1.0, step as u64);
+            }
+            for (idx, (got, want)) in params.values.iter().zip(want).enumerate() {
+                assert!((got - want).abs() < 2e-6, "{n_stacked} of {rows} x {cols}, number {idx}: {got}, not {want}");
+            }
+        }
+    }
+
+    /// The singular values of a diagonal matrix are its numbers.
+    #[test]
+    fn singular_values_come_near_one() {
+        let n = 40;
+        let mut memory = super::Memory { x: vec![0.0; n * n], ..Default::default() };
+        (0..n).for_each(|i| memory.x[i * n + i] = if i % 2 == 0 { 1.0 } else { -1.0 } / (1 + i) as f32);
+        memory.orthogonalize(n, n);
+        for (i, x) in memory.x.iter().enumerate() {
+            let (row, col) = (i / n, i % n);
+            let want = if row == col { 0.67..1.15 } else { 0.0..1e-9 };
+            assert!(want.contains(&x.abs()) && (row != col || (*x > 0.0) == (row % 2 == 0)), "{x} at {row}, {col}");
+        }
+        memory.x.fill(0.0);
+        memory.orthogonalize(n, n);
+        assert!(memory.x.iter().all(|x| *x == 0.0));
+    }
+}
