@@ -1,6 +1,8 @@
 //! Documents of a corpus: a text file, records, or a folder of both.
 
-use super::{DataError, Record, read_records, read_text};
+use super::records::RecordStream;
+use super::text::Lines;
+use super::{DataError, Record, read_text};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs;
@@ -90,13 +92,90 @@ pub struct DocumentReading {
 /// # Errors
 /// [`DataError`], naming the file and the line: it cannot be read, a record lacks a field, or there is no document at all.
 pub fn read_documents(path: &Path, reading: &DocumentReading) -> Result<Vec<Document>, DataError> {
-    let mut documents = Vec::new();
-    for file in data_files(path)? {
-        read_file(&file, reading, &mut documents)?;
-    }
+    let documents: Vec<Document> = DocumentStream::open(path, reading)?.collect::<Result<_, _>>()?;
     match documents.is_empty() {
         true => Err(DataError::Empty { path: path.to_owned() }),
         false => Ok(documents),
+    }
+}
+
+/// The documents of [`read_documents`], one after another: of a corpus that may be larger than memory, as long as each document
+/// fits. It ends at the first error.
+pub struct DocumentStream {
+    files: std::vec::IntoIter<PathBuf>,
+    reading: DocumentReading,
+    open: Option<(Arc<Path>, OpenFile)>,
+}
+
+enum OpenFile {
+    Records(RecordStream),
+    Lines(Lines),
+    Whole(String),
+    AtEnd,
+}
+
+impl DocumentStream {
+    /// Opens the file or folder at `path`.
+    ///
+    /// # Errors
+    /// As [`data_files`].
+    pub fn open(path: &Path, reading: &DocumentReading) -> Result<Self, DataError> {
+        Ok(Self { files: data_files(path)?.into_iter(), reading: reading.clone(), open: None })
+    }
+
+    fn read(&mut self) -> Result<Option<Document>, DataError> {
+        loop {
+            let (path, file) = match &mut self.open {
+                Some(open) => open,
+                empty => {
+                    let Some(path) = self.files.next() else { return Ok(None) };
+                    let file = if has_records(&path) {
+                        OpenFile::Records(RecordStream::open(&path)?)
+                    } else if self.reading.separation == Separation::Files {
+                        OpenFile::Whole(read_text(&path)?)
+                    } else {
+                        OpenFile::Lines(Lines::open(&path)?)
+                    };
+                    empty.insert((path.into(), file))
+                }
+            };
+            let plain = |(text, line): (String, u64)| Document {
+                text,
+                label: None,
+                target: None,
+                origin: Origin { path: path.clone(), line },
+            };
+            let document = match file {
+                OpenFile::Records(records) => {
+                    let record = records.next().transpose()?;
+                    record.map(|record| of_record(&record, path, &self.reading.fields)).transpose()?
+                }
+                OpenFile::Lines(lines) => next_part(lines, &self.reading.separation)?.map(plain),
+                OpenFile::Whole(text) => {
+                    let text = std::mem::take(text);
+                    *file = OpenFile::AtEnd;
+                    Some(plain((text, 1)))
+                }
+                OpenFile::AtEnd => None,
+            };
+            match document {
+                Some(document) if document.text.trim().is_empty() => {}
+                Some(document) => return Ok(Some(document)),
+                None => self.open = None,
+            }
+        }
+    }
+}
+
+impl Iterator for DocumentStream {
+    type Item = Result<Document, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.read();
+        if next.is_err() {
+            (self.files, self.open) = (Vec::new().into_iter(), None);
+        }
+        next.transpose()
     }
 }
 
@@ -138,27 +217,6 @@ pub fn has_records(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "jsonl" || extension == "ndjson" || extension == "csv")
 }
 
-fn read_file(path: &Path, reading: &DocumentReading, documents: &mut Vec<Document>) -> Result<(), DataError> {
-    let file: Arc<Path> = path.into();
-    let mut push = |document: Document| {
-        if !document.text.trim().is_empty() {
-            documents.push(document);
-        }
-    };
-    if has_records(path) {
-        for record in read_records(path)? {
-            push(of_record(&record, &file, &reading.fields)?);
-        }
-        return Ok(());
-    }
-    let text = read_text(path)?;
-    for (line, text) in parts(&text, &reading.separation) {
-        let origin = Origin { path: file.clone(), line };
-        push(Document { text: text.to_owned(), label: None, target: None, origin });
-    }
-    Ok(())
-}
-
 fn of_record(record: &Record, file: &Arc<Path>, fields: &DocumentFields) -> Result<Document, DataError> {
     let optional = |field: &Option<String>| field.as_ref().map(|field| record.text(field)).transpose();
     Ok(Document {
@@ -169,35 +227,26 @@ fn of_record(record: &Record, file: &Arc<Path>, fields: &DocumentFields) -> Resu
     })
 }
 
-/// The parts of a text and the lines that they start in.
-fn parts<'a>(text: &'a str, separation: &Separation) -> Vec<(u64, &'a str)> {
+/// The next part of a text that is not blank, and the line that it starts in.
+fn next_part(lines: &mut Lines, separation: &Separation) -> Result<Option<(String, u64)>, DataError> {
     let separates = |line: &str| match separation {
         Separation::Files => false,
         Separation::BlankLines => line.trim().is_empty(),
         Separation::Line(separator) => line.trim() == separator,
     };
-    if *separation == Separation::Files {
-        return vec![(1, text)];
-    }
-    let mut parts = Vec::new();
-    // The bytes of the part that is being read, and its first line; blank lines before it do not belong to it.
-    let (mut part, mut first_line, mut at) = (0..0, 1, 0);
-    for (line, number) in text.split_inclusive('\n').zip(1..) {
-        let next = at + line.len();
-        if separates(line) {
-            parts.push((first_line, text[part.clone()].trim_end()));
-            part = next..next;
-        } else if !line.trim().is_empty() {
-            if part.is_empty() {
-                (part, first_line) = (at..at, number);
-            }
-            part.end = next;
+    // Blank lines before a part do not belong to it.
+    let (mut part, mut first_line) = (String::new(), 0);
+    while let Some((line, number)) = lines.next()? {
+        match (separates(&line), part.is_empty()) {
+            (true, true) => {}
+            (true, false) => break,
+            (false, true) if line.trim().is_empty() => {}
+            (false, true) => (part, first_line) = (line, number),
+            (false, false) => part += &line,
         }
-        at = next;
     }
-    parts.push((first_line, text[part].trim_end()));
-    parts.retain(|(_, part)| !part.is_empty());
-    parts
+    part.truncate(part.trim_end().len());
+    Ok((!part.is_empty()).then_some((part, first_line)))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::shuffle::mix;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Words of a shingle.
 const SHINGLE_WORDS: usize = 5;
@@ -57,7 +57,7 @@ pub struct Duplicates {
 }
 
 /// How much is there more than once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DuplicateCounts {
     /// Documents that equal an earlier one but for white space.
     pub n_exact: usize,
@@ -115,6 +115,17 @@ impl Duplicates {
             idx += 1;
             found.next_if_eq(&(idx - 1)).is_none()
         });
+    }
+}
+
+/// Finds exact duplicates as documents go by, keeping 32 bytes of each.
+#[derive(Debug, Default)]
+pub struct SeenDocuments(HashSet<[u8; 32]>);
+
+impl SeenDocuments {
+    /// Whether a document equals one before it but for white space.
+    pub fn repeats(&mut self, document: &Document) -> bool {
+        !self.0.insert(exact_key(document))
     }
 }
 

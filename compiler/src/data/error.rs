@@ -61,6 +61,29 @@ pub enum DataError {
         /// The file or folder.
         path: PathBuf,
     },
+    /// A setting is for several documents, and there is one.
+    #[error(
+        "{} is a single document, but data.{key} is for several: part it with data.documents, or leave data.{key} out",
+        path.display()
+    )]
+    OneDocument {
+        /// The file.
+        path: PathBuf,
+        /// The setting.
+        key: &'static str,
+    },
+    /// The data is another than it was a moment ago.
+    #[error("{} changed while it was read: try again when nothing writes to it", path.display())]
+    Changed {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// The folder for tokens has something else in it.
+    #[error("{} is not empty and holds no tokens: name another folder as data.shards", path.display())]
+    NotOurs {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A part of the text is too short.
     #[error(
         "the {part} part of the text has {n_tokens} tokens, but {needed} are needed: use more text or a shorter context"

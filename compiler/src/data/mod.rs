@@ -11,14 +11,16 @@ mod shuffle;
 mod source;
 mod split;
 mod text;
+mod tokens;
 
 pub use documents::{
-    Document, DocumentFields, DocumentReading, Origin, Separation, data_files, has_records, read_documents,
+    Document, DocumentFields, DocumentReading, DocumentStream, Origin, Separation, data_files, has_records,
+    read_documents,
 };
-pub use duplicates::{Deduplication, Duplicate, DuplicateCounts, Duplicates, NEAR_DUPLICATE_SHARE};
+pub use duplicates::{Deduplication, Duplicate, DuplicateCounts, Duplicates, NEAR_DUPLICATE_SHARE, SeenDocuments};
 pub use error::DataError;
 pub use example::{Example, IGNORED};
-pub use pack::{Packing, Piece};
+pub use pack::{Cutting, Packing, Piece};
 pub use records::{Record, read_records};
 pub use shards::{ShardOptions, TokenShards, write_shards};
 pub use shuffle::Shuffle;
@@ -26,3 +28,4 @@ pub use source::ExampleSource;
 pub(crate) use source::example_rng;
 pub use split::DocumentSplit;
 pub use text::{evaluation_windows, read_text, split_text};
+pub use tokens::TokenStore;

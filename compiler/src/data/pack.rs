@@ -1,7 +1,5 @@
 //! Documents packed into rows of a fixed length.
 
-use super::Example;
-use siskin_runtime::TokenId;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -12,6 +10,40 @@ pub struct Piece {
     pub document: usize,
     /// Its positions.
     pub positions: Range<usize>,
+}
+
+/// How documents are cut into pieces, and the room that a piece takes.
+#[derive(Clone, Copy)]
+pub struct Cutting<'a> {
+    /// Room of a row.
+    pub capacity: usize,
+    /// Most positions of a piece.
+    pub piece_max: usize,
+    /// Fewest positions of a piece: no rest is shorter, and documents that are shorter are left out.
+    pub piece_min: usize,
+    /// The room that a piece of some positions takes: at most `capacity` for `piece_max`.
+    pub room: &'a dyn Fn(usize) -> usize,
+}
+
+impl Cutting<'_> {
+    /// Pieces of a document of `len` positions: whole ones and a rest. Where the rest would be shorter than `piece_min`, the piece
+    /// before it gives it some of its own.
+    pub fn pieces(&self, len: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (max, min) = (self.piece_max, self.piece_min);
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            let rest = len - start;
+            if rest < min.max(1) {
+                return None;
+            }
+            let end = match rest {
+                rest if rest <= max => len,
+                rest if rest < max + min => len - min,
+                _ => start + max,
+            };
+            Some(std::mem::replace(&mut start, end)..end)
+        })
+    }
 }
 
 /// Where each position of many documents lies in rows of at most `capacity` positions.
@@ -26,6 +58,7 @@ pub struct Packing {
     rows: Vec<Vec<Piece>>,
     n_positions: usize,
     n_cut: usize,
+    n_short: usize,
 }
 
 impl Packing {
@@ -34,41 +67,44 @@ impl Packing {
     /// # Panics
     /// If `capacity` is 0.
     pub fn best_fit(lens: &[usize], capacity: usize) -> Self {
-        assert!(capacity > 0, "rows of no positions");
+        let room = |len| len;
+        Self::with_cutting(lens, &Cutting { capacity, piece_max: capacity, piece_min: 1, room: &room })
+    }
+
+    /// Packs documents of these lengths, in positions, whose pieces take more room than they have positions.
+    ///
+    /// # Panics
+    /// If pieces may have no position, or fewer than twice the fewest at most.
+    pub fn with_cutting(lens: &[usize], cutting: &Cutting<'_>) -> Self {
+        let Cutting { capacity, piece_max, piece_min, room } = *cutting;
+        assert!(piece_max > 0 && (piece_min < 2 || piece_max >= 2 * piece_min), "rows of no positions");
         let mut pieces: Vec<Piece> = Vec::with_capacity(lens.len());
+        let (mut n_cut, mut n_short) = (0, 0);
         for (document, len) in lens.iter().enumerate() {
-            let starts = (0..*len).step_by(capacity);
-            pieces.extend(starts.map(|at| Piece { document, positions: at..(at + capacity).min(*len) }));
+            n_cut += usize::from(*len > piece_max);
+            n_short += usize::from((1..piece_min).contains(len));
+            pieces.extend(cutting.pieces(*len).map(|positions| Piece { document, positions }));
         }
         // Stable: of equal lengths, the first document comes first.
         pieces.sort_by_key(|piece| std::cmp::Reverse(piece.positions.len()));
         let mut rows: Vec<Vec<Piece>> = Vec::new();
         // The room that rows have, and which rows.
         let mut rooms: BTreeSet<(usize, usize)> = BTreeSet::new();
+        let mut n_positions = 0;
         for piece in pieces {
-            let len = piece.positions.len();
-            let (room, row) = rooms.range((len, 0)..).next().copied().unwrap_or((capacity, rows.len()));
-            rooms.remove(&(room, row));
+            let taken = room(piece.positions.len());
+            n_positions += taken;
+            let (free, row) = rooms.range((taken, 0)..).next().copied().unwrap_or((capacity, rows.len()));
+            rooms.remove(&(free, row));
             if row == rows.len() {
                 rows.push(Vec::new());
             }
             rows[row].push(piece);
-            if room > len {
-                rooms.insert((room - len, row));
+            if free > taken {
+                rooms.insert((free - taken, row));
             }
         }
-        let n_cut = lens.iter().filter(|len| **len > capacity).count();
-        Self { capacity, rows, n_positions: lens.iter().sum(), n_cut }
-    }
-
-    /// Packs documents of tokens for a causal model: a position reads one token and tells the next, so a document has one less
-    /// than tokens.
-    ///
-    /// # Panics
-    /// If `capacity` is 0.
-    pub fn causal<'a>(documents: impl IntoIterator<Item = &'a [TokenId]>, capacity: usize) -> Self {
-        let lens: Vec<usize> = documents.into_iter().map(|tokens| tokens.len().saturating_sub(1)).collect();
-        Self::best_fit(&lens, capacity)
+        Self { capacity, rows, n_positions, n_cut, n_short }
     }
 
     /// The pieces of each row.
@@ -81,7 +117,7 @@ impl Packing {
         self.capacity
     }
 
-    /// Positions of all documents.
+    /// Room that all pieces take; the positions of all documents, where a piece takes no more than it has.
     pub fn n_positions(&self) -> usize {
         self.n_positions
     }
@@ -91,25 +127,17 @@ impl Packing {
         self.n_cut
     }
 
-    /// Share of the rows' positions that are used; 1 if there are no rows.
+    /// Documents that are too short for a piece, and therefore left out.
+    pub fn n_short(&self) -> usize {
+        self.n_short
+    }
+
+    /// Share of the rows' room that is taken; 1 if there are no rows.
     pub fn utilisation(&self) -> f64 {
         match self.rows.len() {
             0 => 1.0,
             n_rows => self.n_positions as f64 / (n_rows * self.capacity) as f64,
         }
-    }
-
-    /// A row of [`Packing::causal`] as sequences to be run in one pass, an example a piece. `tokens_of` gives a document's tokens.
-    ///
-    /// # Panics
-    /// If there is no such row, or a document is shorter than when it was packed.
-    pub fn causal_examples<T: AsRef<[TokenId]>>(&self, row: usize, tokens_of: impl Fn(usize) -> T) -> Vec<Example> {
-        let example = |piece: &Piece| {
-            let tokens = tokens_of(piece.document);
-            let (Range { start, end }, tokens) = (piece.positions.clone(), tokens.as_ref());
-            Example::causal(&tokens[start..end], &tokens[start + 1..=end])
-        };
-        self.rows[row].iter().map(example).collect()
     }
 }
 
@@ -146,19 +174,6 @@ mod tests {
         assert_eq!((packing.utilisation(), packing.n_cut(), packing.n_positions()), (1.0, 1, 50));
         assert!(rows(&[], 4).is_empty());
         assert_eq!(Packing::best_fit(&[3, 3], 4).utilisation(), 0.75);
-    }
-
-    #[test]
-    fn each_token_but_the_first_of_a_document_is_told_once() {
-        let documents: Vec<Vec<TokenId>> =
-            vec![(0..8).collect(), (10..13).collect(), vec![20], (30..32).collect(), vec![]];
-        let packing = Packing::causal(documents.iter().map(Vec::as_slice), 4);
-        let row = |row| packing.causal_examples(row, |document| &documents[document]);
-        let (first, second, third) = (row(0), row(1), row(2));
-        assert_eq!(packing.rows().len(), 3);
-        assert_eq!(first, [Example::causal(&[0, 1, 2, 3], &[1, 2, 3, 4])]);
-        assert_eq!(second, [Example::causal(&[4, 5, 6], &[5, 6, 7]), Example::causal(&[30], &[31])]);
-        assert_eq!(third, [Example::causal(&[10, 11], &[11, 12])]);
     }
 
     /// Rows that putting each piece into the first row with room takes.
@@ -205,6 +220,38 @@ mod tests {
             prop_assert!(seen.iter().flatten().all(|seen| *seen));
             let n_pieces: usize = packing.rows().iter().map(Vec::len).sum();
             prop_assert_eq!(n_pieces, lens.iter().map(|len| len.div_ceil(capacity)).sum::<usize>());
+        }
+
+        #[test]
+        fn pieces_of_any_cutting_cover_a_document_and_none_is_short(
+            lens in prop::collection::vec(0_usize..90, 0..40),
+            (piece_min, piece_max) in (1_usize..5).prop_flat_map(|min| (Just(min), 2 * min..30)),
+            frame in 0_usize..4,
+        ) {
+            let room = |len| len + frame;
+            let packing = Packing::with_cutting(
+                &lens,
+                &Cutting { capacity: piece_max + frame, piece_max, piece_min, room: &room },
+            );
+            let mut seen: Vec<Vec<bool>> = lens.iter().map(|len| vec![false; *len]).collect();
+            let mut taken = 0;
+            for row in packing.rows() {
+                let rooms: Vec<usize> = row.iter().map(|piece| room(piece.positions.len())).collect();
+                prop_assert!(rooms.iter().sum::<usize>() <= piece_max + frame);
+                taken += rooms.iter().sum::<usize>();
+                for piece in row {
+                    prop_assert!((piece_min..=piece_max).contains(&piece.positions.len()));
+                    for position in piece.positions.clone() {
+                        prop_assert!(!std::mem::replace(&mut seen[piece.document][position], true));
+                    }
+                }
+            }
+            let is_short = |len: usize| (1..piece_min).contains(&len);
+            for seen in seen {
+                prop_assert!(seen.iter().all(|is_seen| *is_seen != is_short(seen.len())));
+            }
+            prop_assert_eq!(packing.n_short(), lens.iter().filter(|len| is_short(**len)).count());
+            prop_assert_eq!(packing.n_positions(), taken);
         }
 
         /// Rows that are cut into pieces can be put together again: the bound holds where the best packing is known.

@@ -1,7 +1,9 @@
 //! Records of named fields: JSONL and CSV files.
 
 use super::DataError;
+use super::text::Lines;
 use serde_json::{Map, Value};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// One record, and where it came from.
@@ -17,44 +19,80 @@ pub struct Record {
 /// # Errors
 /// [`DataError::Read`], [`DataError::NotUtf8`], or [`DataError::BadRecord`] with the line.
 pub fn read_records(path: &Path) -> Result<Vec<Record>, DataError> {
-    let text = super::read_text(path)?;
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("jsonl" | "ndjson") => read_jsonl(path, &text),
-        Some("csv") => read_csv(path, &text),
-        _ => Err(DataError::UnknownFormat { path: path.to_owned() }),
-    }
+    RecordStream::open(path)?.collect()
 }
 
-fn read_jsonl(path: &Path, text: &str) -> Result<Vec<Record>, DataError> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
-    lines
-        .map(|(text, line)| match serde_json::from_str(text) {
-            Ok(fields) => Ok(Record { path: path.to_owned(), line, fields }),
-            Err(error) => {
-                let problem = format!("not a JSON object: {error}");
-                Err(DataError::BadRecord { path: path.to_owned(), line, problem })
+/// The records of a file, one after another: the file may be larger than memory.
+pub(super) struct RecordStream {
+    path: PathBuf,
+    rows: Rows,
+}
+
+enum Rows {
+    Jsonl(Lines),
+    Csv { names: csv::StringRecord, rows: csv::StringRecordsIntoIter<File> },
+}
+
+impl RecordStream {
+    /// Opens a file as [`read_records`] does.
+    pub fn open(path: &Path) -> Result<Self, DataError> {
+        let rows = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("jsonl" | "ndjson") => Rows::Jsonl(Lines::open(path)?),
+            Some("csv") => {
+                let file = File::open(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
+                let mut reader = csv::Reader::from_reader(file);
+                let names = reader.headers().map_err(|error| bad_row(path, error))?.clone();
+                Rows::Csv { names, rows: reader.into_records() }
             }
-        })
-        .collect()
+            _ => return Err(DataError::UnknownFormat { path: path.to_owned() }),
+        };
+        Ok(Self { path: path.to_owned(), rows })
+    }
+
+    fn read(&mut self) -> Result<Option<Record>, DataError> {
+        let path = &self.path;
+        match &mut self.rows {
+            Rows::Jsonl(lines) => {
+                while let Some((text, line)) = lines.next()? {
+                    let text = if line == 1 { text.strip_prefix('\u{feff}').unwrap_or(&text) } else { &text };
+                    if text.trim().is_empty() {
+                        continue;
+                    }
+                    let fields = serde_json::from_str(text).map_err(|error| {
+                        let problem = format!("not a JSON object: {error}");
+                        DataError::BadRecord { path: path.clone(), line, problem }
+                    })?;
+                    return Ok(Some(Record { path: path.clone(), line, fields }));
+                }
+                Ok(None)
+            }
+            Rows::Csv { names, rows } => {
+                let Some(row) = rows.next().transpose().map_err(|error| bad_row(path, error))? else { return Ok(None) };
+                let line = row.position().map_or(0, csv::Position::line);
+                let fields =
+                    names.iter().zip(&row).map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
+                Ok(Some(Record { path: path.clone(), line, fields }))
+            }
+        }
+    }
 }
 
-fn read_csv(path: &Path, text: &str) -> Result<Vec<Record>, DataError> {
-    let bad = |error: &csv::Error| DataError::BadRecord {
-        path: path.to_owned(),
-        line: error.position().map_or(1, csv::Position::line),
-        problem: error.to_string(),
-    };
-    let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let names = reader.headers().map_err(|error| bad(&error))?.clone();
-    let mut records = Vec::new();
-    for row in reader.records() {
-        let row = row.map_err(|error| bad(&error))?;
-        let line = row.position().map_or(0, csv::Position::line);
-        let fields = names.iter().zip(&row).map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
-        records.push(Record { path: path.to_owned(), line, fields });
+impl Iterator for RecordStream {
+    type Item = Result<Record, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.read().transpose()
     }
-    Ok(records)
+}
+
+fn bad_row(path: &Path, error: csv::Error) -> DataError {
+    let path = path.to_owned();
+    let line = error.position().map_or(1, csv::Position::line);
+    let problem = error.to_string();
+    match error.into_kind() {
+        csv::ErrorKind::Io(source) => DataError::Read { path, source },
+        _ => DataError::BadRecord { path, line, problem },
+    }
 }
 
 impl Record {

@@ -45,15 +45,17 @@ pub struct ShardOptions {
 /// Writes documents into the folder at `path`, replacing what is there; the folder appears whole or not at all.
 ///
 /// # Errors
-/// [`DataError::Artifact`] if it cannot be written, [`DataError::BadShard`] for a token that is not in the vocabulary.
+/// [`DataError::Artifact`] if it cannot be written, [`DataError::BadShard`] for a token that is not in the vocabulary; the first
+/// error among the documents.
 pub fn write_shards<T: AsRef<[TokenId]>>(
     path: &Path,
     options: &ShardOptions,
-    documents: impl IntoIterator<Item = T>,
+    documents: impl IntoIterator<Item = Result<T, DataError>>,
 ) -> Result<(), DataError> {
     write_folder_atomic(path, |folder| {
         let (mut tokens, mut bounds, mut shard_idx): (Vec<TokenId>, Vec<u64>, u32) = (Vec::new(), vec![0], 0);
         for (document, new) in documents.into_iter().enumerate() {
+            let new = new?;
             let new = new.as_ref();
             if let Some(token) = new.iter().find(|token| **token >= options.vocab_size) {
                 let problem =
@@ -143,7 +145,8 @@ pub struct TokenShards {
     shards: Vec<Shard>,
     /// The first document of each shard, and the number of all.
     first_documents: Vec<usize>,
-    n_tokens: usize,
+    /// The first token of each shard, and the number of all.
+    first_tokens: Vec<usize>,
 }
 
 impl TokenShards {
@@ -154,7 +157,7 @@ impl TokenShards {
     /// or of another corpus than the first.
     pub fn open(path: &Path) -> Result<Self, DataError> {
         let mut shards: Vec<Shard> = Vec::new();
-        let mut first_documents = vec![0];
+        let (mut first_documents, mut first_tokens) = (vec![0], vec![0]);
         loop {
             let shard_idx = shards.len() as u32;
             let path = path.join(file_name(shard_idx));
@@ -165,14 +168,14 @@ impl TokenShards {
                 return Err(DataError::BadShard { path, problem });
             }
             first_documents.push(first_documents[shards.len()] + shard.n_documents);
+            first_tokens.push(first_tokens[shards.len()] + shard.n_tokens);
             let is_last = shard.is_last;
             shards.push(shard);
             if is_last {
                 break;
             }
         }
-        let n_tokens = shards.iter().map(|shard| shard.n_tokens).sum();
-        Ok(Self { shards, first_documents, n_tokens })
+        Ok(Self { shards, first_documents, first_tokens })
     }
 
     /// Documents of all shards.
@@ -182,7 +185,7 @@ impl TokenShards {
 
     /// Tokens of all documents.
     pub fn n_tokens(&self) -> usize {
-        self.n_tokens
+        self.first_tokens[self.shards.len()]
     }
 
     /// Token ids are below it.
@@ -195,13 +198,15 @@ impl TokenShards {
         self.shards[0].tokenizer_sha256
     }
 
-    /// Tokens of a document.
+    /// Where a document's tokens lie among all.
     ///
     /// # Panics
     /// If there is no such document.
-    pub fn document_len(&self, document: usize) -> usize {
-        let (shard, document) = self.place(document);
-        shard.tokens_of(document).len()
+    pub fn document_range(&self, document: usize) -> Range<usize> {
+        assert!(document < self.n_documents(), "document {document} of {}", self.n_documents());
+        let shard = self.first_documents.partition_point(|first| *first <= document) - 1;
+        let Range { start, end } = self.shards[shard].tokens_of(document - self.first_documents[shard]);
+        self.first_tokens[shard] + start..self.first_tokens[shard] + end
     }
 
     /// A document's tokens.
@@ -209,8 +214,25 @@ impl TokenShards {
     /// # Panics
     /// If there is no such document.
     pub fn document(&self, document: usize) -> Vec<TokenId> {
-        let (shard, document) = self.place(document);
-        shard.read(shard.tokens_of(document)).collect()
+        self.tokens(self.document_range(document))
+    }
+
+    /// Tokens by their places among all, whatever shards they lie in.
+    ///
+    /// # Panics
+    /// If there are not as many.
+    pub fn tokens(&self, range: Range<usize>) -> Vec<TokenId> {
+        assert!(range.end <= self.n_tokens(), "tokens {range:?} of {}", self.n_tokens());
+        let mut tokens = Vec::with_capacity(range.len());
+        let first = self.first_tokens.partition_point(|first| *first <= range.start) - 1;
+        let shards = self.shards.iter().zip(&self.first_tokens).skip(first);
+        for (shard, start) in shards.take_while(|(_, start)| **start < range.end) {
+            let (from, to) = (range.start.max(*start), range.end.min(start + shard.n_tokens));
+            if from < to {
+                tokens.extend(shard.read(from - start..to - start));
+            }
+        }
+        tokens
     }
 
     /// All documents in an order of its own for each seed and epoch, read as they are asked for. Nothing is stored: the order can be
@@ -220,17 +242,11 @@ impl TokenShards {
         let order = Shuffle::of_epoch(n, seed, epoch);
         (0..n).map(move |idx| self.document(order.at(idx) as usize))
     }
-
-    fn place(&self, document: usize) -> (&Shard, usize) {
-        assert!(document < self.n_documents(), "document {document} of {}", self.n_documents());
-        let shard = self.first_documents.partition_point(|first| *first <= document) - 1;
-        (&self.shards[shard], document - self.first_documents[shard])
-    }
 }
 
 impl std::fmt::Debug for TokenShards {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TokenShards({} documents, {} tokens)", self.n_documents(), self.n_tokens)
+        write!(f, "TokenShards({} documents, {} tokens)", self.n_documents(), self.n_tokens())
     }
 }
 
@@ -324,7 +340,7 @@ mod tests {
     fn written(documents: &[Vec<TokenId>], options: &ShardOptions) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens");
-        write_shards(&path, options, documents).unwrap();
+        write_shards(&path, options, documents.iter().map(Ok)).unwrap();
         (dir, path)
     }
 
@@ -356,8 +372,14 @@ mod tests {
         assert_eq!(shards.first_documents, [0, 2, 3, 5, 6]);
         assert_eq!((shards.n_documents(), shards.n_tokens(), shards.vocab_size()), (6, 29, 10));
         assert_eq!((0..6).map(|i| shards.document(i)).collect::<Vec<Vec<TokenId>>>(), documents);
-        assert_eq!((0..6).map(|i| shards.document_len(i)).collect::<Vec<usize>>(), [4, 3, 12, 1, 0, 9]);
-        write_shards(&path, &options(10, 7), &documents[..1]).unwrap();
+        assert_eq!((0..6).map(|i| shards.document_range(i).len()).collect::<Vec<usize>>(), [4, 3, 12, 1, 0, 9]);
+        let all = documents.concat();
+        for start in 0..=all.len() {
+            for end in start..=all.len() {
+                assert_eq!(shards.tokens(start..end), all[start..end], "{start}..{end}");
+            }
+        }
+        write_shards(&path, &options(10, 7), [Ok(&documents[0])]).unwrap();
         assert_eq!(TokenShards::open(&path).unwrap().n_documents(), 1, "the old shards are gone");
     }
 
@@ -389,7 +411,7 @@ mod tests {
         assert!(error().contains("another corpus"), "{}", error());
         fs::remove_file(path.join("00001.tokens")).unwrap();
         assert!(error().contains("cannot read") && error().contains("00001.tokens"), "{}", error());
-        let error = write_shards(&path, &options(3, 8), [[1, 3]]).expect_err("no such token").to_string();
+        let error = write_shards(&path, &options(3, 8), [Ok([1, 3])]).expect_err("no such token").to_string();
         assert!(error.contains("document 0 has token 3"), "{error}");
         assert!(path.join("00002.tokens").exists(), "what was there stays");
     }

@@ -18,6 +18,9 @@ pub trait ExampleSource: Send + Sync {
 
     /// The validation part, in order.
     fn validation(&self) -> &[Example];
+
+    /// Positions that an index has room for: of what is read, or of what a decoder tells.
+    fn capacity(&self) -> usize;
 }
 
 /// The generator for what is random about one example.

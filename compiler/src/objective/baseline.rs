@@ -16,15 +16,18 @@ pub struct MaskedBaselines {
 
 /// Counts `train` and tells the targets of `validation`; ties go to the lower id. Where the token before is itself one to be told, the
 /// bigram rule reads what stands in the input, as a model does, and falls back to the unigram's for what never came in training.
-pub fn masked_baselines(train: &[TokenId], validation: &[Example]) -> MaskedBaselines {
+pub fn masked_baselines(train: impl IntoIterator<Item = TokenId>, validation: &[Example]) -> MaskedBaselines {
     let most_frequent = |counts: &BTreeMap<TokenId, u64>| {
         counts.iter().max_by_key(|(token, count)| (**count, std::cmp::Reverse(**token))).map(|(token, _)| *token)
     };
     let mut unigrams: BTreeMap<TokenId, u64> = BTreeMap::new();
     let mut bigrams: BTreeMap<TokenId, BTreeMap<TokenId, u64>> = BTreeMap::new();
-    train.iter().for_each(|token| *unigrams.entry(*token).or_default() += 1);
-    for pair in train.windows(2) {
-        *bigrams.entry(pair[0]).or_default().entry(pair[1]).or_default() += 1;
+    let mut before = None;
+    for token in train {
+        *unigrams.entry(token).or_default() += 1;
+        if let Some(before) = before.replace(token) {
+            *bigrams.entry(before).or_default().entry(token).or_default() += 1;
+        }
     }
     let unigram = most_frequent(&unigrams);
     let after: BTreeMap<TokenId, TokenId> =
@@ -57,7 +60,7 @@ mod tests {
             ..Example::default()
         };
         let validation = [masked([7, 2, 5], 8), masked([2, 2, 5], 5), masked([5, 2, 5], 5), masked([7, 2, 2], 5)];
-        let baselines = masked_baselines(&train, &validation);
+        let baselines = masked_baselines(train, &validation);
         assert_eq!(baselines, MaskedBaselines { unigram: 0.75, bigram: 0.5 });
     }
 }

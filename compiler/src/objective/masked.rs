@@ -53,6 +53,12 @@ impl WordPieces {
         words
     }
 
+    /// Of a vocabulary whose tokens are words of their own.
+    #[cfg(test)]
+    pub(super) fn of_single_tokens(vocab_size: usize) -> Self {
+        Self { starts_inside: vec![false; vocab_size], ends_inside: vec![false; vocab_size] }
+    }
+
     /// The words of a text, each a range of its tokens.
     fn of<'a>(&'a self, tokens: &'a [TokenId]) -> impl Iterator<Item = &'a [TokenId]> {
         tokens.chunk_by(|left, right| self.ends_inside[*left as usize] && self.starts_inside[*right as usize])

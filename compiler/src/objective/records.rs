@@ -1,6 +1,6 @@
 //! Examples made of records: a source and a target, a text and its label, words and their tags.
 
-use crate::data::{DataError, Example, ExampleSource, IGNORED, Record, Shuffle};
+use crate::data::{DataError, Example, ExampleSource, IGNORED, Packing, Record, Shuffle};
 use crate::model::Kind;
 use serde::{Deserialize, Serialize};
 use siskin_runtime::TokenId;
@@ -74,7 +74,7 @@ impl RecordEncoder<'_> {
     /// # Errors
     /// [`DataError::BadRecord`]: a missing field, or more tokens than the model has positions.
     pub fn seq2seq(&mut self, record: &Record, fields: &Seq2seqFields) -> Result<Example, DataError> {
-        let source = (self.encode)(&record.text(&fields.source)?);
+        let source = (self.encode)(&filled(record, &fields.source)?);
         let target = (self.encode)(&record.text(&fields.target)?);
         let mut inputs = source;
         inputs.push(self.eos);
@@ -104,10 +104,10 @@ impl RecordEncoder<'_> {
     ) -> Result<Example, DataError> {
         let label = label_id(record, &record.text(&fields.label)?, labels)?;
         let mut inputs = vec![self.bos];
-        inputs.extend((self.encode)(&record.text(&fields.text)?));
+        inputs.extend((self.encode)(&filled(record, &fields.text)?));
         inputs.truncate(self.context_len.saturating_sub(1).max(1));
         inputs.push(self.eos);
-        Ok(Example { inputs, targets: vec![label], ..Example::default() })
+        self.fitting(record, Example { inputs, targets: vec![label], ..Example::default() })
     }
 
     /// The words, a space between them, between `bos` and `eos`; a word's tag is told at its first token.
@@ -137,8 +137,12 @@ impl RecordEncoder<'_> {
         self.fitting(record, Example { inputs, targets, ..Example::default() })
     }
 
+    /// An example that a model can run and learn from.
     fn fitting(&self, record: &Record, example: Example) -> Result<Example, DataError> {
-        let longest = example.inputs.len().max(example.decoder_inputs.len());
+        if example.inputs.is_empty() || example.n_targets() == 0 {
+            return Err(record.bad("there is nothing to learn from it: give it some content, or leave it out"));
+        }
+        let longest = positions(&example);
         match longest <= self.context_len {
             true => Ok(example),
             false => {
@@ -148,6 +152,20 @@ impl RecordEncoder<'_> {
             }
         }
     }
+}
+
+/// A field's text, which must not be blank.
+fn filled(record: &Record, field: &str) -> Result<String, DataError> {
+    let text = record.text(field)?;
+    match text.trim().is_empty() {
+        true => Err(record.bad(format!("`{field}` is empty: give it some text, or leave the record out"))),
+        false => Ok(text),
+    }
+}
+
+/// Positions of an example: of what is read, or of what a decoder tells.
+fn positions(example: &Example) -> usize {
+    example.inputs.len().max(example.decoder_inputs.len())
 }
 
 fn label_id(record: &Record, label: &str, labels: &[String]) -> Result<TokenId, DataError> {
@@ -165,6 +183,10 @@ fn label_id(record: &Record, label: &str, labels: &[String]) -> Result<TokenId, 
 #[derive(Clone, Debug)]
 pub struct Records {
     train: Vec<Example>,
+    /// Which examples are run together.
+    rows: Vec<Vec<usize>>,
+    /// Positions that a row has room for.
+    capacity: usize,
     validation: Vec<Example>,
 }
 
@@ -174,18 +196,30 @@ impl Records {
     /// # Errors
     /// [`DataError::TooShort`] if there is nothing to train on.
     pub fn new(train: Vec<Example>, validation: Vec<Example>) -> Result<Self, DataError> {
+        let rows = (0..train.len()).map(|idx| vec![idx]).collect();
+        let capacity = train.iter().map(positions).max().unwrap_or(0);
         match train.iter().any(|example| example.n_targets() > 0) {
-            true => Ok(Self { train, validation }),
+            true => Ok(Self { train, rows, capacity, validation }),
             false => Err(DataError::TooShort { part: "training", n_tokens: 0, needed: 1 }),
         }
+    }
+
+    /// The same examples in rows of at most `context_len` positions; a longer one is a row of its own.
+    pub fn packed(self, context_len: usize) -> Self {
+        let capacity = context_len.max(self.capacity);
+        let lens: Vec<usize> = self.train.iter().map(positions).collect();
+        let packing = Packing::best_fit(&lens, capacity);
+        let rows = packing.rows().iter().map(|row| row.iter().map(|piece| piece.document).collect()).collect();
+        Self { rows, capacity, ..self }
     }
 }
 
 impl ExampleSource for Records {
     fn examples(&self, seed: u64, idx: u64) -> Vec<Example> {
-        let len = self.train.len() as u64;
+        let len = self.rows.len() as u64;
         let epoch_seed = seed.wrapping_add((idx / len).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        vec![self.train[Shuffle::new(len, epoch_seed).at(idx % len) as usize].clone()]
+        let row = &self.rows[Shuffle::new(len, epoch_seed).at(idx % len) as usize];
+        row.iter().map(|idx| self.train[*idx].clone()).collect()
     }
 
     fn n_train_tokens(&self) -> usize {
@@ -194,6 +228,10 @@ impl ExampleSource for Records {
 
     fn validation(&self) -> &[Example] {
         &self.validation
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity
     }
 }
 

@@ -1,13 +1,13 @@
 //! Examples made of windows of a long text.
 
 use super::{Masking, SpanCorruption};
-use crate::data::{DataError, Example, ExampleSource, IGNORED, evaluation_windows, example_rng};
+use crate::data::{DataError, Example, ExampleSource, IGNORED, TokenStore, evaluation_windows, example_rng};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use siskin_runtime::TokenId;
 
 /// Seed of what is random about validation examples: they are the same in every run and at every evaluation.
-const VALIDATION_SEED: u64 = 0x7661_6c69_6461_7465;
+pub(super) const VALIDATION_SEED: u64 = 0x7661_6c69_6461_7465;
 
 /// What becomes of a window.
 #[derive(Clone, Debug)]
@@ -22,14 +22,78 @@ pub enum Noise {
     SpanCorruption(SpanCorruption),
 }
 
+/// Tokens that frame what a model reads and tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Begins a text, and what a decoder reads.
+    pub bos: TokenId,
+    /// Ends a text.
+    pub eos: TokenId,
+}
+
+impl Noise {
+    /// Tokens of the longest window for a model with `context_len` positions.
+    pub fn window(&self, context_len: usize) -> usize {
+        match self {
+            Self::Causal | Self::Prefix => context_len + 1,
+            Self::Masked(_) => context_len.saturating_sub(2).max(1),
+            Self::SpanCorruption(corruption) => corruption.section.lengths(context_len).window,
+        }
+    }
+
+    /// Fewest tokens of a window that an example can be made of.
+    pub fn window_min(&self) -> usize {
+        match self {
+            Self::Masked(_) => 1,
+            Self::Causal | Self::Prefix | Self::SpanCorruption(_) => 2,
+        }
+    }
+
+    /// Tokens that a window shares with the next, for each to be told once: a causal model's last target is its next first input.
+    pub fn overlap(&self) -> usize {
+        match self {
+            Self::Causal | Self::Prefix => 1,
+            Self::Masked(_) | Self::SpanCorruption(_) => 0,
+        }
+    }
+
+    /// Positions that the example of a window takes: the longer of what is read and what is told.
+    pub fn positions(&self, window: usize) -> usize {
+        match self {
+            Self::Causal | Self::Prefix => window - 1,
+            Self::Masked(_) => window + 2,
+            Self::SpanCorruption(corruption) => {
+                let lengths = corruption.section.lengths_of(window);
+                lengths.inputs.max(lengths.targets)
+            }
+        }
+    }
+
+    /// Makes the example of a window of at least [`Noise::window_min`] tokens.
+    pub fn example(&self, window: &[TokenId], frame: Frame, rng: &mut ChaCha8Rng) -> Example {
+        let Frame { bos, eos } = frame;
+        match self {
+            Self::Causal => causal(window),
+            Self::Prefix => {
+                let mut example = causal(window);
+                // At least one token is told, and at least one is read first.
+                example.prefix_len = rng.random_range(1..example.inputs.len().max(2));
+                example.targets[..example.prefix_len - 1].fill(IGNORED);
+                example
+            }
+            Self::Masked(masking) => masking.example(window, bos, eos, rng),
+            Self::SpanCorruption(corruption) => corruption.example(window, bos, eos, rng),
+        }
+    }
+}
+
 /// Windows at random places of a token stream.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Windows {
-    tokens: Vec<TokenId>,
+    tokens: TokenStore,
     window: usize,
     noise: Noise,
-    bos: TokenId,
-    eos: TokenId,
+    frame: Frame,
     validation: Vec<Example>,
 }
 
@@ -40,20 +104,17 @@ impl Windows {
     /// # Errors
     /// [`DataError::TooShort`] if the training part does not have one whole window.
     pub fn new(
-        (tokens, validation): (Vec<TokenId>, &[TokenId]),
+        (tokens, validation): (TokenStore, &[TokenId]),
         context_len: usize,
         noise: Noise,
-        (bos, eos): (TokenId, TokenId),
+        frame: Frame,
     ) -> Result<Self, DataError> {
-        let window = match &noise {
-            Noise::Causal | Noise::Prefix => context_len + 1,
-            Noise::Masked(_) => context_len.saturating_sub(2).max(1),
-            Noise::SpanCorruption(corruption) => corruption.section.lengths(context_len).window,
-        };
-        if tokens.len() < window {
-            return Err(DataError::TooShort { part: "training", n_tokens: tokens.len(), needed: window });
+        let window = noise.window(context_len);
+        let n_tokens = tokens.n_tokens();
+        if n_tokens < window {
+            return Err(DataError::TooShort { part: "training", n_tokens, needed: window });
         }
-        let mut windows = Self { tokens, window, noise, bos, eos, validation: Vec::new() };
+        let mut windows = Self { tokens, window, noise, frame, validation: Vec::new() };
         windows.validation = windows.validation_of(validation);
         Ok(windows)
     }
@@ -69,26 +130,15 @@ impl Windows {
             Noise::SpanCorruption(_) => tokens.chunks(self.window).filter(|part| part.len() > 1).collect(),
         };
         let examples = stretches.into_iter().zip(0..);
-        examples.map(|(part, idx)| self.example_of(part, &mut example_rng(VALIDATION_SEED, idx))).collect()
+        examples
+            .map(|(part, idx)| self.noise.example(part, self.frame, &mut example_rng(VALIDATION_SEED, idx)))
+            .collect()
     }
+}
 
-    fn example_of(&self, window: &[TokenId], rng: &mut ChaCha8Rng) -> Example {
-        match &self.noise {
-            Noise::Causal => causal(window),
-            Noise::Prefix => {
-                let mut example = causal(window);
-                // At least one token is told, and at least one is read first.
-                example.prefix_len = rng.random_range(1..example.inputs.len().max(2));
-                example.targets[..example.prefix_len - 1].fill(IGNORED);
-                example
-            }
-            Noise::Masked(masking) => masking.example(window, self.bos, self.eos, rng),
-            Noise::SpanCorruption(corruption) => corruption.example(window, self.bos, self.eos, rng),
-        }
-    }
-
+impl Windows {
     /// The training part.
-    pub fn tokens(&self) -> &[TokenId] {
+    pub fn tokens(&self) -> &TokenStore {
         &self.tokens
     }
 }
@@ -96,17 +146,21 @@ impl Windows {
 impl ExampleSource for Windows {
     fn examples(&self, seed: u64, idx: u64) -> Vec<Example> {
         let mut rng = example_rng(seed, idx);
-        let places = self.tokens.len() - self.window + 1;
+        let places = self.tokens.n_tokens() - self.window + 1;
         let at = rng.random_range(0..places as u64) as usize;
-        vec![self.example_of(&self.tokens[at..at + self.window], &mut rng)]
+        vec![self.noise.example(&self.tokens.tokens(at..at + self.window), self.frame, &mut rng)]
     }
 
     fn n_train_tokens(&self) -> usize {
-        self.tokens.len()
+        self.tokens.n_tokens()
     }
 
     fn validation(&self) -> &[Example] {
         &self.validation
+    }
+
+    fn capacity(&self) -> usize {
+        self.noise.positions(self.window)
     }
 }
 
@@ -120,7 +174,8 @@ mod tests {
 
     fn windows(n: TokenId, noise: Noise) -> Windows {
         let validation: Vec<TokenId> = (500..523).collect();
-        Windows::new(((10..10 + n).collect(), &validation), 7, noise, (0, 1)).unwrap()
+        let tokens = TokenStore::of_one((10..10 + n).collect());
+        Windows::new((tokens, &validation), 7, noise, Frame { bos: 0, eos: 1 }).unwrap()
     }
 
     #[test]
@@ -136,7 +191,8 @@ mod tests {
         }
         assert_eq!(starts, [10, 11, 12].into());
         assert!((0..60).any(|idx| source.examples(1, idx) != source.examples(2, idx)));
-        assert!(Windows::new(((0..7).collect(), &[]), 7, Noise::Causal, (0, 1)).is_err());
+        let tokens = TokenStore::of_one((0..7).collect());
+        assert!(Windows::new((tokens, &[]), 7, Noise::Causal, Frame { bos: 0, eos: 1 }).is_err());
     }
 
     #[test]

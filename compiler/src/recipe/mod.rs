@@ -15,7 +15,7 @@ use crate::model::Architecture;
 use serde::{Deserialize, Serialize};
 use siskin_runtime::ModelConfig;
 
-pub use data::DataSection;
+pub use data::{DataSection, PackingRule, SplitRule};
 pub use model::ModelSection;
 pub use objective::{NoSettings, ObjectiveSection};
 pub use optimizer::{GroupSection, OptimizerKind, OptimizerSection, Schedule};

@@ -1,6 +1,7 @@
 //! Reading a recipe: the file, the overrides, the limits.
 
 use super::Recipe;
+use crate::data::Deduplication;
 use crate::model::ArchitectureError;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -74,6 +75,7 @@ impl Recipe {
         let mut recipe = Self::parse(&text, overrides, path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         recipe.data.text = folder.join(&recipe.data.text);
+        recipe.data.shards = recipe.data.shards.map(|shards| folder.join(shards));
         Ok(recipe)
     }
 
@@ -141,7 +143,13 @@ impl Recipe {
             not_negative("optimizer.group.weight_decay", group.weight_decay.unwrap_or(0.0))?;
         }
         let fraction = self.data.train_fraction;
-        check("data.train_fraction", fraction, fraction > 0.0 && fraction <= 1.0, "above 0 and at most 1")
+        check("data.train_fraction", fraction, fraction > 0.0 && fraction <= 1.0, "above 0 and at most 1")?;
+        let takes_records = self.objective.takes_records();
+        let shards = self.data.shards.as_ref().filter(|_| takes_records);
+        let shown = shards.map(|path| path.display().to_string()).unwrap_or_default();
+        check("data.shards", shown, shards.is_none(), "left out for objectives made of records")?;
+        let is_near = takes_records && self.data.deduplicate == Deduplication::Near;
+        check("data.deduplicate", "near", !is_near, "true or false for objectives made of records")
     }
 }
 

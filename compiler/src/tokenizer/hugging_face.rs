@@ -105,7 +105,7 @@ fn unsupported(part: &'static str, found: impl Into<String>, supported: &'static
 
 impl TokenizerDef {
     /// [`TokenizerDef::from_hugging_face`] of a `tokenizer.json` alone, which must be UTF-8.
-    pub(super) fn from_hugging_face_bytes(tokenizer_json: &[u8]) -> Result<Self, TokenizerDefError> {
+    pub(crate) fn from_hugging_face_bytes(tokenizer_json: &[u8]) -> Result<Self, TokenizerDefError> {
         let text = std::str::from_utf8(tokenizer_json).map_err(|error| invalid(error.to_string()))?;
         Self::from_hugging_face(text, None)
     }

@@ -52,6 +52,14 @@ impl TokenizerDef {
     /// Each text is cut on its own, so pass whole documents. Fails for a vocabulary too small for the 256 bytes and the special
     /// tokens, or texts too small to fill it.
     pub fn train_byte_level(texts: &[&str], training: &ByteLevelTraining) -> Result<Self, TokenizerDefError> {
+        Self::train_byte_level_on(texts.iter(), training)
+    }
+
+    /// As [`TokenizerDef::train_byte_level`], on texts that need not all be in memory.
+    pub fn train_byte_level_on<T: AsRef<str> + Send>(
+        texts: impl Iterator<Item = T> + Send,
+        training: &ByteLevelTraining,
+    ) -> Result<Self, TokenizerDefError> {
         let specials: Vec<&String> =
             [&training.bos, &training.eos].into_iter().chain(&training.more_specials).collect();
         let vocab_min = 256 + specials.len();
@@ -75,7 +83,7 @@ impl TokenizerDef {
             .special_tokens(specials.iter().map(|special| AddedToken::from(special.as_str(), true)).collect())
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
             .build();
-        tokenizer.train(&mut trainer, texts.iter()).map_err(failed)?;
+        tokenizer.train(&mut trainer, texts).map_err(failed)?;
         let json = tokenizer.to_string(false).map_err(failed)?;
         let mut definition = Self::from_hugging_face(&json, None)?;
         if definition.vocab_size() != training.vocab_size {

@@ -1,15 +1,18 @@
 //! What a run trains on: files read, the tokenizer trained, examples made as the objective says.
 
 use super::TrainError;
-use super::tokenize::{BOS, EOS, FIRST_OWN, RunTokenizer, encode};
-use crate::data::{DataError, Example, ExampleSource, Record, read_records, read_text, split_text};
+use super::record_corpus::of_records;
+use super::texts::{DataSummary, Texts};
+use super::token_folder::Tokenized;
+use super::tokenize::{FIRST_OWN, RunTokenizer};
+use crate::data::{DataError, Example, ExampleSource, IGNORED, TokenStore, data_files};
 use crate::objective::baseline::{MaskedBaselines, masked_baselines};
-use crate::objective::{Masking, Noise, RecordEncoder, Records, SpanCorruption, Windows, WordPieces};
-use crate::recipe::{ObjectiveSection, Recipe};
-use crate::tokenizer::CorpusEncoder;
+use crate::objective::{Frame, Masking, Noise, PackedRows, SpanCorruption, Windows, WordPieces};
+use crate::recipe::{DataSection, ObjectiveSection, PackingRule, Recipe};
 use sha2::{Digest, Sha256};
 use siskin_runtime::TokenId;
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::Path;
 
 /// The data of a run.
 pub(super) struct Corpus {
@@ -25,57 +28,73 @@ pub(super) struct Corpus {
     pub baselines: Option<MaskedBaselines>,
     /// The tokenizer's file.
     pub tokenizer_json: Vec<u8>,
+    /// What begins and ends texts.
+    pub frame: Frame,
     /// Digest of the recipe and the data: what a state may be resumed with.
     pub fingerprint: String,
+    /// What became of the documents.
+    pub summary: DataSummary,
 }
 
 impl Corpus {
     /// Reads the data, trains the tokenizer on its training part, and makes examples of both parts.
     pub fn prepare(recipe: &Recipe) -> Result<Self, TrainError> {
-        let path = &recipe.data.text;
         let fingerprint = fingerprint(recipe)?;
-        if recipe.objective.takes_records() {
-            return of_records(recipe, &read_records(path)?, fingerprint);
+        match recipe.objective.takes_records() {
+            true => of_records(recipe, fingerprint),
+            false => of_texts(recipe, fingerprint),
         }
-        if !has_records(path) {
-            let text = read_text(path)?;
-            let (train, validation) = split_text(&text, recipe.data.train_fraction);
-            let held_out = ("validation.txt", validation.to_owned());
-            return of_documents(recipe, (&[train], &[validation]), held_out, fingerprint);
-        }
-        let records = read_records(path)?;
-        let texts: Result<Vec<String>, _> = records.iter().map(|record| record.text(&recipe.data.field)).collect();
-        let texts = texts?;
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let n_train = n_train(&records, recipe);
-        let held_out = ("validation.jsonl", json_lines(&records[n_train..]));
-        of_documents(recipe, texts.split_at(n_train), held_out, fingerprint)
     }
-}
 
-/// Whether the file's name says that it holds records.
-fn has_records(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "jsonl" || extension == "ndjson" || extension == "csv")
-}
-
-fn n_train(records: &[Record], recipe: &Recipe) -> usize {
-    (records.len() as f64 * recipe.data.train_fraction) as usize
-}
-
-fn json_lines(records: &[Record]) -> String {
-    records.iter().map(|record| record.to_json() + "\n").collect()
+    /// What became of the documents, if there were several.
+    pub fn several_documents(&self) -> Option<DataSummary> {
+        (self.summary.n_documents > 1).then_some(self.summary)
+    }
 }
 
 /// Digest of all that a state must not be resumed without.
 fn fingerprint(recipe: &Recipe) -> Result<String, TrainError> {
     // The path may be spelled otherwise when the run is resumed; the data itself is in the digest.
-    let mut identity = recipe.clone();
-    identity.data.text = PathBuf::new();
-    let identity = toml::to_string(&identity).map_err(|error| TrainError::Recipe(error.to_string()))?;
-    let path = &recipe.data.text;
-    let data = std::fs::read(path).map_err(|source| DataError::Read { path: path.clone(), source })?;
-    let digest = Sha256::new().chain_update(identity).chain_update([0]).chain_update(data).finalize();
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    let identity = Recipe { data: recipe.data.without_paths(), ..recipe.clone() };
+    digest_of(&toml_of(&identity)?, &recipe.data.text)
+}
+
+/// Digest of all that the tokens of a text depend on.
+fn tokens_fingerprint(recipe: &Recipe) -> Result<String, TrainError> {
+    let data = DataSection { packing: PackingRule::default(), ..recipe.data.without_paths() };
+    let own = own_specials(recipe).join(" ");
+    let ends = document_end(recipe, 0).is_some();
+    let identity = format!("{}\n{}\n{own}\n{ends}", toml_of(&data)?, toml_of(&recipe.tokenizer)?);
+    digest_of(&identity, &recipe.data.text)
+}
+
+fn toml_of(value: &impl serde::Serialize) -> Result<String, TrainError> {
+    toml::to_string(value).map_err(|error| TrainError::Recipe(error.to_string()))
+}
+
+/// SHA-256 of `identity` and of the content of a file, or of the names and contents of a folder's files.
+fn digest_of(identity: &str, path: &Path) -> Result<String, TrainError> {
+    let mut digest = Sha256::new().chain_update(identity).chain_update([0]);
+    let is_folder = path.is_dir();
+    let mut buffer = vec![0; 1 << 16];
+    for file in data_files(path)? {
+        let failed = |source| DataError::Read { path: file.clone(), source };
+        let mut open = std::fs::File::open(&file).map_err(failed)?;
+        if is_folder {
+            let name = file.strip_prefix(path).unwrap_or(&file);
+            let n_bytes = open.metadata().map_err(failed)?.len();
+            digest.update(name.as_os_str().as_encoded_bytes());
+            digest.update([0]);
+            digest.update(n_bytes.to_le_bytes());
+        }
+        loop {
+            match open.read(&mut buffer).map_err(failed)? {
+                0 => break,
+                n_bytes => digest.update(&buffer[..n_bytes]),
+            }
+        }
+    }
+    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Special tokens that an objective needs for itself.
@@ -91,19 +110,69 @@ fn own_specials(recipe: &Recipe) -> Vec<String> {
     }
 }
 
-fn of_documents(
-    recipe: &Recipe,
-    (train, validation): (&[&str], &[&str]),
-    held_out: (&'static str, String),
-    fingerprint: String,
-) -> Result<Corpus, TrainError> {
-    let tokenizer = RunTokenizer::train(train, &recipe.tokenizer, own_specials(recipe))?;
-    let mut encoder = tokenizer.encoder();
-    // One text is a stream of its own; several are documents, each with its end.
-    let ends = held_out.0 != "validation.txt";
-    let mut tokens_of = |texts: &[&str]| stream(&mut encoder, texts, ends);
-    let (train, validation_tokens) = (tokens_of(train), tokens_of(validation));
-    let noise = match &recipe.objective {
+/// What closes each document. Packed examples that are framed with `eos` anyway do without.
+fn document_end(recipe: &Recipe, eos: TokenId) -> Option<TokenId> {
+    let is_framed = matches!(recipe.objective, ObjectiveSection::Masked(_) | ObjectiveSection::SpanCorruption(_));
+    (!is_framed || recipe.data.packing == PackingRule::Windows).then_some(eos)
+}
+
+fn of_texts(recipe: &Recipe, fingerprint: String) -> Result<Corpus, TrainError> {
+    let Tokenized { tokenizer, train, validation, held_out, summary } = tokenized(recipe)?;
+    let (noise, frame, context_len) = (noise(recipe, &tokenizer), tokenizer.frame, recipe.model.context_len);
+    let is_causal = matches!(noise, Noise::Causal);
+    let is_masked = matches!(noise, Noise::Masked(_));
+    let baselines_of =
+        |tokens: &TokenStore, validation: &[Example]| is_masked.then(|| masked_baselines(tokens.iter(), validation));
+    let (source, baselines, n_told_bytes): (Box<dyn ExampleSource>, _, _) = match recipe.data.packing {
+        PackingRule::Windows => {
+            let validation = validation.tokens(0..validation.n_tokens());
+            let windows = Windows::new((train, &validation), context_len, noise, frame)?;
+            let baselines = baselines_of(windows.tokens(), windows.validation());
+            (Box::new(windows), baselines, summary.n_validation_bytes)
+        }
+        PackingRule::BestFit => {
+            let rows = PackedRows::new((train, &validation), context_len, noise, frame)?;
+            let baselines = baselines_of(rows.tokens(), rows.validation());
+            let n_told_bytes = told_bytes(&tokenizer, rows.validation());
+            (Box::new(rows), baselines, n_told_bytes)
+        }
+    };
+    Ok(Corpus {
+        labels: Vec::new(),
+        n_validation_bytes: is_causal.then_some(n_told_bytes),
+        held_out,
+        baselines,
+        source,
+        frame,
+        tokenizer_json: tokenizer.json,
+        fingerprint,
+        summary,
+    })
+}
+
+/// The tokens of the recipe's text: from their folder, if there is one with what they would be.
+fn tokenized(recipe: &Recipe) -> Result<Tokenized, TrainError> {
+    let shards = match &recipe.data.shards {
+        Some(path) => Some((path, tokens_fingerprint(recipe)?)),
+        None => None,
+    };
+    if let Some((path, fingerprint)) = &shards
+        && let Some(found) = Tokenized::open(path, fingerprint)?
+    {
+        return Ok(found);
+    }
+    let texts = Texts::read(&recipe.data)?;
+    let tokenizer =
+        texts.train_tokenizer(|texts| RunTokenizer::train(texts, &recipe.tokenizer, own_specials(recipe)))?;
+    let end = document_end(recipe, tokenizer.frame.eos);
+    match shards {
+        Some((path, fingerprint)) => Tokenized::write(path, &texts, &tokenizer, end, &fingerprint),
+        None => Tokenized::in_memory(&texts, tokenizer, end),
+    }
+}
+
+fn noise(recipe: &Recipe, tokenizer: &RunTokenizer) -> Noise {
+    match &recipe.objective {
         ObjectiveSection::Prefix(_) => Noise::Prefix,
         ObjectiveSection::Masked(section) => Noise::Masked(Masking {
             section: *section,
@@ -116,81 +185,13 @@ fn of_documents(
             Noise::SpanCorruption(SpanCorruption { section: *section, first_sentinel: FIRST_OWN })
         }
         _ => Noise::Causal,
-    };
-    let is_causal = matches!(noise, Noise::Causal);
-    let is_masked = matches!(noise, Noise::Masked(_));
-    let windows = Windows::new((train, &validation_tokens), recipe.model.context_len, noise, (BOS, EOS))?;
-    let baselines = is_masked.then(|| masked_baselines(windows.tokens(), windows.validation()));
-    Ok(Corpus {
-        labels: Vec::new(),
-        n_validation_bytes: is_causal.then(|| validation.iter().map(|text| text.len()).sum()),
-        held_out,
-        baselines,
-        source: Box::new(windows),
-        tokenizer_json: tokenizer.json.clone(),
-        fingerprint,
-    })
+    }
 }
 
-fn stream(encoder: &mut CorpusEncoder<'_>, texts: &[&str], ends: bool) -> Vec<TokenId> {
-    let mut tokens = Vec::new();
-    for text in texts {
-        tokens.extend(encode(encoder, text));
-        tokens.extend(ends.then_some(EOS));
-    }
-    tokens
-}
-
-fn of_records(recipe: &Recipe, records: &[Record], fingerprint: String) -> Result<Corpus, TrainError> {
-    let (train, validation) = records.split_at(n_train(records, recipe));
-    let mut texts = Vec::new();
-    let mut labels = Vec::new();
-    for record in train {
-        match &recipe.objective {
-            ObjectiveSection::Seq2seq(fields) => {
-                texts.extend([record.text(&fields.source)?, record.text(&fields.target)?]);
-            }
-            ObjectiveSection::Classification(fields) => {
-                texts.push(record.text(&fields.text)?);
-                labels.push(record.text(&fields.label)?);
-            }
-            ObjectiveSection::TokenClassification(fields) => {
-                texts.push(record.list(&fields.tokens)?.join(" "));
-                labels.extend(record.list(&fields.tags)?);
-            }
-            _ => {}
-        }
-    }
-    labels.sort_unstable();
-    labels.dedup();
-    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let tokenizer = RunTokenizer::train(&texts, &recipe.tokenizer, Vec::new())?;
-    let mut corpus_encoder = tokenizer.encoder();
-    let mut encode = |text: &str| encode(&mut corpus_encoder, text);
-    let mut encoder = RecordEncoder {
-        encode: &mut encode,
-        kind: recipe.model.architecture.kind(),
-        context_len: recipe.model.context_len,
-        bos: BOS,
-        eos: EOS,
-    };
-    let mut examples = |records: &[Record]| -> Result<Vec<Example>, TrainError> {
-        let example = |record: &Record| match &recipe.objective {
-            ObjectiveSection::Classification(fields) => encoder.classification(record, fields, &labels),
-            ObjectiveSection::TokenClassification(fields) => encoder.token_classification(record, fields, &labels),
-            ObjectiveSection::Seq2seq(fields) => encoder.seq2seq(record, fields),
-            _ => Err(record.bad("this objective takes no records")),
-        };
-        Ok(records.iter().map(example).collect::<Result<_, _>>()?)
-    };
-    let (train_examples, validation_examples) = (examples(train)?, examples(validation)?);
-    Ok(Corpus {
-        source: Box::new(Records::new(train_examples, validation_examples)?),
-        labels,
-        n_validation_bytes: None,
-        held_out: ("validation.jsonl", json_lines(validation)),
-        baselines: None,
-        tokenizer_json: tokenizer.json.clone(),
-        fingerprint,
-    })
+/// Bytes of text that the targets of some examples stand for.
+fn told_bytes(tokenizer: &RunTokenizer, examples: &[Example]) -> usize {
+    let Frame { bos, eos } = tokenizer.frame;
+    let targets = examples.iter().flat_map(|example| &example.targets).copied();
+    let told = targets.filter(|target| ![IGNORED, bos, eos].contains(target));
+    told.map(|target| tokenizer.definition.pieces[target as usize].len()).sum()
 }

@@ -12,12 +12,16 @@ mod muon;
 pub mod norm;
 pub mod optimizer;
 pub mod progress;
+mod record_corpus;
 mod run;
 mod run_folder;
 pub mod schedule;
 mod state;
 pub mod step;
+mod texts;
+mod token_folder;
 mod tokenize;
 
 pub use groups::GroupError;
 pub use run::{Options, Outcome, TrainError, run};
+pub use texts::DataSummary;

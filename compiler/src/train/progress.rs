@@ -1,6 +1,7 @@
 //! What a training run tells while it runs.
 
 use super::evaluate::Evaluation;
+use super::texts::DataSummary;
 use crate::objective::baseline::MaskedBaselines;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -38,6 +39,8 @@ pub enum Event {
         /// Steps in all.
         steps: u64,
     },
+    /// The data was read.
+    Data(DataSummary),
     /// A step was done that the recipe wants in the log.
     Step(StepRecord),
     /// The validation part was evaluated.
@@ -49,6 +52,15 @@ pub enum Event {
         /// Steps done.
         step: u64,
     },
+}
+
+/// A line of the log about the data, where it has several documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct DataRecord {
+    /// 0: it stands before the first step.
+    pub step: u64,
+    /// What became of the documents.
+    pub data: DataSummary,
 }
 
 /// A line of the log about training.

@@ -5,11 +5,12 @@ use super::evaluate::{Evaluation, LengthGroup, by_length, measure};
 use super::groups::GroupError;
 use super::norm::{clip_factor, norm};
 use super::optimizer::Optimizer;
-use super::progress::{EvaluationRecord, Event, Progress, StepRecord};
+use super::progress::{DataRecord, EvaluationRecord, Event, Progress, StepRecord};
 use super::run_folder::RunFolder;
 use super::schedule::learning_rate;
 use super::state::{STATE_FILE, State};
 use super::step::{DropoutSeed, Stepper};
+use super::texts::DataSummary;
 use crate::artifact::ArtifactError;
 use crate::data::{DataError, Example};
 use crate::model::{self, ArchitectureError, LossOptions, Model};
@@ -136,6 +137,9 @@ pub struct Outcome {
     /// What counting alone reaches on the validation part, for a masked language model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baselines: Option<MaskedBaselines>,
+    /// What became of the documents, where there were several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataSummary>,
     /// Seconds of this process's training, evaluations and checkpoints.
     pub elapsed_seconds: f64,
     /// Whether the run stopped before its last step, and can be resumed.
@@ -162,7 +166,13 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
         state.load(options.out, &corpus.fingerprint)?;
     }
     let held_out = (corpus.held_out.0, corpus.held_out.1.as_str());
-    let folder = RunFolder::open(options.out, recipe, held_out, has_state.then_some(state.step))?;
+    let mut folder = RunFolder::open(options.out, recipe, held_out, has_state.then_some(state.step))?;
+    if let Some(data) = corpus.several_documents() {
+        progress.event(&Event::Data(data));
+        if !has_state {
+            folder.log(&DataRecord { step: 0, data })?;
+        }
+    }
     progress.event(&Event::Started {
         n_params: state.params.values.len() as u64,
         n_train_tokens: corpus.source.n_train_tokens(),
@@ -240,6 +250,7 @@ impl Trainer<'_> {
             validation: last_evaluation.filter(|_| !interrupted),
             by_length: self.by_length,
             baselines: self.corpus.baselines,
+            data: self.corpus.several_documents(),
             elapsed_seconds: self.started.elapsed().as_secs_f64(),
             interrupted,
         })

@@ -11,9 +11,9 @@
 use super::TrainError;
 use super::corpus::Corpus;
 use super::state::State;
-use super::tokenize::{BOS, EOS};
 use crate::artifact::{Checkpoint, SpecialIds, TokenizerSource, TrainedModel, hf, named_weights, write_atomic};
 use crate::model::{Architecture, Kind};
+use crate::objective::Frame;
 use crate::recipe::Recipe;
 use serde::Serialize;
 use serde_json::Value;
@@ -68,16 +68,17 @@ impl RunFolder {
     /// Writes the model and then the state to go on from.
     pub fn save(&self, state: &State, architecture: &Architecture, corpus: &Corpus) -> Result<(), TrainError> {
         let tensors = named_weights(state.published());
+        let Frame { bos, eos } = corpus.frame;
         let tokenizer = TokenizerSource::HuggingFace(corpus.tokenizer_json.clone());
         if let Some(config) = architecture.runtime_config() {
             let mut checkpoint = Checkpoint::new(config, tensors)
                 .map_err(|problem| TrainError::Diverged { problem: problem.to_string() })?;
             checkpoint.tokenizer = tokenizer;
-            (checkpoint.bos_id, checkpoint.eos_ids) = (Some(BOS), vec![EOS]);
+            (checkpoint.bos_id, checkpoint.eos_ids) = (Some(bos), vec![eos]);
             hf::write_files(&self.path, &checkpoint)?;
         } else {
-            let decoder_start = (architecture.family.kind() == Kind::EncoderDecoder).then_some(BOS);
-            let specials = SpecialIds { bos: Some(BOS), eos: Some(EOS), pad: None, decoder_start };
+            let decoder_start = (architecture.family.kind() == Kind::EncoderDecoder).then_some(bos);
+            let specials = SpecialIds { bos: Some(bos), eos: Some(eos), pad: None, decoder_start };
             let (architecture, labels) = (architecture.clone(), corpus.labels.clone());
             hf::write_trained(&self.path, &TrainedModel { architecture, tensors, tokenizer, specials, labels })?;
         }

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use indicatif::ProgressBar;
 use serde::Serialize;
+use siskin_compiler::data::DuplicateCounts;
 use siskin_compiler::objective::baseline::MaskedBaselines;
 use siskin_compiler::recipe::Recipe;
 use siskin_compiler::train::evaluate::{Evaluation, LengthGroup};
 use siskin_compiler::train::progress::{EvaluationRecord, Event, Progress, StepRecord};
-use siskin_compiler::train::{self, Options, Outcome};
+use siskin_compiler::train::{self, DataSummary, Options, Outcome};
 
 use crate::console::Console;
 use crate::failure::{Failure, OrFail as _, Status};
@@ -106,6 +107,20 @@ fn figures(evaluation: &Evaluation) -> String {
     }
 }
 
+/// What became of the documents, in a line.
+fn data_note(data: &DataSummary) -> String {
+    let DataSummary { n_documents, duplicates, n_train_documents, n_validation_documents, .. } = data;
+    let dropped = match duplicates {
+        DuplicateCounts { n_exact: 0, n_near: 0, .. } => String::new(),
+        DuplicateCounts { n_exact, n_near, n_bytes } => {
+            format!(", {n_exact} exact and {n_near} near duplicates dropped ({n_bytes} bytes)")
+        }
+    };
+    format!(
+        "{n_documents} documents{dropped}: {n_train_documents} to train on, {n_validation_documents} to validate on"
+    )
+}
+
 /// Shows a run: a bar with the last figures on a terminal, a line now and then elsewhere.
 struct Display<'a> {
     console: &'a Console,
@@ -131,6 +146,7 @@ impl Progress for Display<'_> {
                 self.bar = self.console.progress_bar(*steps as usize, "steps");
                 self.bar.set_position(*steps_done);
             }
+            Event::Data(data) => self.note(&data_note(data)),
             Event::Step(record) => {
                 let StepRecord { step, steps, loss, tokens_per_second, seconds_left, .. } = record;
                 self.bar.set_position(*step);
