@@ -55,6 +55,22 @@ impl Progress for StopAt<'_> {
     }
 }
 
+/// The lines of the log that have a key, as the value of the key and the step.
+fn logged(dir: &Path, out: &str, key: &str) -> Vec<(u64, f64)> {
+    let log = String::from_utf8(bytes(dir, out, "metrics.jsonl")).unwrap();
+    let records = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    records.filter_map(|record| Some((record["step"].as_u64()?, record.get(key)?.as_f64()?))).collect()
+}
+
+/// Names of the folders of the best models.
+fn best_folders(dir: &Path, out: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(dir.join(out)).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = entries.map(|name| name.into_string().unwrap()).collect();
+    names.retain(|name| name.contains("best-"));
+    names.sort();
+    names
+}
+
 /// Runs a recipe on one thread, on two, and on two with interruptions; all must end in the same bytes. Returns the first's outcome.
 fn check(dir: &Path, overrides: &[&str]) -> Outcome {
     let on = |n_threads, out| {
@@ -68,7 +84,12 @@ fn check(dir: &Path, overrides: &[&str]) -> Outcome {
         train_with(dir, "parts", overrides, &flag, &mut StopAt(stop, &flag)).unwrap();
     }
     let resumed = train(dir, "parts", overrides).unwrap();
-    assert_eq!((outcome.steps, outcome.validation), (resumed.steps, resumed.validation));
+    let recipe = |file: &str| Recipe::load(&dir.join(file), &[]).unwrap();
+    let written = Recipe { data: recipe("recipe.toml").data, ..recipe("one/recipe.toml") };
+    let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+    assert_eq!(written, Recipe::load(&dir.join("recipe.toml"), &overrides).unwrap());
+    let figures = |outcome: &Outcome| (outcome.steps, outcome.n_tokens, outcome.n_skipped, outcome.validation);
+    assert_eq!(figures(&outcome), figures(&resumed));
     for other in ["two", "parts"] {
         for file in ["model.safetensors", "training_state.safetensors"] {
             assert!(bytes(dir, "one", file) == bytes(dir, other, file), "{file} of {other} with {overrides:?}");
@@ -108,4 +129,95 @@ fn muon_learns_and_resumes() {
     let dir = workshop();
     let muon = check(dir.path(), &["optimizer.kind=muon", "optimizer.muon_learning_rate=0.05"]);
     assert!(loss(&muon) < 3.3, "{} nats of the first ln 270", loss(&muon));
+}
+
+#[test]
+fn outlier_steps_are_left_out_and_counted() {
+    let dir = workshop();
+    let outcome = check(dir.path(), &["train.skip_outliers=1.02", "train.skip_window=6"]);
+    assert!((1..20).contains(&outcome.n_skipped), "{} skipped", outcome.n_skipped);
+    for out in ["one", "parts"] {
+        let counts = logged(dir.path(), out, "n_skipped");
+        let want: Vec<f64> = (1..=outcome.n_skipped).map(|count| count as f64).collect();
+        assert_eq!(counts.iter().map(|(_, count)| *count).collect::<Vec<_>>(), want);
+        let norms = logged(dir.path(), out, "gradient_norm");
+        for ((step, norm), (_, bound)) in
+            logged(dir.path(), out, "skipped_gradient_norm").iter().zip(logged(dir.path(), out, "gradient_norm_max"))
+        {
+            assert!(norms.contains(&(*step, *norm)) && *norm > bound, "step {step}: {norm} and {bound}");
+        }
+    }
+    // A norm that is not a number: one step is left out, but not step after step.
+    let diverged = train(dir.path(), "diverged", &["train.skip_outliers=9.0", "optimizer.learning_rate=1e30"]);
+    assert!(matches!(diverged, Err(TrainError::Diverged { .. })), "{diverged:?}");
+    assert_eq!(logged(dir.path(), "diverged", "n_skipped").last().map(|(_, count)| *count), Some(3.0));
+}
+
+#[test]
+fn a_batch_ramp_reads_every_example_once() {
+    let dir = workshop();
+    let ramp = ["train.accumulate=3", "train.batch_ramp={ from = 1, steps = 12 }"];
+    let outcome = check(dir.path(), &ramp);
+    let n_batches = 4 + 4 * 2 + 4 * 3 + 12 * 3;
+    assert_eq!(outcome.n_tokens, n_batches * 4 * 16);
+}
+
+#[test]
+fn a_run_stops_when_evaluations_do_not_become_better() {
+    let dir = workshop();
+    let patience = ["train.eval_every=3", "train.early_stopping_patience=2", "train.early_stopping_min_delta=100.0"];
+    let outcome = check(dir.path(), &patience);
+    assert!(outcome.stopped_early && outcome.steps == 9 && !outcome.interrupted, "{outcome:?}");
+    let again = train(dir.path(), "one", &patience).unwrap();
+    assert_eq!((again.steps, again.stopped_early, again.validation), (9, true, outcome.validation));
+    let patient = train(dir.path(), "patient", &[patience[0], "train.early_stopping_patience=9"]).unwrap();
+    assert!(!patient.stopped_early && patient.steps == 24);
+    let blind = train(dir.path(), "blind", &[patience[0], patience[1], "data.train_fraction=1.0"]);
+    let error = blind.expect_err("nothing to evaluate");
+    assert!(error.is_input() && error.to_string().contains("early_stopping_patience"), "{error}");
+}
+
+#[test]
+fn the_best_models_are_kept() {
+    let dir = workshop();
+    // The learning rate grows until nothing is learned: the best is not the last.
+    let settings =
+        ["train.keep_best=2", "train.eval_every=2", "optimizer.warmup_steps=24", "optimizer.learning_rate=4.0"];
+    let outcome = check(dir.path(), &settings);
+    let mut losses = logged(dir.path(), "one", "validation_loss");
+    losses.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let best = outcome.best.unwrap();
+    assert_eq!((best.step, best.validation_loss), losses[0]);
+    assert!(best.step < 24, "{losses:?}");
+    assert_eq!(best.model, dir.path().join("one").join(format!("best-{}", best.step)));
+    let mut want: Vec<String> = losses[..2].iter().map(|(step, _)| format!("best-{step}")).collect();
+    want.sort();
+    for out in ["one", "two", "parts"] {
+        assert_eq!(best_folders(dir.path(), out), want);
+        for name in &want {
+            let file = format!("{name}/model.safetensors");
+            assert!(bytes(dir.path(), out, &file) == bytes(dir.path(), "one", &file), "{file} of {out}");
+        }
+    }
+    let checkpoint = siskin_compiler::artifact::load_model(&best.model, &Default::default()).unwrap();
+    assert_eq!(checkpoint.config.vocab_size, 270);
+}
+
+#[test]
+fn all_options_together_leave_no_trace_of_threads_or_interruptions() {
+    let dir = workshop();
+    check(
+        dir.path(),
+        &[
+            "optimizer.kind=muon",
+            "optimizer.group=[{ params = ['*norm*'], learning_rate_scale = 0.5 }]",
+            "train.accumulate=4",
+            "train.batch_ramp={ from = 2, steps = 10 }",
+            "train.skip_outliers=1.1",
+            "train.skip_window=4",
+            "train.keep_best=1",
+            "train.early_stopping_patience=3",
+            "train.dropout=0.1",
+        ],
+    );
 }

@@ -75,6 +75,23 @@ pub fn recover_folder(path: &Path) -> Result<(), ArtifactError> {
     attempt().map_err(ArtifactError::io("recover", path))
 }
 
+/// Removes the folder `path`, which nobody finds half removed: it first gets a hidden name, `.NAME.removed`, unless it has one.
+pub fn remove_folder(path: &Path) -> Result<(), ArtifactError> {
+    let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    let attempt = || -> io::Result<()> {
+        if is_hidden {
+            return fs::remove_dir_all(path);
+        }
+        let aside = parent_of(path).join(hidden(path, ".removed"));
+        if aside.exists() {
+            fs::remove_dir_all(&aside)?;
+        }
+        fs::rename(path, &aside)?;
+        fs::remove_dir_all(&aside)
+    };
+    attempt().map_err(ArtifactError::io("remove", path))
+}
+
 fn aside_of(path: &Path) -> PathBuf {
     parent_of(path).join(hidden(path, ".replaced"))
 }
@@ -176,5 +193,18 @@ mod tests {
         recover_folder(&path).unwrap();
         assert_eq!(names_in(&path), ["a"]);
         assert_eq!(names_in(dir.path()), ["ckpt"]);
+    }
+
+    #[test]
+    fn a_removed_folder_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, rest) in [("ckpt", ".ckpt.removed"), (".ckpt.x.tmp", ".other")] {
+            for folder in [name, rest] {
+                write_atomic(&dir.path().join(folder).join("a"), b"x").unwrap();
+            }
+            remove_folder(&dir.path().join(name)).unwrap();
+        }
+        assert_eq!(names_in(dir.path()), [".other"]);
+        assert!(remove_folder(&dir.path().join("none")).unwrap_err().to_string().contains("none"));
     }
 }

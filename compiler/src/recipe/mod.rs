@@ -21,7 +21,7 @@ pub use objective::{NoSettings, ObjectiveSection};
 pub use optimizer::{GroupSection, OptimizerKind, OptimizerSection, Schedule};
 pub use read::RecipeError;
 pub use tokenizer::TokenizerSection;
-pub use train::TrainSection;
+pub use train::{BatchRamp, TrainSection};
 
 /// A training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! Reading a recipe: the file, the overrides, the limits.
 
-use super::Recipe;
+use super::{BatchRamp, OptimizerSection, Recipe, TrainSection};
 use crate::data::Deduplication;
 use crate::model::ArchitectureError;
 use serde::Deserialize;
@@ -109,39 +109,8 @@ impl Recipe {
         let context_len = self.model.context_len;
         let framed = !self.objective.is_causal();
         check("model.context_len", context_len, !framed || context_len >= 8, "at least 8 for this objective")?;
-        let (train, optimizer) = (&self.train, &self.optimizer);
-        let count = |key, value: u64, max: u64| {
-            check(key, value, (1..=max).contains(&value), "at least 1 and not absurdly large")
-        };
-        count("train.steps", train.steps, 1 << 40)?;
-        count("train.batch_size", train.batch_size as u64, 1 << 20)?;
-        count("train.accumulate", train.accumulate as u64, 1 << 20)?;
-        count("train.log_every", train.log_every, 1 << 40)?;
-        let rate = |key, value: f32| check(key, value, (0.0..1.0).contains(&value), "at least 0 and below 1");
-        rate("train.dropout", train.dropout)?;
-        rate("train.label_smoothing", train.label_smoothing)?;
-        let warmup = optimizer.warmup_steps;
-        check("optimizer.warmup_steps", warmup, warmup <= train.steps, "at most train.steps")?;
-        let share = |key, value: f64| check(key, value, (0.0..=1.0).contains(&value), "between 0 and 1");
-        share("optimizer.final_share", optimizer.final_share)?;
-        share("optimizer.decay_share", optimizer.decay_share)?;
-        let decay = |key, value: f64| check(key, value, (0.0..1.0).contains(&value), "at least 0 and below 1");
-        decay("optimizer.beta1", optimizer.beta1)?;
-        decay("optimizer.beta2", optimizer.beta2)?;
-        decay("optimizer.average_decay", optimizer.average_decay)?;
-        let positive = |key, value: f64| check(key, value, value > 0.0 && value.is_finite(), "above 0");
-        positive("optimizer.learning_rate", optimizer.learning_rate)?;
-        positive("optimizer.muon_learning_rate", optimizer.muon_learning_rate)?;
-        decay("optimizer.muon_momentum", optimizer.muon_momentum)?;
-        positive("optimizer.eps", optimizer.eps)?;
-        let not_negative = |key, value: f64| check(key, value, value >= 0.0 && value.is_finite(), "at least 0");
-        not_negative("optimizer.weight_decay", optimizer.weight_decay)?;
-        not_negative("optimizer.clip_norm", optimizer.clip_norm)?;
-        for group in &optimizer.group {
-            check("optimizer.group.params", "empty", !group.params.is_empty(), "names of parameters")?;
-            not_negative("optimizer.group.learning_rate_scale", group.learning_rate_scale)?;
-            not_negative("optimizer.group.weight_decay", group.weight_decay.unwrap_or(0.0))?;
-        }
+        check_train(&self.train)?;
+        check_optimizer(&self.optimizer, self.train.steps)?;
         let fraction = self.data.train_fraction;
         check("data.train_fraction", fraction, fraction > 0.0 && fraction <= 1.0, "above 0 and at most 1")?;
         let takes_records = self.objective.takes_records();
@@ -151,6 +120,62 @@ impl Recipe {
         let is_near = takes_records && self.data.deduplicate == Deduplication::Near;
         check("data.deduplicate", "near", !is_near, "true or false for objectives made of records")
     }
+}
+
+/// Checks the limits of `[train]`.
+fn check_train(train: &TrainSection) -> Result<(), RecipeError> {
+    let count =
+        |key, value: u64, max: u64| check(key, value, (1..=max).contains(&value), "at least 1 and not absurdly large");
+    count("train.steps", train.steps, 1 << 40)?;
+    count("train.batch_size", train.batch_size as u64, 1 << 20)?;
+    count("train.accumulate", train.accumulate as u64, 1 << 20)?;
+    count("train.log_every", train.log_every, 1 << 40)?;
+    if let Some(BatchRamp { from, steps }) = train.batch_ramp {
+        let fits = (1..=train.accumulate).contains(&from);
+        check("train.batch_ramp.from", from, fits, "at least 1 and at most train.accumulate")?;
+        let fits = (1..=train.steps).contains(&steps);
+        check("train.batch_ramp.steps", steps, fits, "at least 1 and at most train.steps")?;
+    }
+    let rate = |key, value: f32| check(key, value, (0.0..1.0).contains(&value), "at least 0 and below 1");
+    rate("train.dropout", train.dropout)?;
+    rate("train.label_smoothing", train.label_smoothing)?;
+    let (patience, every) = (train.early_stopping_patience, train.eval_every);
+    check("train.eval_every", every, patience == 0 || every > 0, "above 0 with train.early_stopping_patience")?;
+    let delta = train.early_stopping_min_delta;
+    check("train.early_stopping_min_delta", delta, delta >= 0.0 && delta.is_finite(), "at least 0")?;
+    check("train.keep_best", train.keep_best, train.keep_best <= 1 << 10, "at most 1024")?;
+    let factor = train.skip_outliers;
+    let fits = factor == 0.0 || (factor > 1.0 && factor.is_finite());
+    check("train.skip_outliers", factor, fits, "0 for never, or a factor above 1")?;
+    let fits = (2..=1 << 16).contains(&train.skip_window);
+    check("train.skip_window", train.skip_window, fits, "between 2 and 65536")
+}
+
+/// Checks the limits of `[optimizer]` in a run of so many steps.
+fn check_optimizer(optimizer: &OptimizerSection, steps: u64) -> Result<(), RecipeError> {
+    let warmup = optimizer.warmup_steps;
+    check("optimizer.warmup_steps", warmup, warmup <= steps, "at most train.steps")?;
+    let share = |key, value: f64| check(key, value, (0.0..=1.0).contains(&value), "between 0 and 1");
+    share("optimizer.final_share", optimizer.final_share)?;
+    share("optimizer.decay_share", optimizer.decay_share)?;
+    let decay = |key, value: f64| check(key, value, (0.0..1.0).contains(&value), "at least 0 and below 1");
+    decay("optimizer.beta1", optimizer.beta1)?;
+    decay("optimizer.beta2", optimizer.beta2)?;
+    decay("optimizer.average_decay", optimizer.average_decay)?;
+    let positive = |key, value: f64| check(key, value, value > 0.0 && value.is_finite(), "above 0");
+    positive("optimizer.learning_rate", optimizer.learning_rate)?;
+    positive("optimizer.muon_learning_rate", optimizer.muon_learning_rate)?;
+    decay("optimizer.muon_momentum", optimizer.muon_momentum)?;
+    positive("optimizer.eps", optimizer.eps)?;
+    let not_negative = |key, value: f64| check(key, value, value >= 0.0 && value.is_finite(), "at least 0");
+    not_negative("optimizer.weight_decay", optimizer.weight_decay)?;
+    not_negative("optimizer.clip_norm", optimizer.clip_norm)?;
+    for group in &optimizer.group {
+        check("optimizer.group.params", "empty", !group.params.is_empty(), "names of parameters")?;
+        not_negative("optimizer.group.learning_rate_scale", group.learning_rate_scale)?;
+        not_negative("optimizer.group.weight_decay", group.weight_decay.unwrap_or(0.0))?;
+    }
+    Ok(())
 }
 
 fn check(key: &'static str, value: impl ToString, holds: bool, limits: &'static str) -> Result<(), RecipeError> {
@@ -248,6 +273,10 @@ learning_rate = 4e-3
             ("optimizer.beta2", "1.0"),
             ("optimizer.warmup_steps", "101"),
             ("data.train_fraction", "1.5"),
+            ("train.early_stopping_min_delta", "-1.0"),
+            ("train.skip_outliers", "0.5"),
+            ("train.skip_window", "1"),
+            ("optimizer.muon_momentum", "1.0"),
         ] {
             let error = error_of(RECIPE, &[&format!("{key}={value}")]);
             assert!(error.starts_with(&format!("{key} is ")) && error.contains("but must be"), "{error}");
@@ -259,6 +288,12 @@ learning_rate = 4e-3
             let error = error_of(&format!("objective = {objective}\n{RECIPE}"), &["model.architecture=bert"]);
             assert!(error.starts_with(key) && error.contains("but must be"), "{error}");
         }
+        let ramp = |from, steps| error_of(RECIPE, &[&format!("train.batch_ramp={{ from = {from}, steps = {steps} }}")]);
+        assert!(ramp(2, 1).starts_with("train.batch_ramp.from is 2") && ramp(1, 0).contains("batch_ramp.steps is 0"));
+        assert!(error_of(RECIPE, &["train.early_stopping_patience=3"]).starts_with("train.eval_every is 0"));
+        let group = |group: &str| error_of(RECIPE, &[&format!("optimizer.group=[{{ {group} }}]")]);
+        assert!(group("params = []").starts_with("optimizer.group.params is empty"));
+        assert!(group("params = ['*'], weight_decay = -1.0").starts_with("optimizer.group.weight_decay is -1"));
         assert!(error_of(RECIPE, &["model.n_kv_heads=3"]).contains("3 key heads do not divide 8"));
     }
 

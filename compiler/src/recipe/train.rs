@@ -13,6 +13,9 @@ pub struct TrainSection {
     /// Batches whose gradients make one update.
     #[serde(default = "default_one")]
     pub accumulate: usize,
+    /// Fewer of them at the beginning: gradients are alike then, and small steps learn as much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_ramp: Option<BatchRamp>,
     /// Share of activations dropped in training; 0 for none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub dropout: f32,
@@ -31,6 +34,31 @@ pub struct TrainSection {
     /// Steps between checkpoints; 0 for one at the end only.
     #[serde(default = "default_checkpoint_every")]
     pub checkpoint_every: u64,
+    /// Evaluations without a better one after which to stop; 0 for never.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub early_stopping_patience: u64,
+    /// By how much a validation loss, in nats, must be below the best to be better.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub early_stopping_min_delta: f64,
+    /// Models of the best evaluations that are kept beside the last, in `best-STEP` folders; 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub keep_best: usize,
+    /// Leaves a step out whose gradient's norm is this many times the median of the last ones, or not a number; 0 for never.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skip_outliers: f64,
+    /// How many norms that median is of; nothing is left out before there are half as many.
+    #[serde(default = "default_skip_window", skip_serializing_if = "is_default_skip_window")]
+    pub skip_window: usize,
+}
+
+/// A number of batches a step that grows, by one at a time, to `accumulate`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchRamp {
+    /// Batches of the first step.
+    pub from: usize,
+    /// Steps after which there are `accumulate`.
+    pub steps: u64,
 }
 
 fn default_one() -> usize {
@@ -42,6 +70,12 @@ fn default_log_every() -> u64 {
 fn default_checkpoint_every() -> u64 {
     500
 }
-fn is_zero(value: &f32) -> bool {
-    *value == 0.0
+fn default_skip_window() -> usize {
+    64
+}
+fn is_default_skip_window(value: &usize) -> bool {
+    *value == default_skip_window()
+}
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

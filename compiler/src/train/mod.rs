@@ -5,12 +5,16 @@
 //! state that a resumed run reads is all that a step needs.
 
 mod adamw;
+mod batches;
+mod best;
 mod corpus;
 pub mod evaluate;
+mod exact;
 mod groups;
 mod muon;
 pub mod norm;
 pub mod optimizer;
+mod outliers;
 pub mod progress;
 mod record_corpus;
 mod run;
@@ -22,6 +26,7 @@ mod texts;
 mod token_folder;
 mod tokenize;
 
+pub use best::BestModel;
 pub use groups::GroupError;
 pub use run::{Options, Outcome, TrainError, run};
 pub use texts::DataSummary;

@@ -43,12 +43,19 @@ pub enum Event {
     Data(DataSummary),
     /// A step was done that the recipe wants in the log.
     Step(StepRecord),
+    /// A step was not applied, since its gradient was far larger than the last ones'.
+    Skipped(SkipRecord),
     /// The validation part was evaluated.
     Evaluated(EvaluationRecord),
     /// A checkpoint was written.
     Saved {
         /// The run folder.
         folder: PathBuf,
+        /// Steps done.
+        step: u64,
+    },
+    /// The run ends before its last step: evaluations have not become better for as long as the recipe waits.
+    StoppedEarly {
         /// Steps done.
         step: u64,
     },
@@ -82,6 +89,19 @@ pub struct StepRecord {
     pub tokens_per_second: f64,
     /// Estimate of the seconds to the end of the run.
     pub seconds_left: f64,
+}
+
+/// A line of the log about a step that was not applied.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SkipRecord {
+    /// Steps done, this one among them.
+    pub step: u64,
+    /// Norm of its gradient before clipping; `None` (null) if that is not a number.
+    pub skipped_gradient_norm: Option<f64>,
+    /// The most that it could have been; `None` where nothing was known yet.
+    pub gradient_norm_max: Option<f64>,
+    /// Steps not applied since step 0.
+    pub n_skipped: u64,
 }
 
 /// A line of the log about the validation part.

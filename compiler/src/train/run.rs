@@ -1,19 +1,22 @@
 //! The training loop.
 
+use super::batches::{accumulate, batches_of};
+use super::best::{BestModel, write_best};
 use super::corpus::Corpus;
 use super::evaluate::{Evaluation, LengthGroup, by_length, measure};
 use super::groups::GroupError;
 use super::norm::{clip_factor, norm};
 use super::optimizer::Optimizer;
-use super::progress::{DataRecord, EvaluationRecord, Event, Progress, StepRecord};
-use super::run_folder::RunFolder;
+use super::outliers::Skip;
+use super::progress::{DataRecord, EvaluationRecord, Event, Progress, SkipRecord, StepRecord};
+use super::run_folder::{RunFolder, write_model};
 use super::schedule::learning_rate;
-use super::state::{STATE_FILE, State};
-use super::step::{DropoutSeed, Stepper};
+use super::state::{Past, STATE_FILE, State};
+use super::step::Stepper;
 use super::texts::DataSummary;
 use crate::artifact::ArtifactError;
 use crate::data::{DataError, Example};
-use crate::model::{self, ArchitectureError, LossOptions, Model};
+use crate::model::{self, ArchitectureError, Model};
 use crate::objective::baseline::MaskedBaselines;
 use crate::recipe::{ObjectiveSection, Recipe};
 use crate::tokenizer::TokenizerDefError;
@@ -41,6 +44,12 @@ pub enum TrainError {
     /// The optimiser's groups are not the model's.
     #[error("[optimizer]: {0}")]
     Optimizer(#[from] GroupError),
+    /// Evaluations decide about the run, but there is nothing to evaluate.
+    #[error("train.{key} needs a validation part, and there is none: lower data.train_fraction, or give more text")]
+    NoValidation {
+        /// What needs it.
+        key: &'static str,
+    },
     /// A record of the run cannot be put in words.
     #[error("cannot write the run down: {0}")]
     Recipe(String),
@@ -99,6 +108,7 @@ impl TrainError {
             Self::Data(_)
                 | Self::Tokenizer(_)
                 | Self::Optimizer(_)
+                | Self::NoValidation { .. }
                 | Self::RunExists { .. }
                 | Self::BadState { .. }
                 | Self::OtherRecipe { .. }
@@ -131,6 +141,12 @@ pub struct Outcome {
     /// The last evaluation of the validation part; absent if there is none or the run was interrupted.
     #[serde(flatten)]
     pub validation: Option<Evaluation>,
+    /// The best of the models that were kept beside the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best: Option<BestModel>,
+    /// Steps whose update was not applied, since their gradients were outliers.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub n_skipped: u64,
     /// The last evaluation by the length of what was read, for a sequence-to-sequence objective.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub by_length: Vec<LengthGroup>,
@@ -142,8 +158,19 @@ pub struct Outcome {
     pub data: Option<DataSummary>,
     /// Seconds of this process's training, evaluations and checkpoints.
     pub elapsed_seconds: f64,
+    /// Whether the run ended before its last step because evaluations did not become better.
+    #[serde(skip_serializing_if = "is_false")]
+    pub stopped_early: bool,
     /// Whether the run stopped before its last step, and can be resumed.
     pub interrupted: bool,
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Trains as `recipe` says.
@@ -156,12 +183,13 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
         return Err(TrainError::RunExists { path: options.out.to_owned() });
     }
     let corpus = Corpus::prepare(recipe)?;
+    check_validation(recipe, &corpus)?;
     let model = model::build(&recipe.architecture(corpus.labels.len()))?;
     let model = &*model;
     let params = model.init(recipe.train.seed);
     let average = (recipe.optimizer.average_decay > 0.0).then(|| params.clone());
     let optimizer = Optimizer::new(&recipe.optimizer, model.layout())?;
-    let mut state = State { step: 0, n_tokens: 0, params, optimizer, average };
+    let mut state = State { step: 0, n_tokens: 0, params, optimizer, average, past: Past::default() };
     if has_state {
         state.load(options.out, &corpus.fingerprint)?;
     }
@@ -186,6 +214,17 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
     let trainer =
         Trainer { recipe, corpus: &corpus, model, stepper, state, folder, by_length: Vec::new(), started, progress };
     trainer.run(options.interrupt)
+}
+
+/// Checks that there is something to evaluate where evaluations decide.
+fn check_validation(recipe: &Recipe, corpus: &Corpus) -> Result<(), TrainError> {
+    let key = match &recipe.train {
+        train if train.early_stopping_patience > 0 => "early_stopping_patience",
+        train if train.keep_best > 0 => "keep_best",
+        _ => return Ok(()),
+    };
+    let has_targets = corpus.source.validation().iter().any(|example| example.n_targets() > 0);
+    if has_targets { Ok(()) } else { Err(TrainError::NoValidation { key }) }
 }
 
 struct Trainer<'a> {
@@ -213,17 +252,12 @@ impl Trainer<'_> {
         let mut pace = Pace { at: self.started, n_tokens: self.state.n_tokens, first_step: self.state.step };
         let mut last_evaluation = None;
         let mut interrupted = false;
-        while self.state.step < settings.steps {
+        while self.state.step < settings.steps && !self.state.past.best.gives_up(settings) {
             if interrupt.load(Ordering::Relaxed) {
                 interrupted = true;
                 break;
             }
-            let (loss, gradient_norm, rate) = self.step();
-            if !(loss.is_finite() && gradient_norm.is_finite()) {
-                return Err(TrainError::Diverged {
-                    problem: format!("the loss of step {} is {loss}", self.state.step),
-                });
-            }
+            let (loss, gradient_norm, rate) = self.step()?;
             let is_last = self.state.step == settings.steps;
             let due = |every: u64| every > 0 && self.state.step.is_multiple_of(every);
             let (log, evaluate, save) =
@@ -231,14 +265,20 @@ impl Trainer<'_> {
             if log || is_last {
                 self.report(&mut pace, loss, gradient_norm, rate)?;
             }
+            let mut is_best = false;
             if evaluate || is_last {
                 last_evaluation = self.evaluate()?;
+                is_best = self.keep_if_best(last_evaluation.as_ref())?;
             }
-            if save && !is_last {
+            if (save || is_best) && !is_last {
                 self.save()?;
             }
         }
         self.save()?;
+        let stopped_early = self.state.step < settings.steps && !interrupted;
+        if stopped_early {
+            self.progress.event(&Event::StoppedEarly { step: self.state.step });
+        }
         if last_evaluation.is_none() && !interrupted {
             last_evaluation = self.evaluate()?;
         }
@@ -248,51 +288,48 @@ impl Trainer<'_> {
             n_tokens: self.state.n_tokens,
             n_params: self.state.params.values.len() as u64,
             validation: last_evaluation.filter(|_| !interrupted),
+            best: self.state.past.best.model(self.folder.path()),
+            n_skipped: self.state.past.outliers.n_skipped,
             by_length: self.by_length,
             baselines: self.corpus.baselines,
             data: self.corpus.several_documents(),
             elapsed_seconds: self.started.elapsed().as_secs_f64(),
+            stopped_early,
             interrupted,
         })
     }
 
     /// One update: the step's mean loss in nats, the gradient's norm before clipping, and the learning rate.
-    fn step(&mut self) -> (f64, f64, f64) {
+    fn step(&mut self) -> Result<(f64, f64, f64), TrainError> {
         let (settings, rule) = (&self.recipe.train, &self.recipe.optimizer);
-        let state = &mut self.state;
-        let per_step = (settings.batch_size * settings.accumulate) as u64;
-        let first = state.step * per_step;
-        let rows: Vec<Vec<Example>> =
-            (first..first + per_step).map(|idx| self.corpus.source.examples(settings.seed, idx)).collect();
-        let examples = || rows.iter().flatten();
-        // Every target of the step weighs the same, whichever batch it is in.
-        let n_targets = examples().map(Example::n_targets).sum::<usize>().max(1);
-        let options = LossOptions {
-            weight: 1.0 / n_targets as f32,
-            label_smoothing: settings.label_smoothing,
-            dropout: settings.dropout,
-        };
-        let mut nats = 0.0;
-        self.stepper.clear();
-        for (batch, first) in rows.chunks(settings.batch_size).zip((first..).step_by(settings.batch_size)) {
-            let dropout_seed = DropoutSeed { run: settings.seed, first_example: first };
-            nats += self.stepper.accumulate(&state.params, batch, options, dropout_seed).nats;
-        }
+        let (state, source) = (&mut self.state, &*self.corpus.source);
+        let batches = batches_of(settings, state.step);
+        let (loss, n_tokens) = accumulate(&mut self.stepper, source, settings, &state.params, batches);
         let gradient = self.stepper.gradient();
         let norm = norm(gradient);
-        let factor = clip_factor(norm, rule.clip_norm);
         let rate = learning_rate(rule, state.step, settings.steps);
-        state.optimizer.update(&mut state.params, gradient, factor, rate, state.step);
-        if let Some(average) = &mut state.average {
-            // Young averages forget faster, or they would remember the first values.
-            let decay = rule.average_decay.min((state.step + 1) as f64 / (state.step + 10) as f64) as f32;
-            for (to, from) in average.values.iter_mut().zip(&state.params.values) {
-                *to += (1.0 - decay) * (from - *to);
+        let is_finite = loss.is_finite() && norm.is_finite();
+        let skip = state.past.outliers.judge(settings, if is_finite { norm } else { f64::NAN });
+        if skip.is_none() {
+            if !is_finite {
+                let problem = format!("the loss of step {} is {loss}, its gradient's norm {norm}", state.step + 1);
+                return Err(TrainError::Diverged { problem });
             }
+            state.update(gradient, clip_factor(norm, rule.clip_norm), rate, rule.average_decay);
         }
         state.step += 1;
-        state.n_tokens += examples().map(Example::n_tokens).sum::<usize>() as u64;
-        (nats / n_targets as f64, norm, rate)
+        state.n_tokens += n_tokens;
+        if let Some(Skip { bound }) = skip {
+            let record = SkipRecord {
+                step: state.step,
+                skipped_gradient_norm: is_finite.then_some(norm),
+                gradient_norm_max: bound,
+                n_skipped: state.past.outliers.n_skipped,
+            };
+            self.folder.log(&record)?;
+            self.progress.event(&Event::Skipped(record));
+        }
+        Ok((loss, norm, rate))
     }
 
     fn report(&mut self, pace: &mut Pace, loss: f64, gradient_norm: f64, rate: f64) -> Result<(), TrainError> {
@@ -331,8 +368,28 @@ impl Trainer<'_> {
         Ok(Some(evaluation))
     }
 
+    /// Remembers an evaluation, and writes the model if it is one of the best that the recipe keeps; tells whether it is.
+    fn keep_if_best(&mut self, evaluation: Option<&Evaluation>) -> Result<bool, TrainError> {
+        let settings = &self.recipe.train;
+        let Some(evaluation) = evaluation else { return Ok(false) };
+        if settings.early_stopping_patience == 0 && settings.keep_best == 0 {
+            return Ok(false);
+        }
+        let step = self.state.step;
+        let is_kept = self.state.past.best.hear(settings, step, evaluation.validation_loss);
+        if is_kept {
+            let (state, architecture, corpus) = (&self.state, self.model.architecture(), self.corpus);
+            write_best(self.folder.path(), step, |path| write_model(path, state, architecture, corpus))?;
+        }
+        Ok(is_kept)
+    }
+
+    /// Writes a checkpoint, and then removes the models that are no longer among the best by what it says.
     fn save(&mut self) -> Result<(), TrainError> {
         self.folder.save(&self.state, self.model.architecture(), self.corpus)?;
+        if self.recipe.train.keep_best > 0 {
+            self.state.past.best.prune(self.folder.path())?;
+        }
         let (folder, step) = (self.folder.path().to_owned(), self.state.step);
         self.progress.event(&Event::Saved { folder, step });
         Ok(())

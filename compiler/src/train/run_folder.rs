@@ -6,6 +6,7 @@
 //! recipe.toml                                         the recipe with its overrides
 //! validation.txt or .jsonl                            the part of the data that is not trained on
 //! metrics.jsonl                                       one line a log record
+//! best-STEP/                                          models of the best evaluations, where the recipe keeps some
 //! ```
 
 use super::TrainError;
@@ -67,23 +68,34 @@ impl RunFolder {
 
     /// Writes the model and then the state to go on from.
     pub fn save(&self, state: &State, architecture: &Architecture, corpus: &Corpus) -> Result<(), TrainError> {
-        let tensors = named_weights(state.published());
-        let Frame { bos, eos } = corpus.frame;
-        let tokenizer = TokenizerSource::HuggingFace(corpus.tokenizer_json.clone());
-        if let Some(config) = architecture.runtime_config() {
-            let mut checkpoint = Checkpoint::new(config, tensors)
-                .map_err(|problem| TrainError::Diverged { problem: problem.to_string() })?;
-            checkpoint.tokenizer = tokenizer;
-            (checkpoint.bos_id, checkpoint.eos_ids) = (Some(bos), vec![eos]);
-            hf::write_files(&self.path, &checkpoint)?;
-        } else {
-            let decoder_start = (architecture.family.kind() == Kind::EncoderDecoder).then_some(bos);
-            let specials = SpecialIds { bos: Some(bos), eos: Some(eos), pad: None, decoder_start };
-            let (architecture, labels) = (architecture.clone(), corpus.labels.clone());
-            hf::write_trained(&self.path, &TrainedModel { architecture, tensors, tokenizer, specials, labels })?;
-        }
+        write_model(&self.path, state, architecture, corpus)?;
         state.save(&self.path, &corpus.fingerprint)
     }
+}
+
+/// Writes the model of a state into a folder.
+pub(super) fn write_model(
+    path: &Path,
+    state: &State,
+    architecture: &Architecture,
+    corpus: &Corpus,
+) -> Result<(), TrainError> {
+    let tensors = named_weights(state.published());
+    let Frame { bos, eos } = corpus.frame;
+    let tokenizer = TokenizerSource::HuggingFace(corpus.tokenizer_json.clone());
+    if let Some(config) = architecture.runtime_config() {
+        let mut checkpoint = Checkpoint::new(config, tensors)
+            .map_err(|problem| TrainError::Diverged { problem: problem.to_string() })?;
+        checkpoint.tokenizer = tokenizer;
+        (checkpoint.bos_id, checkpoint.eos_ids) = (Some(bos), vec![eos]);
+        hf::write_files(path, &checkpoint)?;
+    } else {
+        let decoder_start = (architecture.family.kind() == Kind::EncoderDecoder).then_some(bos);
+        let specials = SpecialIds { bos: Some(bos), eos: Some(eos), pad: None, decoder_start };
+        let (architecture, labels) = (architecture.clone(), corpus.labels.clone());
+        hf::write_trained(path, &TrainedModel { architecture, tensors, tokenizer, specials, labels })?;
+    }
+    Ok(())
 }
 
 /// The whole lines of a log whose step is at most `step`.

@@ -57,4 +57,26 @@ mod tests {
         assert_eq!(at("wsd", 90), 2.0);
         assert!((at("wsd", 100) - 1.1).abs() < 1e-9);
     }
+
+    /// Each schedule as its formula, `t` going from 0 at the end of the warm-up to 1 at the end of the run.
+    #[test]
+    fn every_step_has_the_rate_of_the_formula() {
+        let (top, end, warmup, steps) = (2.0, 0.2, 10, 110);
+        type Share = fn(f64) -> f64;
+        let formulas: [(&str, Share); 4] = [
+            ("constant", |_| 1.0),
+            ("linear", |t| 1.0 - t),
+            ("cosine", |t| (1.0 + (core::f64::consts::PI * t).cos()) / 2.0),
+            ("wsd", |t| if t < 0.8 { 1.0 } else { (1.0 - t) / 0.2 }),
+        ];
+        for (schedule, share) in formulas {
+            for (step, rate) in rates(schedule).into_iter().enumerate() {
+                let want = match step.checked_sub(warmup) {
+                    None => top * (step + 1) as f64 / (warmup + 1) as f64,
+                    Some(since) => end + (top - end) * share(since as f64 / (steps - warmup) as f64),
+                };
+                assert!((rate - want).abs() < 1e-12, "{schedule} at step {step}: {rate}, not {want}");
+            }
+        }
+    }
 }

@@ -10,8 +10,8 @@ use siskin_compiler::data::DuplicateCounts;
 use siskin_compiler::objective::baseline::MaskedBaselines;
 use siskin_compiler::recipe::Recipe;
 use siskin_compiler::train::evaluate::{Evaluation, LengthGroup};
-use siskin_compiler::train::progress::{EvaluationRecord, Event, Progress, StepRecord};
-use siskin_compiler::train::{self, DataSummary, Options, Outcome};
+use siskin_compiler::train::progress::{EvaluationRecord, Event, Progress, SkipRecord, StepRecord};
+use siskin_compiler::train::{self, BestModel, DataSummary, Options, Outcome};
 
 use crate::console::Console;
 use crate::failure::{Failure, OrFail as _, Status};
@@ -78,6 +78,12 @@ impl fmt::Display for Reply {
         if let Some(evaluation) = validation {
             writeln!(f, "validation: {}", figures(evaluation))?;
         }
+        if self.outcome.stopped_early {
+            writeln!(f, "stopped early: evaluations did not become better")?;
+        }
+        if self.outcome.n_skipped > 0 {
+            writeln!(f, "{} steps left out as outliers", self.outcome.n_skipped)?;
+        }
         if !by_length.is_empty() {
             writeln!(f, "tokens read  examples  targets right  wholly right")?;
         }
@@ -88,6 +94,9 @@ impl fmt::Display for Reply {
         if let Some(MaskedBaselines { unigram, bigram }) = baselines {
             let (unigram, bigram) = (100.0 * unigram, 100.0 * bigram);
             writeln!(f, "by counting alone: {unigram:.2} % of the targets (unigrams), {bigram:.2} % (bigrams)")?;
+        }
+        if let Some(BestModel { model, step, validation_loss }) = &self.outcome.best {
+            writeln!(f, "best model: {} of step {step}, loss {validation_loss:.4} nats", model.display())?;
         }
         write!(f, "model: {}", model.display())
     }
@@ -159,6 +168,13 @@ impl Progress for Display<'_> {
             Event::Evaluated(record) => {
                 let EvaluationRecord { step, evaluation, .. } = record;
                 self.note(&format!("step {step}, validation: {}", figures(evaluation)));
+            }
+            Event::Skipped(SkipRecord { step, skipped_gradient_norm, .. }) => {
+                let norm = skipped_gradient_norm.map_or("not a number".into(), |norm| format!("{norm:.3}"));
+                self.note(&format!("step {step} left out: the norm of its gradient is {norm}"));
+            }
+            Event::StoppedEarly { step } => {
+                self.note(&format!("stopping after step {step}: evaluations do not become better"));
             }
             _ => {}
         }
