@@ -30,6 +30,11 @@ impl Example {
         self.inputs.len() + self.decoder_inputs.len()
     }
 
+    /// Positions that it takes: the longer of what is read and what a decoder tells.
+    pub fn n_positions(&self) -> usize {
+        self.inputs.len().max(self.decoder_inputs.len())
+    }
+
     /// Targets that are trained on.
     pub fn n_targets(&self) -> usize {
         self.targets.iter().filter(|target| **target != IGNORED).count()

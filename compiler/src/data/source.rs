@@ -21,6 +21,12 @@ pub trait ExampleSource: Send + Sync {
 
     /// Positions that an index has room for: of what is read, or of what a decoder tells.
     fn capacity(&self) -> usize;
+
+    /// How often `n` indices go through the training part.
+    fn passes(&self, n: u64) -> f64;
+
+    /// Tokens of each document, or of each example made of a record, of the training part.
+    fn document_lens(&self) -> Vec<usize>;
 }
 
 /// The generator for what is random about one example.

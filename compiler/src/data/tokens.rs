@@ -66,6 +66,11 @@ impl TokenStore {
         }
     }
 
+    /// Tokens of each document.
+    pub fn document_lens(&self) -> Vec<usize> {
+        (0..self.n_documents()).map(|document| self.document_range(document).len()).collect()
+    }
+
     /// Tokens by their places among all.
     ///
     /// # Panics

@@ -36,7 +36,7 @@ impl PackedRows {
             room: &positions_of,
         };
         let lens = |tokens: &TokenStore| -> Vec<usize> {
-            (0..tokens.n_documents()).map(|i| tokens.document_range(i).len().saturating_sub(overlap)).collect()
+            tokens.document_lens().into_iter().map(|len| len.saturating_sub(overlap)).collect()
         };
         let packing = Packing::with_cutting(&lens(&tokens), &cutting);
         if packing.rows().is_empty() {
@@ -98,6 +98,14 @@ impl ExampleSource for PackedRows {
 
     fn capacity(&self) -> usize {
         self.packing.capacity()
+    }
+
+    fn passes(&self, n: u64) -> f64 {
+        n as f64 / self.packing.rows().len() as f64
+    }
+
+    fn document_lens(&self) -> Vec<usize> {
+        self.tokens.document_lens()
     }
 }
 

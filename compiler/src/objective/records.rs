@@ -142,7 +142,7 @@ impl RecordEncoder<'_> {
         if example.inputs.is_empty() || example.n_targets() == 0 {
             return Err(record.bad("there is nothing to learn from it: give it some content, or leave it out"));
         }
-        let longest = positions(&example);
+        let longest = example.n_positions();
         match longest <= self.context_len {
             true => Ok(example),
             false => {
@@ -161,11 +161,6 @@ fn filled(record: &Record, field: &str) -> Result<String, DataError> {
         true => Err(record.bad(format!("`{field}` is empty: give it some text, or leave the record out"))),
         false => Ok(text),
     }
-}
-
-/// Positions of an example: of what is read, or of what a decoder tells.
-fn positions(example: &Example) -> usize {
-    example.inputs.len().max(example.decoder_inputs.len())
 }
 
 fn label_id(record: &Record, label: &str, labels: &[String]) -> Result<TokenId, DataError> {
@@ -197,7 +192,7 @@ impl Records {
     /// [`DataError::TooShort`] if there is nothing to train on.
     pub fn new(train: Vec<Example>, validation: Vec<Example>) -> Result<Self, DataError> {
         let rows = (0..train.len()).map(|idx| vec![idx]).collect();
-        let capacity = train.iter().map(positions).max().unwrap_or(0);
+        let capacity = train.iter().map(Example::n_positions).max().unwrap_or(0);
         match train.iter().any(|example| example.n_targets() > 0) {
             true => Ok(Self { train, rows, capacity, validation }),
             false => Err(DataError::TooShort { part: "training", n_tokens: 0, needed: 1 }),
@@ -207,7 +202,7 @@ impl Records {
     /// The same examples in rows of at most `context_len` positions; a longer one is a row of its own.
     pub fn packed(self, context_len: usize) -> Self {
         let capacity = context_len.max(self.capacity);
-        let lens: Vec<usize> = self.train.iter().map(positions).collect();
+        let lens: Vec<usize> = self.train.iter().map(Example::n_positions).collect();
         let packing = Packing::best_fit(&lens, capacity);
         let rows = packing.rows().iter().map(|row| row.iter().map(|piece| piece.document).collect()).collect();
         Self { rows, capacity, ..self }
@@ -232,6 +227,14 @@ impl ExampleSource for Records {
 
     fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    fn passes(&self, n: u64) -> f64 {
+        n as f64 / self.rows.len() as f64
+    }
+
+    fn document_lens(&self) -> Vec<usize> {
+        self.train.iter().map(Example::n_tokens).collect()
     }
 }
 

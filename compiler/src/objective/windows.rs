@@ -162,6 +162,14 @@ impl ExampleSource for Windows {
     fn capacity(&self) -> usize {
         self.noise.positions(self.window)
     }
+
+    fn passes(&self, n: u64) -> f64 {
+        n as f64 * (self.window - self.noise.overlap()) as f64 / self.tokens.n_tokens() as f64
+    }
+
+    fn document_lens(&self) -> Vec<usize> {
+        self.tokens.document_lens()
+    }
 }
 
 fn causal(window: &[TokenId]) -> Example {

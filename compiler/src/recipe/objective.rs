@@ -41,6 +41,19 @@ impl ObjectiveSection {
         matches!(self, Self::Causal(_))
     }
 
+    /// Its name in recipes and messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Causal(_) => "causal",
+            Self::Prefix(_) => "prefix",
+            Self::Masked(_) => "masked",
+            Self::SpanCorruption(_) => "span_corruption",
+            Self::Seq2seq(_) => "seq2seq",
+            Self::Classification(_) => "classification",
+            Self::TokenClassification(_) => "token_classification",
+        }
+    }
+
     /// Whether it is made of records rather than of a text.
     pub fn takes_records(&self) -> bool {
         matches!(self, Self::Seq2seq(_) | Self::Classification(_) | Self::TokenClassification(_))

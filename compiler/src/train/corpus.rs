@@ -9,6 +9,7 @@ use crate::data::{DataError, Example, ExampleSource, IGNORED, TokenStore, data_f
 use crate::objective::baseline::{MaskedBaselines, masked_baselines};
 use crate::objective::{Frame, Masking, Noise, PackedRows, SpanCorruption, Windows, WordPieces};
 use crate::recipe::{DataSection, ObjectiveSection, PackingRule, Recipe};
+use crate::tokenizer::TokenizerDef;
 use sha2::{Digest, Sha256};
 use siskin_runtime::TokenId;
 use std::io::Read;
@@ -26,6 +27,8 @@ pub(super) struct Corpus {
     pub held_out: (&'static str, String),
     /// What counting alone reaches, for a masked language model.
     pub baselines: Option<MaskedBaselines>,
+    /// The tokenizer.
+    pub tokenizer: TokenizerDef,
     /// The tokenizer's file.
     pub tokenizer_json: Vec<u8>,
     /// What begins and ends texts.
@@ -144,6 +147,7 @@ fn of_texts(recipe: &Recipe, fingerprint: String) -> Result<Corpus, TrainError> 
         baselines,
         source,
         frame,
+        tokenizer: tokenizer.definition,
         tokenizer_json: tokenizer.json,
         fingerprint,
         summary,

@@ -11,6 +11,7 @@ mod corpus;
 pub mod evaluate;
 mod exact;
 mod groups;
+pub mod inspect;
 mod muon;
 pub mod norm;
 pub mod optimizer;

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{board, compile, completions, eval, inspect, plan, run, tokenize, train};
+use crate::commands::{board, compile, completions, data, eval, inspect, plan, run, tokenize, train};
 use crate::console::Console;
 
 const AFTER_HELP: &str = "\
@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Inspect(inspect::Args),
     /// Show the tokens of a text.
     Tokenize(tokenize::Args),
+    /// Show what a recipe's data looks like to the model.
+    Data(data::Args),
     /// List the boards, build firmware for one, or run it emulated.
     Board(board::Args),
     /// Print the completion script for a shell.
