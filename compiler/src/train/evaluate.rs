@@ -4,7 +4,7 @@ use crate::data::Example;
 use crate::model::{LossOptions, LossSums, Model};
 use crate::tensor::{Params, Tape};
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Measures over validation examples.
@@ -24,7 +24,7 @@ pub struct Evaluation {
 }
 
 /// How well examples of about the same length are told.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LengthGroup {
     /// Most tokens that an example of the group is read from; more than half of that at the least.
     pub n_tokens_max: usize,

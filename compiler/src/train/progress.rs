@@ -1,5 +1,6 @@
 //! What a training run tells while it runs.
 
+use super::doctor::Finding;
 use super::evaluate::Evaluation;
 use super::texts::DataSummary;
 use crate::objective::baseline::MaskedBaselines;
@@ -59,6 +60,10 @@ pub enum Event {
         /// Steps done.
         step: u64,
     },
+    /// Something looks wrong with the run that did not before.
+    Found(Finding),
+    /// Something failed that the run can do without.
+    Warning(String),
 }
 
 /// A line of the log about the data, where it has several documents.

@@ -3,12 +3,14 @@
 use super::batches::{accumulate, batches_of};
 use super::best::{BestModel, write_best};
 use super::corpus::Corpus;
+use super::doctor::Finding;
 use super::evaluate::{Evaluation, LengthGroup, by_length, measure};
 use super::groups::GroupError;
 use super::norm::{clip_factor, norm};
 use super::optimizer::Optimizer;
 use super::outliers::Skip;
 use super::progress::{DataRecord, EvaluationRecord, Event, Progress, SkipRecord, StepRecord};
+use super::report::Status;
 use super::run_folder::{RunFolder, write_model};
 use super::schedule::learning_rate;
 use super::state::{Past, STATE_FILE, State};
@@ -156,6 +158,10 @@ pub struct Outcome {
     /// What became of the documents, where there were several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<DataSummary>,
+    /// What looks wrong with the run.
+    pub doctor: Vec<Finding>,
+    /// The run as a page.
+    pub report: PathBuf,
     /// Seconds of this process's training, evaluations and checkpoints.
     pub elapsed_seconds: f64,
     /// Whether the run ended before its last step because evaluations did not become better.
@@ -193,8 +199,8 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
     if has_state {
         state.load(options.out, &corpus.fingerprint)?;
     }
-    let held_out = (corpus.held_out.0, corpus.held_out.1.as_str());
-    let mut folder = RunFolder::open(options.out, recipe, held_out, has_state.then_some(state.step))?;
+    let n_params = state.params.values.len() as u64;
+    let mut folder = RunFolder::open(options.out, recipe, &corpus, n_params, has_state.then_some(state.step))?;
     if let Some(data) = corpus.several_documents() {
         progress.event(&Event::Data(data));
         if !has_state {
@@ -202,7 +208,7 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
         }
     }
     progress.event(&Event::Started {
-        n_params: state.params.values.len() as u64,
+        n_params,
         n_train_tokens: corpus.source.n_train_tokens(),
         n_validation_targets: corpus.source.validation().iter().map(Example::n_targets).sum(),
         baselines: corpus.baselines,
@@ -211,9 +217,10 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
     });
     let stepper = Stepper::new(model);
     let started = Instant::now();
-    let trainer =
+    let mut trainer =
         Trainer { recipe, corpus: &corpus, model, stepper, state, folder, by_length: Vec::new(), started, progress };
-    trainer.run(options.interrupt)
+    let ended = trainer.run(options.interrupt);
+    trainer.finish(ended)
 }
 
 /// Checks that there is something to evaluate where evaluations decide.
@@ -247,7 +254,7 @@ struct Pace {
 }
 
 impl Trainer<'_> {
-    fn run(mut self, interrupt: &AtomicBool) -> Result<Outcome, TrainError> {
+    fn run(&mut self, interrupt: &AtomicBool) -> Result<Outcome, TrainError> {
         let settings = &self.recipe.train;
         let mut pace = Pace { at: self.started, n_tokens: self.state.n_tokens, first_step: self.state.step };
         let mut last_evaluation = None;
@@ -290,13 +297,26 @@ impl Trainer<'_> {
             validation: last_evaluation.filter(|_| !interrupted),
             best: self.state.past.best.model(self.folder.path()),
             n_skipped: self.state.past.outliers.n_skipped,
-            by_length: self.by_length,
+            by_length: std::mem::take(&mut self.by_length),
             baselines: self.corpus.baselines,
             data: self.corpus.several_documents(),
+            doctor: Vec::new(),
+            report: self.folder.report(),
             elapsed_seconds: self.started.elapsed().as_secs_f64(),
             stopped_early,
             interrupted,
         })
+    }
+
+    /// Writes the last report of a run that ended so, and adds what it found.
+    fn finish(&mut self, ended: Result<Outcome, TrainError>) -> Result<Outcome, TrainError> {
+        let status = match &ended {
+            Ok(outcome) if outcome.interrupted => Status::Interrupted,
+            Ok(_) => Status::Finished,
+            Err(error) => Status::Failed(error.to_string()),
+        };
+        let doctor = self.folder.finish(&status, self.progress);
+        ended.map(|outcome| Outcome { doctor, ..outcome })
     }
 
     /// One update: the step's mean loss in nats, the gradient's norm before clipping, and the learning rate.
@@ -307,6 +327,7 @@ impl Trainer<'_> {
         let (loss, n_tokens) = accumulate(&mut self.stepper, source, settings, &state.params, batches);
         let gradient = self.stepper.gradient();
         let norm = norm(gradient);
+        self.folder.look(state.step + 1, &state.params.layout, gradient)?;
         let rate = learning_rate(rule, state.step, settings.steps);
         let is_finite = loss.is_finite() && norm.is_finite();
         let skip = state.past.outliers.judge(settings, if is_finite { norm } else { f64::NAN });
@@ -349,6 +370,7 @@ impl Trainer<'_> {
         (pace.at, pace.n_tokens) = (Instant::now(), self.state.n_tokens);
         self.folder.log(&record)?;
         self.progress.event(&Event::Step(record));
+        self.folder.tell(self.progress);
         Ok(())
     }
 
@@ -365,6 +387,8 @@ impl Trainer<'_> {
         let record = EvaluationRecord { step: self.state.step, evaluation, elapsed_seconds };
         self.folder.log(&record)?;
         self.progress.event(&Event::Evaluated(record));
+        self.folder.show(record.step, self.model, params, examples, &self.by_length)?;
+        self.folder.tell(self.progress);
         Ok(Some(evaluation))
     }
 

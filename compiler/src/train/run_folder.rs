@@ -7,25 +7,35 @@
 //! validation.txt or .jsonl                            the part of the data that is not trained on
 //! metrics.jsonl                                       one line a log record
 //! best-STEP/                                          models of the best evaluations, where the recipe keeps some
+//! report.html                                         the log as curves, samples, and what looks wrong
 //! ```
 
 use super::TrainError;
 use super::corpus::Corpus;
+use super::doctor::Finding;
+use super::evaluate::LengthGroup;
+use super::history::History;
+use super::monitor::{Monitor, REPORT_FILE};
+use super::progress::Progress;
+use super::report::Status;
 use super::state::State;
 use crate::artifact::{Checkpoint, SpecialIds, TokenizerSource, TrainedModel, hf, named_weights, write_atomic};
-use crate::model::{Architecture, Kind};
+use crate::data::Example;
+use crate::model::{Architecture, Kind, Model};
 use crate::objective::Frame;
 use crate::recipe::Recipe;
+use crate::tensor::{ParamLayout, Params};
 use serde::Serialize;
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// A run's folder, open for the log.
+/// A run's folder, open for the log, and what watches it.
 pub(super) struct RunFolder {
     path: PathBuf,
     log: File,
+    monitor: Monitor,
 }
 
 impl RunFolder {
@@ -33,15 +43,17 @@ impl RunFolder {
     pub fn open(
         path: &Path,
         recipe: &Recipe,
-        (held_out_name, held_out): (&str, &str),
+        corpus: &Corpus,
+        n_params: u64,
         resumed_at: Option<u64>,
     ) -> Result<Self, TrainError> {
         let write = |path: &Path| {
             let path = path.to_owned();
             move |source| TrainError::Write { path, source }
         };
-        let recipe = toml::to_string(recipe).map_err(|error| TrainError::Recipe(error.to_string()))?;
-        write_atomic(&path.join("recipe.toml"), recipe.as_bytes())?;
+        let toml = toml::to_string(recipe).map_err(|error| TrainError::Recipe(error.to_string()))?;
+        let (held_out_name, held_out) = &corpus.held_out;
+        write_atomic(&path.join("recipe.toml"), toml.as_bytes())?;
         write_atomic(&path.join(held_out_name), held_out.as_bytes())?;
         let log_path = path.join("metrics.jsonl");
         let kept = match resumed_at {
@@ -50,7 +62,12 @@ impl RunFolder {
         };
         write_atomic(&log_path, kept.as_bytes())?;
         let log = OpenOptions::new().append(true).open(&log_path).map_err(write(&log_path))?;
-        Ok(Self { path: path.to_owned(), log })
+        let monitor = Monitor::new(path, recipe, corpus, n_params, History::of_log(&kept));
+        let mut folder = Self { path: path.to_owned(), log, monitor };
+        for finding in folder.monitor.examine() {
+            folder.append(&finding)?;
+        }
+        Ok(folder)
     }
 
     /// Where it is.
@@ -58,18 +75,67 @@ impl RunFolder {
         &self.path
     }
 
-    /// Adds a line to the log.
+    /// Where the report is.
+    pub fn report(&self) -> PathBuf {
+        self.path.join(REPORT_FILE)
+    }
+
+    /// Adds a line to the log, and one for each thing that now looks wrong.
     pub fn log(&mut self, record: &impl Serialize) -> Result<(), TrainError> {
+        self.append(record)?;
+        let line = serde_json::to_value(record).map_err(|error| TrainError::Recipe(error.to_string()))?;
+        for finding in self.monitor.hear(line) {
+            self.append(&finding)?;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, record: &impl Serialize) -> Result<(), TrainError> {
         let mut line = serde_json::to_string(record).map_err(|error| TrainError::Recipe(error.to_string()))?;
         line.push('\n');
         let written = self.log.write_all(line.as_bytes());
         written.map_err(|source| TrainError::Write { path: self.path.join("metrics.jsonl"), source })
     }
 
+    /// Logs how large the gradient of each matrix is, at a few steps of the run.
+    pub fn look(&mut self, step: u64, layout: &ParamLayout, gradient: &[f32]) -> Result<(), TrainError> {
+        let look = self.monitor.look(step, layout, gradient);
+        look.map_or(Ok(()), |look| self.log(&look))
+    }
+
+    /// Logs what the model says to some of the `examples`.
+    pub fn show(
+        &mut self,
+        step: u64,
+        model: &dyn Model,
+        params: &Params,
+        examples: &[Example],
+        by_length: &[LengthGroup],
+    ) -> Result<(), TrainError> {
+        let show = self.monitor.show(step, model, params, examples, by_length);
+        self.log(&show)?;
+        self.monitor.refresh(true);
+        Ok(())
+    }
+
+    /// Tells what was found since the last call.
+    pub fn tell(&mut self, progress: &mut dyn Progress) {
+        self.monitor.news().iter().for_each(|event| progress.event(event));
+    }
+
+    /// Writes the last report, and says all that looks wrong.
+    pub fn finish(&mut self, status: &Status, progress: &mut dyn Progress) -> Vec<Finding> {
+        let findings = self.monitor.finish(status);
+        self.tell(progress);
+        findings
+    }
+
     /// Writes the model and then the state to go on from.
-    pub fn save(&self, state: &State, architecture: &Architecture, corpus: &Corpus) -> Result<(), TrainError> {
+    pub fn save(&mut self, state: &State, architecture: &Architecture, corpus: &Corpus) -> Result<(), TrainError> {
         write_model(&self.path, state, architecture, corpus)?;
-        state.save(&self.path, &corpus.fingerprint)
+        state.save(&self.path, &corpus.fingerprint)?;
+        self.monitor.refresh(true);
+        Ok(())
     }
 }
 

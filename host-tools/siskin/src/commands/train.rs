@@ -9,9 +9,10 @@ use serde::Serialize;
 use siskin_compiler::data::DuplicateCounts;
 use siskin_compiler::objective::baseline::MaskedBaselines;
 use siskin_compiler::recipe::Recipe;
+use siskin_compiler::train::doctor::{Finding, Severity};
 use siskin_compiler::train::evaluate::{Evaluation, LengthGroup};
 use siskin_compiler::train::progress::{EvaluationRecord, Event, Progress, SkipRecord, StepRecord};
-use siskin_compiler::train::{self, BestModel, DataSummary, Options, Outcome};
+use siskin_compiler::train::{self, BestModel, DataSummary, Options, Outcome, REPORT_FILE};
 
 use crate::console::Console;
 use crate::failure::{Failure, OrFail as _, Status};
@@ -32,7 +33,7 @@ pub(crate) struct Args {
     /// Change a value of the recipe, as in --set train.steps=200; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
-    /// The run folder: the model, the log and what --resume needs [default: runs/ and the name of the recipe].
+    /// The run folder: the model, the log, report.html and what --resume needs [default: runs/ and the name of the recipe].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on from the last checkpoint in the run folder.
@@ -47,7 +48,7 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let stem = args.recipe.file_stem().unwrap_or(args.recipe.as_os_str());
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(stem));
     let options = Options { out: &out, resume: args.resume, interrupt: interrupt::flag() };
-    let mut display = Display { console, bar: ProgressBar::hidden() };
+    let mut display = Display { console, report: out.join(REPORT_FILE), bar: ProgressBar::hidden() };
     let outcome = train::run(&recipe, &options, &mut display);
     display.bar.finish_and_clear();
     let outcome = outcome.map_err(|error| {
@@ -72,8 +73,19 @@ struct Reply {
 
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Outcome { model, steps, n_tokens, n_params, validation, by_length, baselines, elapsed_seconds, .. } =
-            &self.outcome;
+        let Outcome {
+            model,
+            steps,
+            n_tokens,
+            n_params,
+            validation,
+            by_length,
+            baselines,
+            doctor,
+            report,
+            elapsed_seconds,
+            ..
+        } = &self.outcome;
         writeln!(f, "{n_params} parameters, {steps} steps, {n_tokens} tokens in {elapsed_seconds:.0} s")?;
         if let Some(evaluation) = validation {
             writeln!(f, "validation: {}", figures(evaluation))?;
@@ -98,8 +110,25 @@ impl fmt::Display for Reply {
         if let Some(BestModel { model, step, validation_loss }) = &self.outcome.best {
             writeln!(f, "best model: {} of step {step}, loss {validation_loss:.4} nats", model.display())?;
         }
+        if doctor.is_empty() {
+            writeln!(f, "doctor: nothing looks wrong")?;
+        }
+        for finding in doctor {
+            writeln!(f, "doctor: {}", diagnosis(finding))?;
+        }
+        writeln!(f, "report: {}", report.display())?;
         write!(f, "model: {}", model.display())
     }
+}
+
+/// A finding in a sentence or two.
+fn diagnosis(finding: &Finding) -> String {
+    let Finding { kind, severity, step, evidence, advice } = finding;
+    let severity = match severity {
+        Severity::Note => "note",
+        Severity::Warning => "warning",
+    };
+    format!("{severity}: {} (step {step}): {evidence}. What to do: {advice}.", kind.title())
 }
 
 /// An evaluation in a line: bits per byte where a text was told, right answers elsewhere.
@@ -133,6 +162,7 @@ fn data_note(data: &DataSummary) -> String {
 /// Shows a run: a bar with the last figures on a terminal, a line now and then elsewhere.
 struct Display<'a> {
     console: &'a Console,
+    report: PathBuf,
     bar: ProgressBar,
 }
 
@@ -152,6 +182,7 @@ impl Progress for Display<'_> {
                 if *steps_done > 0 {
                     self.note(&format!("going on after step {steps_done} of {steps}"));
                 }
+                self.note(&format!("report, rewritten as the run goes: {}", self.report.display()));
                 self.bar = self.console.progress_bar(*steps as usize, "steps");
                 self.bar.set_position(*steps_done);
             }
@@ -176,6 +207,8 @@ impl Progress for Display<'_> {
             Event::StoppedEarly { step } => {
                 self.note(&format!("stopping after step {step}: evaluations do not become better"));
             }
+            Event::Found(finding) => self.note(&format!("doctor: {}", diagnosis(finding))),
+            Event::Warning(problem) => self.note(&format!("warning: {problem}")),
             _ => {}
         }
     }
