@@ -4,6 +4,7 @@ mod documents;
 mod duplicates;
 mod error;
 mod example;
+mod mixed;
 mod pack;
 mod records;
 mod shards;
@@ -20,6 +21,7 @@ pub use documents::{
 pub use duplicates::{Deduplication, Duplicate, DuplicateCounts, Duplicates, NEAR_DUPLICATE_SHARE, SeenDocuments};
 pub use error::DataError;
 pub use example::{Example, IGNORED};
+pub use mixed::ReplayedSource;
 pub use pack::{Cutting, Packing, Piece};
 pub use records::{Record, read_records};
 pub use shards::{ShardOptions, TokenShards, write_shards};

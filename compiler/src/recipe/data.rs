@@ -39,12 +39,38 @@ pub struct DataSection {
     /// tokens at once when the same data is trained on again. A relative path starts at the recipe's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shards: Option<PathBuf>,
+    /// What a model that goes on from another must not forget: it is trained on too, and measured before and after. It is parted,
+    /// held out and packed as the data itself; where it is one text, by its characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<ReplaySection>,
+}
+
+/// `data.replay`: general data beside that of a domain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplaySection {
+    /// As `data.text`.
+    pub text: PathBuf,
+    /// Share of the examples that are drawn from it; with 0 it is measured only.
+    pub share: f64,
 }
 
 impl DataSection {
     /// The section with its paths emptied: they may be spelled otherwise when a run is resumed.
     pub fn without_paths(&self) -> Self {
-        Self { text: PathBuf::new(), shards: None, ..self.clone() }
+        let replay = self.replay.as_ref().map(|replay| ReplaySection { text: PathBuf::new(), ..replay.clone() });
+        Self { text: PathBuf::new(), shards: None, replay, ..self.clone() }
+    }
+
+    /// The section of the data to be replayed.
+    pub fn of_replay(&self) -> Option<Self> {
+        let text = self.replay.as_ref()?.text.clone();
+        let shards = self.shards.as_ref().map(|shards| {
+            let mut name = shards.file_name().unwrap_or_default().to_owned();
+            name.push("-replay");
+            shards.with_file_name(name)
+        });
+        Some(Self { text, shards, replay: None, ..self.clone() })
     }
 }
 

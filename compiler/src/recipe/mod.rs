@@ -3,6 +3,7 @@
 //! A recipe fixes everything that the result depends on. An unknown key is an error that shows the line and the keys that
 //! exist; paths are relative to the recipe's own folder, so that a run does not depend on where it was started.
 
+mod checkpoint;
 mod data;
 mod model;
 mod objective;
@@ -15,7 +16,7 @@ use crate::model::Architecture;
 use serde::{Deserialize, Serialize};
 use siskin_runtime::ModelConfig;
 
-pub use data::{DataSection, PackingRule, SplitRule};
+pub use data::{DataSection, PackingRule, ReplaySection, SplitRule};
 pub use model::ModelSection;
 pub use objective::{NoSettings, ObjectiveSection};
 pub use optimizer::{GroupSection, OptimizerKind, OptimizerSection, Schedule};

@@ -2,11 +2,16 @@
 
 use crate::model::{Architecture, Family, FeedForward, Head, Kind, NormKind, NormPlace, Positions};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// `[model]`: the parts' sizes; the family decides the rest. The vocabulary's size is the tokenizer's, the head the objective's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSection {
+    /// The folder of a model to go on from: its weights are the first values, and all other keys of this section and of
+    /// `[tokenizer]` are its own and can be left out. A relative path starts at the recipe's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<PathBuf>,
     /// The family.
     #[serde(default, skip_serializing_if = "is_llama")]
     pub architecture: Family,
@@ -55,6 +60,39 @@ pub struct ModelSection {
 }
 
 impl ModelSection {
+    /// The section that says what a model is made of; `None` if no section does.
+    pub(super) fn of(a: &Architecture) -> Option<Self> {
+        let (relative_buckets, relative_max_distance) = match a.positions {
+            Positions::RelativeBias { n_buckets, max_distance } => (n_buckets, max_distance),
+            _ => (default_buckets(), default_max_distance()),
+        };
+        let rope_theta = match a.positions {
+            Positions::Rope { theta } => theta,
+            _ => default_rope_theta(),
+        };
+        let n_layers = if a.family.kind() == Kind::DecoderOnly { a.n_decoder_layers } else { a.n_encoder_layers };
+        let section = Self {
+            init_from: None,
+            architecture: a.family,
+            dim: a.dim,
+            hidden_dim: a.hidden_dim,
+            n_layers,
+            n_decoder_layers: (a.family.kind() == Kind::EncoderDecoder).then_some(a.n_decoder_layers),
+            n_heads: a.n_heads,
+            n_kv_heads: Some(a.n_kv_heads),
+            head_dim: Some(a.head_dim),
+            context_len: a.context_len,
+            embedding_dim: Some(a.embedding_dim),
+            norm_eps: a.norm_eps,
+            rope_theta,
+            relative_buckets,
+            relative_max_distance,
+            feed_forward: Some(a.feed_forward),
+            tied_head: a.tied_head,
+        };
+        (section.architecture(a.vocab_size, a.head) == *a).then_some(section)
+    }
+
     /// All parts of the model, for a vocabulary and a head.
     pub fn architecture(&self, vocab_size: usize, head: Head) -> Architecture {
         let family = self.architecture;

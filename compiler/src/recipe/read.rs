@@ -1,6 +1,6 @@
 //! Reading a recipe: the file, the overrides, the limits.
 
-use super::{BatchRamp, OptimizerSection, Recipe, TrainSection};
+use super::{BatchRamp, DataSection, OptimizerSection, Recipe, TrainSection, checkpoint};
 use crate::data::Deduplication;
 use crate::model::ArchitectureError;
 use serde::Deserialize;
@@ -59,6 +59,14 @@ pub enum RecipeError {
         /// What the model is.
         family: &'static str,
     },
+    /// The model to go on from cannot be used.
+    #[error("[model] init_from, {}: {problem}", path.display())]
+    Checkpoint {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// The model's parts do not fit together.
     #[error("[model]: {0}")]
     Model(#[from] ArchitectureError),
@@ -72,10 +80,13 @@ impl Recipe {
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, RecipeError> {
         let read = |source| RecipeError::Read { path: path.to_owned(), source };
         let text = std::fs::read_to_string(path).map_err(read)?;
-        let mut recipe = Self::parse(&text, overrides, path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
+        let mut recipe = Self::parse_in(&text, overrides, path, folder)?;
         recipe.data.text = folder.join(&recipe.data.text);
         recipe.data.shards = recipe.data.shards.map(|shards| folder.join(shards));
+        if let Some(replay) = &mut recipe.data.replay {
+            replay.text = folder.join(&replay.text);
+        }
         Ok(recipe)
     }
 
@@ -84,12 +95,22 @@ impl Recipe {
     /// # Errors
     /// As [`Recipe::load`].
     pub fn parse(text: &str, overrides: &[String], path: &Path) -> Result<Self, RecipeError> {
+        Self::parse_in(text, overrides, path, Path::new(""))
+    }
+
+    /// As [`Recipe::parse`]; a model that the recipe goes on from is looked for from `folder` on.
+    fn parse_in(text: &str, overrides: &[String], path: &Path, folder: &Path) -> Result<Self, RecipeError> {
         let wrong = |source| RecipeError::Parse { path: path.to_owned(), source: Box::new(source) };
-        let mut recipe: Self = toml::from_str(text).map_err(wrong)?;
         let mut table: Table = toml::from_str(text).map_err(wrong)?;
+        // Read from the text where nothing is filled in: then an error shows its line.
+        let mut recipe: Self = match checkpoint::filled(&table, folder)? {
+            Some(filled) => Self::deserialize(filled).map_err(wrong)?,
+            None => toml::from_str(text).map_err(wrong)?,
+        };
         for text in overrides {
             set(&mut table, text)?;
-            recipe = Self::deserialize(table.clone())
+            let filled = checkpoint::filled(&table, folder)?.unwrap_or_else(|| table.clone());
+            recipe = Self::deserialize(filled)
                 .map_err(|error| RecipeError::Override { text: text.clone(), reason: error.message().to_owned() })?;
         }
         recipe.validate()?;
@@ -111,15 +132,25 @@ impl Recipe {
         check("model.context_len", context_len, !framed || context_len >= 8, "at least 8 for this objective")?;
         check_train(&self.train)?;
         check_optimizer(&self.optimizer, self.train.steps)?;
-        let fraction = self.data.train_fraction;
-        check("data.train_fraction", fraction, fraction > 0.0 && fraction <= 1.0, "above 0 and at most 1")?;
-        let takes_records = self.objective.takes_records();
-        let shards = self.data.shards.as_ref().filter(|_| takes_records);
-        let shown = shards.map(|path| path.display().to_string()).unwrap_or_default();
-        check("data.shards", shown, shards.is_none(), "left out for objectives made of records")?;
-        let is_near = takes_records && self.data.deduplicate == Deduplication::Near;
-        check("data.deduplicate", "near", !is_near, "true or false for objectives made of records")
+        let (takes_records, goes_on) = (self.objective.takes_records(), self.model.init_from.is_some());
+        let kind = self.objective.name();
+        check("objective.kind", kind, !(goes_on && takes_records), "one of texts where model.init_from is set")?;
+        check_data(&self.data, takes_records, goes_on)
     }
+}
+
+/// Checks the limits of `[data]` for an objective that takes records or not, and a model that goes on from another or not.
+fn check_data(data: &DataSection, takes_records: bool, goes_on: bool) -> Result<(), RecipeError> {
+    let fraction = data.train_fraction;
+    check("data.train_fraction", fraction, fraction > 0.0 && fraction <= 1.0, "above 0 and at most 1")?;
+    let shards = data.shards.as_ref().filter(|_| takes_records);
+    let shown = shards.map(|path| path.display().to_string()).unwrap_or_default();
+    check("data.shards", shown, shards.is_none(), "left out for objectives made of records")?;
+    let is_near = takes_records && data.deduplicate == Deduplication::Near;
+    check("data.deduplicate", "near", !is_near, "true or false for objectives made of records")?;
+    let Some(replay) = &data.replay else { return Ok(()) };
+    check("data.replay", "set", goes_on, "left out where model.init_from is not set: nothing is to be remembered")?;
+    check("data.replay.share", replay.share, (0.0..1.0).contains(&replay.share), "at least 0 and below 1")
 }
 
 /// Checks the limits of `[train]`.

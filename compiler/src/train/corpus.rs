@@ -1,19 +1,20 @@
 //! What a run trains on: files read, the tokenizer trained, examples made as the objective says.
 
 use super::TrainError;
+use super::adaptation::General;
 use super::record_corpus::of_records;
-use super::texts::{DataSummary, Texts};
+use super::texts::{DataSummary, Texts, is_one_text};
 use super::token_folder::Tokenized;
-use super::tokenize::{FIRST_OWN, RunTokenizer};
-use crate::data::{DataError, Example, ExampleSource, IGNORED, TokenStore, data_files};
+use super::tokenize::RunTokenizer;
+use crate::data::{DataError, Deduplication, Example, ExampleSource, IGNORED, ReplayedSource, TokenStore, data_files};
 use crate::objective::baseline::{MaskedBaselines, masked_baselines};
 use crate::objective::{Frame, Masking, Noise, PackedRows, SpanCorruption, Windows, WordPieces};
-use crate::recipe::{DataSection, ObjectiveSection, PackingRule, Recipe};
+use crate::recipe::{DataSection, ModelSection, ObjectiveSection, PackingRule, Recipe, SplitRule};
 use crate::tokenizer::TokenizerDef;
 use sha2::{Digest, Sha256};
 use siskin_runtime::TokenId;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The data of a run.
 pub(super) struct Corpus {
@@ -37,6 +38,8 @@ pub(super) struct Corpus {
     pub fingerprint: String,
     /// What became of the documents.
     pub summary: DataSummary,
+    /// What a model that goes on from another is not to forget.
+    pub general: Option<General>,
 }
 
 impl Corpus {
@@ -57,18 +60,35 @@ impl Corpus {
 
 /// Digest of all that a state must not be resumed without.
 fn fingerprint(recipe: &Recipe) -> Result<String, TrainError> {
-    // The path may be spelled otherwise when the run is resumed; the data itself is in the digest.
-    let identity = Recipe { data: recipe.data.without_paths(), ..recipe.clone() };
-    digest_of(&toml_of(&identity)?, &recipe.data.text)
+    // The paths may be spelled otherwise when the run is resumed; what they lead to is in the digest.
+    let init_from = recipe.model.init_from.as_ref();
+    let model = ModelSection { init_from: init_from.map(|_| PathBuf::new()), ..recipe.model.clone() };
+    let mut identity = toml_of(&Recipe { data: recipe.data.without_paths(), model, ..recipe.clone() })?;
+    if let Some(folder) = init_from {
+        for name in ["model.safetensors", "tokenizer.json"] {
+            let file = folder.join(name);
+            if !file.is_file() {
+                return Err(TrainError::InitFrom { path: folder.clone(), problem: format!("it has no {name}") });
+            }
+            identity += &digest_of(name, &file)?;
+        }
+    }
+    if let Some(replay) = &recipe.data.replay {
+        identity += &digest_of("replay", &replay.text)?;
+    }
+    digest_of(&identity, &recipe.data.text)
 }
 
-/// Digest of all that the tokens of a text depend on.
-fn tokens_fingerprint(recipe: &Recipe) -> Result<String, TrainError> {
-    let data = DataSection { packing: PackingRule::default(), ..recipe.data.without_paths() };
+/// Digest of all that the tokens of a section's text depend on.
+fn tokens_fingerprint(recipe: &Recipe, section: &DataSection) -> Result<String, TrainError> {
+    let data = DataSection { packing: PackingRule::default(), replay: None, ..section.without_paths() };
     let own = own_specials(recipe).join(" ");
     let ends = document_end(recipe, 0).is_some();
-    let identity = format!("{}\n{}\n{own}\n{ends}", toml_of(&data)?, toml_of(&recipe.tokenizer)?);
-    digest_of(&identity, &recipe.data.text)
+    let mut identity = format!("{}\n{}\n{own}\n{ends}", toml_of(&data)?, toml_of(&recipe.tokenizer)?);
+    if let Some(folder) = &recipe.model.init_from {
+        identity += &digest_of("tokenizer", &folder.join("tokenizer.json"))?;
+    }
+    digest_of(&identity, &section.text)
 }
 
 fn toml_of(value: &impl serde::Serialize) -> Result<String, TrainError> {
@@ -120,33 +140,27 @@ fn document_end(recipe: &Recipe, eos: TokenId) -> Option<TokenId> {
 }
 
 fn of_texts(recipe: &Recipe, fingerprint: String) -> Result<Corpus, TrainError> {
-    let Tokenized { tokenizer, train, validation, held_out, summary } = tokenized(recipe)?;
-    let (noise, frame, context_len) = (noise(recipe, &tokenizer), tokenizer.frame, recipe.model.context_len);
-    let is_causal = matches!(noise, Noise::Causal);
-    let is_masked = matches!(noise, Noise::Masked(_));
-    let baselines_of =
-        |tokens: &TokenStore, validation: &[Example]| is_masked.then(|| masked_baselines(tokens.iter(), validation));
-    let (source, baselines, n_told_bytes): (Box<dyn ExampleSource>, _, _) = match recipe.data.packing {
-        PackingRule::Windows => {
-            let validation = validation.tokens(0..validation.n_tokens());
-            let windows = Windows::new((train, &validation), context_len, noise, frame)?;
-            let baselines = baselines_of(windows.tokens(), windows.validation());
-            (Box::new(windows), baselines, summary.n_validation_bytes)
-        }
-        PackingRule::BestFit => {
-            let rows = PackedRows::new((train, &validation), context_len, noise, frame)?;
-            let baselines = baselines_of(rows.tokens(), rows.validation());
-            let n_told_bytes = told_bytes(&tokenizer, rows.validation());
-            (Box::new(rows), baselines, n_told_bytes)
-        }
-    };
+    let Tokenized { tokenizer, train, validation, held_out, summary } = tokenized(recipe, &recipe.data)?;
+    let noise = noise(recipe, &tokenizer)?;
+    let examples = |tokens, n_bytes| text_examples(recipe, &noise, &tokenizer, tokens, n_bytes);
+    let TextExamples { mut source, baselines, n_validation_bytes } =
+        examples((train, validation), summary.n_validation_bytes)?;
+    let mut general = None;
+    if let (Some(section), Some(replay)) = (recipe.data.of_replay(), &recipe.data.replay) {
+        let of_replay = tokenized(recipe, &replay_section(section))?;
+        let replayed = examples((of_replay.train, of_replay.validation), of_replay.summary.n_validation_bytes)?;
+        let validation = replayed.source.validation().to_vec();
+        general = Some(General { validation, n_bytes: replayed.n_validation_bytes });
+        source = Box::new(ReplayedSource::new(source, replayed.source, replay.share));
+    }
     Ok(Corpus {
         labels: Vec::new(),
-        n_validation_bytes: is_causal.then_some(n_told_bytes),
+        n_validation_bytes,
         held_out,
         baselines,
         source,
-        frame,
+        general,
+        frame: tokenizer.frame,
         tokenizer: tokenizer.definition,
         tokenizer_json: tokenizer.json,
         fingerprint,
@@ -154,10 +168,55 @@ fn of_texts(recipe: &Recipe, fingerprint: String) -> Result<Corpus, TrainError> 
     })
 }
 
-/// The tokens of the recipe's text: from their folder, if there is one with what they would be.
-fn tokenized(recipe: &Recipe) -> Result<Tokenized, TrainError> {
-    let shards = match &recipe.data.shards {
-        Some(path) => Some((path, tokens_fingerprint(recipe)?)),
+/// One text to be replayed is parted by its characters, even where the domain is parted by documents.
+fn replay_section(section: DataSection) -> DataSection {
+    match is_one_text(&section) {
+        true => DataSection { split: SplitRule::default(), deduplicate: Deduplication::default(), ..section },
+        false => section,
+    }
+}
+
+/// The examples that are made of a text's tokens.
+struct TextExamples {
+    source: Box<dyn ExampleSource>,
+    baselines: Option<MaskedBaselines>,
+    n_validation_bytes: Option<usize>,
+}
+
+/// Makes examples of a training part and of a validation part, whose texts have `n_bytes`.
+fn text_examples(
+    recipe: &Recipe,
+    noise: &Noise,
+    tokenizer: &RunTokenizer,
+    (train, validation): (TokenStore, TokenStore),
+    n_bytes: usize,
+) -> Result<TextExamples, TrainError> {
+    let (frame, context_len) = (tokenizer.frame, recipe.model.context_len);
+    let baselines_of = |tokens: &TokenStore, validation: &[Example]| {
+        matches!(noise, Noise::Masked(_)).then(|| masked_baselines(tokens.iter(), validation))
+    };
+    let (source, baselines, n_told_bytes): (Box<dyn ExampleSource>, _, _) = match recipe.data.packing {
+        PackingRule::Windows => {
+            let validation = validation.tokens(0..validation.n_tokens());
+            let windows = Windows::new((train, &validation), context_len, noise.clone(), frame)?;
+            let baselines = baselines_of(windows.tokens(), windows.validation());
+            (Box::new(windows), baselines, n_bytes)
+        }
+        PackingRule::BestFit => {
+            let rows = PackedRows::new((train, &validation), context_len, noise.clone(), frame)?;
+            let baselines = baselines_of(rows.tokens(), rows.validation());
+            let n_told_bytes = told_bytes(tokenizer, rows.validation());
+            (Box::new(rows), baselines, n_told_bytes)
+        }
+    };
+    let n_validation_bytes = matches!(noise, Noise::Causal).then_some(n_told_bytes);
+    Ok(TextExamples { source, baselines, n_validation_bytes })
+}
+
+/// The tokens of a section's text: from their folder, if there is one with what they would be.
+fn tokenized(recipe: &Recipe, section: &DataSection) -> Result<Tokenized, TrainError> {
+    let shards = match &section.shards {
+        Some(path) => Some((path, tokens_fingerprint(recipe, section)?)),
         None => None,
     };
     if let Some((path, fingerprint)) = &shards
@@ -165,9 +224,11 @@ fn tokenized(recipe: &Recipe) -> Result<Tokenized, TrainError> {
     {
         return Ok(found);
     }
-    let texts = Texts::read(&recipe.data)?;
-    let tokenizer =
-        texts.train_tokenizer(|texts| RunTokenizer::train(texts, &recipe.tokenizer, own_specials(recipe)))?;
+    let texts = Texts::read(section)?;
+    let tokenizer = match &recipe.model.init_from {
+        Some(folder) => RunTokenizer::of_model(folder)?,
+        None => texts.train_tokenizer(|texts| RunTokenizer::train(texts, &recipe.tokenizer, own_specials(recipe)))?,
+    };
     let end = document_end(recipe, tokenizer.frame.eos);
     match shards {
         Some((path, fingerprint)) => Tokenized::write(path, &texts, &tokenizer, end, &fingerprint),
@@ -175,21 +236,32 @@ fn tokenized(recipe: &Recipe) -> Result<Tokenized, TrainError> {
     }
 }
 
-fn noise(recipe: &Recipe, tokenizer: &RunTokenizer) -> Noise {
-    match &recipe.objective {
-        ObjectiveSection::Prefix(_) => Noise::Prefix,
-        ObjectiveSection::Masked(section) => Noise::Masked(Masking {
-            section: *section,
-            mask: FIRST_OWN,
-            first_plain: FIRST_OWN + 1,
-            vocab_size: recipe.tokenizer.vocab_size as TokenId,
-            words: WordPieces::new(&tokenizer.definition),
-        }),
-        ObjectiveSection::SpanCorruption(section) => {
-            Noise::SpanCorruption(SpanCorruption { section: *section, first_sentinel: FIRST_OWN })
+fn noise(recipe: &Recipe, tokenizer: &RunTokenizer) -> Result<Noise, TrainError> {
+    let own: Result<Vec<TokenId>, _> =
+        own_specials(recipe).iter().map(|name| tokenizer.own_special(name, recipe)).collect();
+    let own = own?;
+    Ok(match (&recipe.objective, own.as_slice()) {
+        (ObjectiveSection::Prefix(_), _) => Noise::Prefix,
+        (ObjectiveSection::Masked(section), &[mask, ..]) => {
+            let is_special = |id: &TokenId| tokenizer.definition.specials.iter().any(|special| special.id == *id);
+            Noise::Masked(Masking {
+                section: *section,
+                mask,
+                first_plain: (0..).find(|id| !is_special(id)).unwrap_or_default(),
+                vocab_size: tokenizer.definition.vocab_size() as TokenId,
+                words: WordPieces::new(&tokenizer.definition),
+            })
+        }
+        (ObjectiveSection::SpanCorruption(section), sentinels @ &[first_sentinel, ..]) => {
+            if !sentinels.windows(2).all(|pair| pair[0] + 1 == pair[1]) {
+                let path = recipe.model.init_from.clone().unwrap_or_default();
+                let problem = "its tokenizer's sentinels `<extra_id_0>` and so on are not one after another".into();
+                return Err(TrainError::InitFrom { path, problem });
+            }
+            Noise::SpanCorruption(SpanCorruption { section: *section, first_sentinel })
         }
         _ => Noise::Causal,
-    }
+    })
 }
 
 /// Bytes of text that the targets of some examples stand for.

@@ -1,6 +1,7 @@
 //! What a recipe's data looks like to a model: counts, and examples token by token.
 
 use super::TrainError;
+use super::batches::batches_of;
 use super::corpus::Corpus;
 use super::texts::DataSummary;
 use crate::data::{Example, ExampleSource, IGNORED};
@@ -122,8 +123,9 @@ pub fn inspect(recipe: &Recipe, n_rows: u64) -> Result<DataReport, TrainError> {
     })
 }
 
+/// Rows of all steps.
 fn run_rows(recipe: &Recipe) -> u64 {
-    recipe.train.steps * (recipe.train.batch_size * recipe.train.accumulate) as u64
+    batches_of(&recipe.train, recipe.train.steps).start * recipe.train.batch_size as u64
 }
 
 /// Counts by length up to 1, 2, 4, 8 and so on.

@@ -5,6 +5,7 @@
 //! state that a resumed run reads is all that a step needs.
 
 mod adamw;
+pub mod adaptation;
 mod batches;
 mod best;
 mod corpus;

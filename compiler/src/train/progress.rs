@@ -1,5 +1,6 @@
 //! What a training run tells while it runs.
 
+use super::adaptation::AdaptationRecord;
 use super::doctor::Finding;
 use super::evaluate::Evaluation;
 use super::texts::DataSummary;
@@ -42,6 +43,8 @@ pub enum Event {
     },
     /// The data was read.
     Data(DataSummary),
+    /// A run that goes on from a model found what it knows: before the first step and after the last.
+    Adaptation(AdaptationRecord),
     /// A step was done that the recipe wants in the log.
     Step(StepRecord),
     /// A step was not applied, since its gradient was far larger than the last ones'.

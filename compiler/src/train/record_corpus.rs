@@ -51,6 +51,7 @@ pub(super) fn of_records(recipe: &Recipe, fingerprint: String) -> Result<Corpus,
         tokenizer_json: tokenizer.json,
         fingerprint,
         summary,
+        general: None,
     })
 }
 

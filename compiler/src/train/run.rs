@@ -1,5 +1,6 @@
 //! The training loop.
 
+use super::adaptation::{Adaptation, AdaptationRecord, Standing, first_values};
 use super::batches::{accumulate, batches_of};
 use super::best::{BestModel, write_best};
 use super::corpus::Corpus;
@@ -94,6 +95,14 @@ pub enum TrainError {
         /// The file.
         path: PathBuf,
     },
+    /// The model to go on from cannot be used.
+    #[error("cannot go on from {}: {problem}", path.display())]
+    InitFrom {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The loss or a parameter is no longer a finite number.
     #[error("training diverged ({problem}): lower optimizer.learning_rate, or set optimizer.clip_norm")]
     Diverged {
@@ -111,6 +120,7 @@ impl TrainError {
                 | Self::Tokenizer(_)
                 | Self::Optimizer(_)
                 | Self::NoValidation { .. }
+                | Self::InitFrom { .. }
                 | Self::RunExists { .. }
                 | Self::BadState { .. }
                 | Self::OtherRecipe { .. }
@@ -162,6 +172,9 @@ pub struct Outcome {
     pub doctor: Vec<Finding>,
     /// The run as a page.
     pub report: PathBuf,
+    /// What going on from a model changed; absent for a new model, and if the run was interrupted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adaptation: Option<Adaptation>,
     /// Seconds of this process's training, evaluations and checkpoints.
     pub elapsed_seconds: f64,
     /// Whether the run ended before its last step because evaluations did not become better.
@@ -192,7 +205,8 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
     check_validation(recipe, &corpus)?;
     let model = model::build(&recipe.architecture(corpus.labels.len()))?;
     let model = &*model;
-    let params = model.init(recipe.train.seed);
+    let params = first_values(recipe, model)?;
+    let before = Standing::of(recipe, &corpus, model, &params);
     let average = (recipe.optimizer.average_decay > 0.0).then(|| params.clone());
     let optimizer = Optimizer::new(&recipe.optimizer, model.layout())?;
     let mut state = State { step: 0, n_tokens: 0, params, optimizer, average, past: Past::default() };
@@ -207,6 +221,13 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
             folder.log(&DataRecord { step: 0, data })?;
         }
     }
+    if let Some(adaptation) = before {
+        let record = AdaptationRecord { step: 0, adaptation };
+        progress.event(&Event::Adaptation(record));
+        if !has_state {
+            folder.log(&record)?;
+        }
+    }
     progress.event(&Event::Started {
         n_params,
         n_train_tokens: corpus.source.n_train_tokens(),
@@ -217,8 +238,18 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
     });
     let stepper = Stepper::new(model);
     let started = Instant::now();
-    let mut trainer =
-        Trainer { recipe, corpus: &corpus, model, stepper, state, folder, by_length: Vec::new(), started, progress };
+    let mut trainer = Trainer {
+        recipe,
+        corpus: &corpus,
+        model,
+        stepper,
+        state,
+        folder,
+        by_length: Vec::new(),
+        before,
+        started,
+        progress,
+    };
     let ended = trainer.run(options.interrupt);
     trainer.finish(ended)
 }
@@ -242,6 +273,8 @@ struct Trainer<'a> {
     state: State,
     folder: RunFolder,
     by_length: Vec<LengthGroup>,
+    /// What the model knew that the run goes on from.
+    before: Option<Standing>,
     started: Instant,
     progress: &'a mut dyn Progress,
 }
@@ -289,6 +322,7 @@ impl Trainer<'_> {
         if last_evaluation.is_none() && !interrupted {
             last_evaluation = self.evaluate()?;
         }
+        let adaptation = if interrupted { None } else { self.adapted()? };
         Ok(Outcome {
             model: self.folder.path().to_owned(),
             steps: self.state.step,
@@ -302,6 +336,7 @@ impl Trainer<'_> {
             data: self.corpus.several_documents(),
             doctor: Vec::new(),
             report: self.folder.report(),
+            adaptation,
             elapsed_seconds: self.started.elapsed().as_secs_f64(),
             stopped_early,
             interrupted,
@@ -317,6 +352,16 @@ impl Trainer<'_> {
         };
         let doctor = self.folder.finish(&status, self.progress);
         ended.map(|outcome| Outcome { doctor, ..outcome })
+    }
+
+    /// What the run changed, where it went on from a model.
+    fn adapted(&mut self) -> Result<Option<Adaptation>, TrainError> {
+        let after = Standing::of(self.recipe, self.corpus, self.model, self.state.published());
+        let Some((before, after)) = self.before.zip(after) else { return Ok(None) };
+        let record = AdaptationRecord { step: self.state.step, adaptation: after };
+        self.folder.log(&record)?;
+        self.progress.event(&Event::Adaptation(record));
+        Ok(Some(Adaptation { before, after }))
     }
 
     /// One update: the step's mean loss in nats, the gradient's norm before clipping, and the learning rate.

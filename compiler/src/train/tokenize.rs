@@ -1,18 +1,18 @@
 //! The tokenizer of a run: a byte-level BPE trained on the training part.
 
 use super::TrainError;
+use crate::artifact::hf;
 use crate::objective::Frame;
-use crate::recipe::TokenizerSection;
+use crate::recipe::{Recipe, TokenizerSection};
 use crate::tokenizer::{ByteLevelTraining, CompiledTokenizer, CorpusEncoder, TokenizerDef};
 use siskin_runtime::TokenId;
 use siskin_runtime::tokenizer::{EncodeOptions, Specials};
+use std::path::Path;
 
 /// First token of a text.
 pub(super) const BOS: TokenId = 0;
 /// Last token of a text.
 pub(super) const EOS: TokenId = 1;
-/// The first special token that an objective needs for itself.
-pub(super) const FIRST_OWN: TokenId = 2;
 
 /// The tokenizer of a run.
 pub(super) struct RunTokenizer {
@@ -26,7 +26,7 @@ pub(super) struct RunTokenizer {
 }
 
 impl RunTokenizer {
-    /// Trains on `texts`; `own` are the special tokens that the objective needs, with ids from [`FIRST_OWN`] on.
+    /// Trains on `texts`; `own` are the special tokens that the objective needs, with ids from 2 on.
     pub fn train<T: AsRef<str> + Send>(
         texts: impl Iterator<Item = T> + Send,
         section: &TokenizerSection,
@@ -41,6 +41,36 @@ impl RunTokenizer {
         let definition = TokenizerDef::train_byte_level_on(texts, &training)?;
         let json = definition.to_hugging_face()?.into_bytes();
         Ok(Self { compiled: definition.compile()?, json, definition, frame: Frame { bos: BOS, eos: EOS } })
+    }
+
+    /// The tokenizer of the model in a folder.
+    pub fn of_model(folder: &Path) -> Result<Self, TrainError> {
+        let failed = |problem: String| TrainError::InitFrom { path: folder.to_owned(), problem };
+        let loaded = hf::load_architecture(folder);
+        let (architecture, specials, _) = loaded.map_err(|error| failed(error.to_string()))?;
+        let json = std::fs::read(folder.join("tokenizer.json"));
+        let json = json.map_err(|error| failed(format!("cannot read its tokenizer.json: {error}")))?;
+        let bos = specials.bos.or(specials.decoder_start);
+        let (Some(bos), Some(eos)) = (bos, specials.eos) else {
+            return Err(failed("its config.json names no tokens for the beginning and the end of a text".into()));
+        };
+        let tokenizer = Self::from_json(json, Frame { bos, eos })?;
+        let (n_tokens, n_rows) = (tokenizer.definition.vocab_size(), architecture.vocab_size);
+        if bos.max(eos) as usize >= n_tokens {
+            return Err(failed(format!("its config.json names a token beyond the {n_tokens} of its tokenizer")));
+        }
+        if n_tokens > n_rows {
+            return Err(failed(format!("its tokenizer has {n_tokens} tokens, but its vocabulary only {n_rows}")));
+        }
+        Ok(tokenizer)
+    }
+
+    /// The id of a special token that an objective needs for itself.
+    pub fn own_special(&self, name: &str, recipe: &Recipe) -> Result<TokenId, TrainError> {
+        self.definition.special_id(name).ok_or_else(|| TrainError::InitFrom {
+            path: recipe.model.init_from.clone().unwrap_or_default(),
+            problem: format!("its tokenizer has no token `{name}`, which this objective needs"),
+        })
     }
 
     /// Reads a `tokenizer.json`.

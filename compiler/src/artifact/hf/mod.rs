@@ -8,6 +8,6 @@ mod read;
 mod weights;
 mod write;
 
-pub use families::{load_trained, write_trained};
+pub use families::{load_architecture, load_trained, write_trained};
 pub use read::{HfFiles, from_files, load_folder};
 pub use write::{save_folder, write_files};

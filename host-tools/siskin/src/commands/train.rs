@@ -9,6 +9,7 @@ use serde::Serialize;
 use siskin_compiler::data::DuplicateCounts;
 use siskin_compiler::objective::baseline::MaskedBaselines;
 use siskin_compiler::recipe::Recipe;
+use siskin_compiler::train::adaptation::{Adaptation, Figures, Standing};
 use siskin_compiler::train::doctor::{Finding, Severity};
 use siskin_compiler::train::evaluate::{Evaluation, LengthGroup};
 use siskin_compiler::train::progress::{EvaluationRecord, Event, Progress, SkipRecord, StepRecord};
@@ -83,6 +84,7 @@ impl fmt::Display for Reply {
             baselines,
             doctor,
             report,
+            adaptation,
             elapsed_seconds,
             ..
         } = &self.outcome;
@@ -95,6 +97,9 @@ impl fmt::Display for Reply {
         }
         if self.outcome.n_skipped > 0 {
             writeln!(f, "{} steps left out as outliers", self.outcome.n_skipped)?;
+        }
+        if let Some(Adaptation { before, after }) = adaptation {
+            writeln!(f, "before: {}\nafter:  {}", standing_note(before), standing_note(after))?;
         }
         if !by_length.is_empty() {
             writeln!(f, "tokens read  examples  targets right  wholly right")?;
@@ -145,6 +150,16 @@ fn figures(evaluation: &Evaluation) -> String {
     }
 }
 
+/// What a model knows of its domain and in general, in a line.
+fn standing_note(standing: &Standing) -> String {
+    let figures = |figures: &Option<Figures>| match figures {
+        Some(Figures { bits_per_byte: Some(bits), .. }) => format!("{bits:.4} bits per byte"),
+        Some(Figures { loss, .. }) => format!("loss {loss:.4} nats"),
+        None => "not measured".to_owned(),
+    };
+    format!("in domain {}, general {}", figures(&standing.in_domain), figures(&standing.general))
+}
+
 /// What became of the documents, in a line.
 fn data_note(data: &DataSummary) -> String {
     let DataSummary { n_documents, duplicates, n_train_documents, n_validation_documents, .. } = data;
@@ -185,6 +200,10 @@ impl Progress for Display<'_> {
                 self.note(&format!("report, rewritten as the run goes: {}", self.report.display()));
                 self.bar = self.console.progress_bar(*steps as usize, "steps");
                 self.bar.set_position(*steps_done);
+            }
+            Event::Adaptation(record) => {
+                let when = if record.step == 0 { "before the first step" } else { "after the last step" };
+                self.note(&format!("{when}: {}", standing_note(&record.adaptation)));
             }
             Event::Data(data) => self.note(&data_note(data)),
             Event::Step(record) => {

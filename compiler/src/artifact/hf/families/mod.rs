@@ -8,8 +8,10 @@ mod weights;
 
 use super::weights::read_safetensors_with;
 use super::write::{write_json, write_weights};
-use crate::artifact::{ArtifactError, MappedFile, NamedWeights, Problem, TokenizerSource, TrainedModel, write_atomic};
-use crate::model;
+use crate::artifact::{
+    ArtifactError, MappedFile, NamedWeights, Problem, SpecialIds, TokenizerSource, TrainedModel, write_atomic,
+};
+use crate::model::{self, Architecture};
 use serde_json::json;
 use std::path::Path;
 
@@ -35,6 +37,15 @@ pub fn write_trained(folder: &Path, model: &TrainedModel) -> Result<(), Artifact
     write_weights(&folder.join("model.safetensors"), &weights::to_file(&model.architecture, &model.tensors))
 }
 
+/// Reads what a model of any family is made of, its special tokens and its labels, but not its weights.
+///
+/// # Errors
+/// [`ArtifactError`], naming `config.json`.
+pub fn load_architecture(folder: &Path) -> Result<(Architecture, SpecialIds, Vec<String>), ArtifactError> {
+    let path = folder.join("config.json");
+    config::parse(MappedFile::open(&path)?.bytes()).map_err(|problem| problem.at(&path))
+}
+
 /// Reads a folder of any family that has a [`model::Model`] here.
 ///
 /// # Errors
@@ -45,8 +56,7 @@ pub fn load_trained(folder: &Path) -> Result<TrainedModel, ArtifactError> {
         let path = folder.join(name);
         move |problem: Problem| problem.at(&path)
     };
-    let (architecture, specials, labels) =
-        config::parse(open("config.json")?.bytes()).map_err(invalid("config.json"))?;
+    let (architecture, specials, labels) = load_architecture(folder)?;
     let built = model::build(&architecture).map_err(|error| Problem::Architecture(error).at(folder))?;
     let mut found = NamedWeights::new();
     let file = open("model.safetensors")?;
