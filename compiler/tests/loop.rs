@@ -1,6 +1,7 @@
 //! The training loop's options, each in whole runs: the same bytes on any number of threads and after interruptions.
 
 use siskin_compiler::recipe::Recipe;
+use siskin_compiler::train::lr_range::{RateReport, lr_range};
 use siskin_compiler::train::progress::{Event, Progress, Silent};
 use siskin_compiler::train::{Options, Outcome, TrainError, run};
 use std::path::Path;
@@ -220,4 +221,37 @@ fn all_options_together_leave_no_trace_of_threads_or_interruptions() {
             "train.dropout=0.1",
         ],
     );
+}
+
+#[test]
+fn the_range_test_finds_a_rate_that_learns_and_leaves_no_model() {
+    let dir = workshop();
+    let find = |out: &str, n_threads| -> RateReport {
+        let recipe = Recipe::load(&dir.path().join("recipe.toml"), &["optimizer.clip_norm=0".to_owned()]).unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+        let range = ("1e-4..1000".parse().unwrap(), 80);
+        let (out, interrupt) = (dir.path().join(out), AtomicBool::new(false));
+        pool.install(|| lr_range(&recipe, range, &out, &interrupt, &mut Silent)).unwrap()
+    };
+    let report = find("one", 1);
+    find("two", 2);
+    assert!(report.exploded && report.advice.is_none() && report.steps < 80, "{report:?}");
+    assert!(
+        report.suggested <= report.steepest && report.steepest < report.lowest && report.lowest < 10.0,
+        "{report:?}"
+    );
+    for file in ["lr-range.jsonl", "lr-range.svg"] {
+        assert!(bytes(dir.path(), "one", file) == bytes(dir.path(), "two", file), "{file}");
+    }
+    let log = String::from_utf8(bytes(dir.path(), "one", "lr-range.jsonl")).unwrap();
+    assert_eq!(log.lines().count() as u64, report.steps);
+    let svg = String::from_utf8(bytes(dir.path(), "one", "lr-range.svg")).unwrap();
+    for part in ["<svg", "learning rate", "suggested: "] {
+        assert!(svg.contains(part), "no {part}");
+    }
+    // The folder takes a run afterwards, and the suggested rate learns.
+    assert_eq!(std::fs::read_dir(dir.path().join("one")).unwrap().count(), 2);
+    let rate = format!("optimizer.learning_rate={}", report.suggested);
+    let outcome = train(dir.path(), "one", &[&rate, "train.steps=60", "optimizer.average_decay=0"]).unwrap();
+    assert!(loss(&outcome) < 4.0, "{report:?} gives {}", loss(&outcome));
 }

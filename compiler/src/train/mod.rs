@@ -15,6 +15,7 @@ mod exact;
 mod groups;
 pub mod history;
 pub mod inspect;
+pub mod lr_range;
 mod monitor;
 mod muon;
 pub mod norm;

@@ -119,3 +119,17 @@ fn what_is_wrong_with_a_recipe_is_said() {
     program.fails(&["train", "no_text.toml", "--out", "never"], 3, &["nowhere.txt"]);
     assert!(!program.path("never").join("model.safetensors").exists());
 }
+
+#[test]
+fn a_range_of_learning_rates_is_tried_without_a_run() {
+    let program = program();
+    let reply =
+        program.json(&["train", "recipe.toml", "--out", "run", "--lr-range", "1e-4..10", "--lr-range-steps", "40"]);
+    let keys = "suggested steepest lowest lowest_loss exploded interrupted steps log picture";
+    assert_keys(&reply, keys);
+    let rate = reply["suggested"].as_f64().unwrap();
+    assert!(rate > 1e-5 && rate < 1.0, "{reply}");
+    assert!(std::fs::read_to_string(program.path("run/lr-range.svg")).unwrap().starts_with("<svg"));
+    assert!(!program.path("run/model.safetensors").exists());
+    program.fails(&["train", "recipe.toml", "--out", "run", "--lr-range", "1..1e-4"], 2, &["1e-5..1e-1"]);
+}

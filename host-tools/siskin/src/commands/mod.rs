@@ -6,6 +6,7 @@ pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod eval;
 pub(crate) mod inspect;
+mod lr_range;
 pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod tokenize;

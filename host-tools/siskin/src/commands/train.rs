@@ -12,8 +12,9 @@ use siskin_compiler::recipe::Recipe;
 use siskin_compiler::train::adaptation::{Adaptation, Figures, Standing};
 use siskin_compiler::train::doctor::{Finding, Severity};
 use siskin_compiler::train::evaluate::{Evaluation, LengthGroup};
+use siskin_compiler::train::lr_range::{self, RateRange};
 use siskin_compiler::train::progress::{EvaluationRecord, Event, Progress, SkipRecord, StepRecord};
-use siskin_compiler::train::{self, BestModel, DataSummary, Options, Outcome, REPORT_FILE};
+use siskin_compiler::train::{self, BestModel, DataSummary, Options, Outcome, REPORT_FILE, TrainError};
 
 use crate::console::Console;
 use crate::failure::{Failure, OrFail as _, Status};
@@ -23,7 +24,8 @@ const AFTER_HELP: &str = "\
 Examples:
   siskin train recipes/shakespeare-260k.toml --out runs/shakespeare
   siskin train recipes/shakespeare-260k.toml --out runs/short --set train.steps=200
-  siskin train recipes/shakespeare-260k.toml --out runs/shakespeare --resume";
+  siskin train recipes/shakespeare-260k.toml --out runs/shakespeare --resume
+  siskin train recipes/shakespeare-260k.toml --lr-range 1e-4..1";
 
 #[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]
@@ -40,6 +42,12 @@ pub(crate) struct Args {
     /// Go on from the last checkpoint in the run folder.
     #[arg(long)]
     resume: bool,
+    /// Instead of training, let the learning rate grow from LOW to HIGH for some steps, and see which suits the recipe.
+    #[arg(long, value_name = "LOW..HIGH", conflicts_with = "resume")]
+    lr_range: Option<RateRange>,
+    /// Steps of --lr-range.
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "lr_range", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    lr_range_steps: u64,
 }
 
 pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
@@ -48,14 +56,14 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         Recipe::load(&args.recipe, &args.settings).or_invalid_input(|| format!("read the recipe {recipe_name}"))?;
     let stem = args.recipe.file_stem().unwrap_or(args.recipe.as_os_str());
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(stem));
+    if let Some(range) = args.lr_range {
+        return find_rate(args, &recipe, range, &out, console);
+    }
     let options = Options { out: &out, resume: args.resume, interrupt: interrupt::flag() };
-    let mut display = Display { console, report: out.join(REPORT_FILE), bar: ProgressBar::hidden() };
+    let mut display = Display { console, report: Some(out.join(REPORT_FILE)), bar: ProgressBar::hidden() };
     let outcome = train::run(&recipe, &options, &mut display);
     display.bar.finish_and_clear();
-    let outcome = outcome.map_err(|error| {
-        let status = if error.is_input() { Status::InvalidInput } else { Status::Failed };
-        Failure::new(status, format!("train {recipe_name}"), error)
-    })?;
+    let outcome = outcome.map_err(|error| failed(args, error))?;
     if outcome.interrupted {
         let step = outcome.steps;
         let advice =
@@ -63,6 +71,20 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         return Err(Failure::new(Status::Interrupted, format!("finish {recipe_name}"), advice).with_figures(&outcome));
     }
     console.reply(&Reply { outcome })
+}
+
+/// Tries learning rates instead of training.
+fn find_rate(args: &Args, recipe: &Recipe, range: RateRange, out: &Path, console: &Console) -> Result<(), Failure> {
+    let mut display = Display { console, report: None, bar: ProgressBar::hidden() };
+    let range = (range, args.lr_range_steps);
+    let report = lr_range::lr_range(recipe, range, out, interrupt::flag(), &mut display);
+    display.bar.finish_and_clear();
+    console.reply(&super::lr_range::Reply { report: report.map_err(|error| failed(args, error))? })
+}
+
+fn failed(args: &Args, error: TrainError) -> Failure {
+    let status = if error.is_input() { Status::InvalidInput } else { Status::Failed };
+    Failure::new(status, format!("train {}", args.recipe.display()), error)
 }
 
 /// What was trained, where it is, and how good it is.
@@ -177,7 +199,7 @@ fn data_note(data: &DataSummary) -> String {
 /// Shows a run: a bar with the last figures on a terminal, a line now and then elsewhere.
 struct Display<'a> {
     console: &'a Console,
-    report: PathBuf,
+    report: Option<PathBuf>,
     bar: ProgressBar,
 }
 
@@ -197,7 +219,9 @@ impl Progress for Display<'_> {
                 if *steps_done > 0 {
                     self.note(&format!("going on after step {steps_done} of {steps}"));
                 }
-                self.note(&format!("report, rewritten as the run goes: {}", self.report.display()));
+                if let Some(report) = &self.report {
+                    self.note(&format!("report, rewritten as the run goes: {}", report.display()));
+                }
                 self.bar = self.console.progress_bar(*steps as usize, "steps");
                 self.bar.set_position(*steps_done);
             }
