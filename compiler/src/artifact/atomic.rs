@@ -10,9 +10,12 @@ use std::path::{Path, PathBuf};
 
 use super::ArtifactError;
 
+/// How the names of unfinished files and folders end.
+const TEMPORARY: &str = ".tmp";
+
 /// Writes `bytes` to `path`, replacing what is there. Missing parent folders are made.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), ArtifactError> {
-    write_atomic_with(path, |file| file.write_all(bytes))
+    write_atomic_with(path, |file| file.write_all(bytes)).map_err(|error| error.needing(bytes.len() as u64))
 }
 
 /// Writes to `path` what `fill` writes to the file it is given, replacing what is there.
@@ -22,7 +25,7 @@ pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result
     let attempt = || -> io::Result<()> {
         let parent = parent_of(path);
         fs::create_dir_all(parent)?;
-        let mut temp = tempfile::Builder::new().prefix(&hidden(path, "")).suffix(".tmp").tempfile_in(parent)?;
+        let mut temp = tempfile::Builder::new().prefix(&hidden(path, "")).suffix(TEMPORARY).tempfile_in(parent)?;
         fill(temp.as_file_mut())?;
         temp.as_file().sync_all()?;
         let file = temp.persist(path).map_err(|error| error.error)?;
@@ -45,7 +48,7 @@ pub fn write_folder_atomic<E: From<ArtifactError>>(
     fs::create_dir_all(parent).map_err(io_error)?;
     recover_folder(path)?;
     let temp =
-        tempfile::Builder::new().prefix(&hidden(path, "")).suffix(".tmp").tempdir_in(parent).map_err(io_error)?;
+        tempfile::Builder::new().prefix(&hidden(path, "")).suffix(TEMPORARY).tempdir_in(parent).map_err(io_error)?;
     fill(temp.path())?;
     let publish = || -> io::Result<()> {
         make_folder_readable(temp.path())?;
@@ -73,6 +76,24 @@ pub fn recover_folder(path: &Path) -> Result<(), ArtifactError> {
     }
     let attempt = || if path.exists() { fs::remove_dir_all(&aside) } else { fs::rename(&aside, path) };
     attempt().map_err(ArtifactError::io("recover", path))
+}
+
+/// Removes the temporary files that a killed process left in `folder` while it wrote others; nobody may be writing there.
+pub fn remove_leftovers(folder: &Path) -> Result<(), ArtifactError> {
+    let is_leftover = |name: &OsString| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(b".") && name.ends_with(TEMPORARY.as_bytes())
+    };
+    let attempt = || -> io::Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if is_leftover(&entry.file_name()) && entry.file_type()?.is_file() {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    };
+    attempt().map_err(ArtifactError::io("tidy up", folder))
 }
 
 /// Removes the folder `path`, which nobody finds half removed: it first gets a hidden name, `.NAME.removed`, unless it has one.
@@ -151,6 +172,17 @@ mod tests {
             fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn leftovers_of_a_killed_process_are_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [".model.bin.Ab12cd.tmp", ".hidden", "notes.tmp", "model.bin"] {
+            fs::write(dir.path().join(name), b"x").unwrap();
+        }
+        fs::create_dir(dir.path().join(".folder.tmp")).unwrap();
+        remove_leftovers(dir.path()).unwrap();
+        assert_eq!(names_in(dir.path()), [".folder.tmp", ".hidden", "model.bin", "notes.tmp"]);
     }
 
     #[test]

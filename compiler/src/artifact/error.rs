@@ -19,6 +19,16 @@ pub enum ArtifactError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// There is no room for a file: the disk or a quota is full, or files may not be so large.
+    #[error("cannot write {}: there is no room for its {needed_bytes} bytes ({source})", path.display())]
+    NoRoom {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        needed_bytes: u64,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// The path holds nothing that is known here.
     #[error(
         "{} is no model: expected a folder with config.json and model.safetensors, a .gguf file, or a llama2.c .bin file",
@@ -43,6 +53,17 @@ impl ArtifactError {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
+    }
+
+    /// Says how many bytes were to be written, where there was no room for them.
+    pub(crate) fn needing(self, needed_bytes: u64) -> Self {
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        match self {
+            Self::Io { path, source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge) => {
+                Self::NoRoom { path, needed_bytes, source }
+            }
+            other => other,
+        }
     }
 
     /// The [`Problem`], if a file's content is at fault.

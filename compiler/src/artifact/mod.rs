@@ -21,7 +21,9 @@ mod trained;
 
 use std::path::{Path, PathBuf};
 
-pub use atomic::{recover_folder, remove_folder, write_atomic, write_atomic_with, write_folder_atomic};
+pub use atomic::{
+    recover_folder, remove_folder, remove_leftovers, write_atomic, write_atomic_with, write_folder_atomic,
+};
 pub use checkpoint::{Checkpoint, GenerationDefaults, LayerWeights, NamedWeights, TokenizerSource, Weight};
 pub use error::{ArtifactError, Problem};
 pub(crate) use mapped::MappedFile;

@@ -30,6 +30,7 @@ pub mod samples;
 pub mod schedule;
 mod state;
 pub mod step;
+pub mod tensorboard;
 mod texts;
 mod token_folder;
 mod tokenize;

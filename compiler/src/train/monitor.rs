@@ -4,7 +4,7 @@
 //! log alone, so that an interrupted run finds the same as a whole one.
 
 use super::corpus::Corpus;
-use super::doctor::{Circumstances, EndsSeen, Finding, examine};
+use super::doctor::{Circumstances, EndsSeen, Finding, Severity, examine};
 use super::evaluate::LengthGroup;
 use super::history::{History, Look, Show};
 use super::progress::Event;
@@ -12,11 +12,13 @@ use super::report::{Facts, Status, page};
 use super::samples::Shower;
 use super::tokenize::EOS;
 use crate::artifact::write_atomic;
-use crate::data::Example;
+use crate::data::{Example, IGNORED};
 use crate::model::Model;
 use crate::recipe::{ObjectiveSection, Recipe};
 use crate::tensor::{ParamLayout, Params};
 use serde_json::Value;
+use siskin_runtime::TokenId;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -24,8 +26,8 @@ use std::time::{Duration, Instant};
 pub const REPORT_FILE: &str = "report.html";
 /// Looks at the gradients over a whole run.
 const N_LOOKS: u64 = 64;
-/// Training examples that are searched for the end of a text.
-const ENDS_EXAMPLES: u64 = 512;
+/// Training examples whose targets are counted.
+const COUNTED_EXAMPLES: u64 = 512;
 /// Lines about training between two examinations.
 const EXAMINE_LINES: usize = 8;
 /// The share of all lines between two examinations, if that is more: one over it.
@@ -66,11 +68,7 @@ impl Monitor {
             n_params,
             n_validation_targets: n_validation_targets as u64,
             baselines: corpus.baselines,
-            circumstances: Circumstances {
-                clip_norm: recipe.optimizer.clip_norm,
-                n_train_tokens: corpus.source.n_train_tokens() as u64,
-                ends: ends_seen(recipe, corpus),
-            },
+            circumstances: circumstances(recipe, corpus),
         };
         let mut examine_at = 0;
         while examine_at < history.steps.len() {
@@ -150,7 +148,7 @@ impl Monitor {
         std::mem::take(&mut self.news)
     }
 
-    /// What looks wrong now, and what did before: each with the step where it was first seen.
+    /// What looks wrong now, and what did before: each with the step where it was first seen, warnings first.
     fn findings(&self) -> Vec<Finding> {
         let before = &self.history.findings;
         let mut findings = examine(&self.history, &self.facts.circumstances);
@@ -160,6 +158,7 @@ impl Monitor {
         let passed = before.iter().filter(|old| findings.iter().all(|finding| finding.kind != old.kind));
         let passed: Vec<Finding> = passed.cloned().collect();
         findings.extend(passed);
+        findings.sort_by_key(|finding| finding.severity == Severity::Note);
         findings
     }
 
@@ -189,19 +188,22 @@ fn rms(values: &[f32]) -> f64 {
     format!("{rms:.2e}").parse().unwrap_or(rms)
 }
 
-/// Whether the first training examples say that a text ends, where a model is to say it.
-fn ends_seen(recipe: &Recipe, corpus: &Corpus) -> Option<EndsSeen> {
-    match recipe.objective {
-        ObjectiveSection::Causal(_) | ObjectiveSection::Prefix(_) => {}
-        // The others always end what they say, or say no text.
-        _ => return None,
+/// What the doctor goes by; targets are counted in the first training examples.
+fn circumstances(recipe: &Recipe, corpus: &Corpus) -> Circumstances {
+    let mut counts: BTreeMap<TokenId, u64> = BTreeMap::new();
+    for example in (0..COUNTED_EXAMPLES).flat_map(|idx| corpus.source.examples(recipe.train.seed, idx)) {
+        let told = example.targets.into_iter().filter(|target| *target != IGNORED);
+        told.for_each(|target| *counts.entry(target).or_default() += 1);
     }
-    let mut n_targets = 0;
-    for example in (0..ENDS_EXAMPLES).flat_map(|idx| corpus.source.examples(recipe.train.seed, idx)) {
-        n_targets += example.n_targets();
-        if example.targets.contains(&EOS) {
-            return Some(EndsSeen { n_targets, has_end: true });
-        }
+    let n_targets = counts.values().sum::<u64>();
+    let surprise = |count: &u64| (n_targets as f64 / *count as f64).ln() * *count as f64 / n_targets as f64;
+    // The other objectives always end what they say, or say no text.
+    let says_text = matches!(recipe.objective, ObjectiveSection::Causal(_) | ObjectiveSection::Prefix(_));
+    Circumstances {
+        clip_norm: recipe.optimizer.clip_norm,
+        n_train_tokens: corpus.source.n_train_tokens() as u64,
+        steps: recipe.train.steps,
+        target_entropy: counts.values().map(surprise).sum(),
+        ends: says_text.then(|| EndsSeen { n_targets, has_end: counts.contains_key(&EOS) }),
     }
-    Some(EndsSeen { n_targets, has_end: false })
 }

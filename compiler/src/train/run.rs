@@ -70,6 +70,14 @@ pub enum TrainError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// A file of the run cannot be written while it goes on.
+    #[error("{source}; {}", resumable(*saved_step))]
+    Stopped {
+        /// Which, and why.
+        source: ArtifactError,
+        /// Steps done by the last checkpoint, if there is one.
+        saved_step: Option<u64>,
+    },
     /// A file of the run cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
@@ -109,6 +117,14 @@ pub enum TrainError {
         /// Where it showed.
         problem: String,
     },
+}
+
+/// Where a run that had to stop can go on from.
+fn resumable(saved_step: Option<u64>) -> String {
+    match saved_step {
+        Some(step) => format!("the checkpoint of step {step} is whole, and the run can be resumed from it"),
+        None => "there is no checkpoint yet that the run could be resumed from".to_owned(),
+    }
 }
 
 impl TrainError {

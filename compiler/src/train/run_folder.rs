@@ -19,7 +19,10 @@ use super::monitor::{Monitor, REPORT_FILE};
 use super::progress::Progress;
 use super::report::Status;
 use super::state::State;
-use crate::artifact::{Checkpoint, SpecialIds, TokenizerSource, TrainedModel, hf, named_weights, write_atomic};
+use crate::artifact::{
+    ArtifactError, Checkpoint, SpecialIds, TokenizerSource, TrainedModel, hf, named_weights, remove_leftovers,
+    write_atomic,
+};
 use crate::data::Example;
 use crate::model::{Architecture, Kind, Model};
 use crate::objective::Frame;
@@ -35,6 +38,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct RunFolder {
     path: PathBuf,
     log: File,
+    /// Steps done by the last checkpoint.
+    saved_step: Option<u64>,
     monitor: Monitor,
 }
 
@@ -51,6 +56,8 @@ impl RunFolder {
             let path = path.to_owned();
             move |source| TrainError::Write { path, source }
         };
+        std::fs::create_dir_all(path).map_err(write(path))?;
+        remove_leftovers(path)?;
         let toml = toml::to_string(recipe).map_err(|error| TrainError::Recipe(error.to_string()))?;
         let (held_out_name, held_out) = &corpus.held_out;
         write_atomic(&path.join("recipe.toml"), toml.as_bytes())?;
@@ -63,7 +70,7 @@ impl RunFolder {
         write_atomic(&log_path, kept.as_bytes())?;
         let log = OpenOptions::new().append(true).open(&log_path).map_err(write(&log_path))?;
         let monitor = Monitor::new(path, recipe, corpus, n_params, History::of_log(&kept));
-        let mut folder = Self { path: path.to_owned(), log, monitor };
+        let mut folder = Self { path: path.to_owned(), log, saved_step: resumed_at, monitor };
         for finding in folder.monitor.examine() {
             folder.append(&finding)?;
         }
@@ -93,8 +100,10 @@ impl RunFolder {
     fn append(&mut self, record: &impl Serialize) -> Result<(), TrainError> {
         let mut line = serde_json::to_string(record).map_err(|error| TrainError::Recipe(error.to_string()))?;
         line.push('\n');
-        let written = self.log.write_all(line.as_bytes());
-        written.map_err(|source| TrainError::Write { path: self.path.join("metrics.jsonl"), source })
+        self.log.write_all(line.as_bytes()).map_err(|source| {
+            let error = ArtifactError::io("write", &self.path.join("metrics.jsonl"))(source);
+            TrainError::Stopped { source: error.needing(line.len() as u64), saved_step: self.saved_step }
+        })
     }
 
     /// Logs how large the gradient of each matrix is, at a few steps of the run.
@@ -132,8 +141,13 @@ impl RunFolder {
 
     /// Writes the model and then the state to go on from.
     pub fn save(&mut self, state: &State, architecture: &Architecture, corpus: &Corpus) -> Result<(), TrainError> {
-        write_model(&self.path, state, architecture, corpus)?;
-        state.save(&self.path, &corpus.fingerprint)?;
+        let written = write_model(&self.path, state, architecture, corpus)
+            .and_then(|()| state.save(&self.path, &corpus.fingerprint));
+        written.map_err(|error| match error {
+            TrainError::Artifact(source) => TrainError::Stopped { source, saved_step: self.saved_step },
+            other => other,
+        })?;
+        self.saved_step = Some(state.step);
         self.monitor.refresh(true);
         Ok(())
     }

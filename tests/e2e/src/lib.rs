@@ -84,19 +84,28 @@ impl Program {
     /// # Panics
     /// If it cannot be started, prints what is not UTF-8, or panics.
     pub fn run(&self, args: &[&str]) -> Outcome {
-        let output = Command::new(siskin_path())
-            .args(args)
-            .current_dir(self.folder())
-            .stdin(Stdio::null())
-            .output()
-            .expect("the built siskin");
+        self.outcome(Command::new(siskin_path()).args(args))
+    }
+
+    fn outcome(&self, command: &mut Command) -> Outcome {
+        let output = command.current_dir(self.folder()).stdin(Stdio::null()).output().expect("the built siskin");
         let outcome = Outcome {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).expect("stdout in UTF-8"),
             stderr: String::from_utf8(output.stderr).expect("stderr in UTF-8"),
         };
-        assert!(!outcome.stderr.contains("panicked"), "siskin {args:?} panicked: {outcome:#?}");
+        assert!(!outcome.stderr.contains("panicked"), "{command:?} panicked: {outcome:#?}");
         outcome
+    }
+
+    /// Runs `siskin` with `args` where no file may grow over `file_bytes_max`, as on a disk that is full, however it ends.
+    ///
+    /// # Panics
+    /// As [`Program::run`].
+    pub fn run_without_room(&self, args: &[&str], file_bytes_max: u64) -> Outcome {
+        // The limit is in blocks of 512 bytes. Left to itself its signal would end the program before it could say anything.
+        let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", file_bytes_max / 512);
+        self.outcome(Command::new("sh").args(["-c", &script, "sh"]).arg(siskin_path()).args(args))
     }
 
     /// Runs `siskin` with `args`, which must end well, and gives stdout.

@@ -42,6 +42,8 @@ pub enum FindingKind {
     DataRepeated,
     /// The validation loss rises while that of training falls, though little was read twice.
     ValidationDiverges,
+    /// The loss is what the frequencies of the targets alone give.
+    NothingLearned,
     /// No target is the end of a text.
     EndNeverTrained,
 }
@@ -55,6 +57,7 @@ impl FindingKind {
             Self::DeadLayers => "dead layers",
             Self::DataRepeated => "data repeated",
             Self::ValidationDiverges => "validation diverges from training",
+            Self::NothingLearned => "nothing learned but frequencies",
             Self::EndNeverTrained => "end of text never trained",
         }
     }
@@ -77,6 +80,10 @@ pub struct Circumstances {
     pub clip_norm: f64,
     /// Tokens of the training part.
     pub n_train_tokens: u64,
+    /// Steps in all.
+    pub steps: u64,
+    /// Entropy of the training targets, each for itself, in nats: the loss of a model that only knows how frequent each is.
+    pub target_entropy: f64,
     /// For an objective whose texts end in a token of their own: the targets looked at, and whether one of them was that token.
     pub ends: Option<EndsSeen>,
 }
@@ -85,7 +92,7 @@ pub struct Circumstances {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndsSeen {
     /// Targets looked at.
-    pub n_targets: usize,
+    pub n_targets: u64,
     /// Whether the end of a text was among them.
     pub has_end: bool,
 }
@@ -95,6 +102,7 @@ pub fn examine(history: &History, circumstances: &Circumstances) -> Vec<Finding>
     let steps = &history.steps[history.steps.len().saturating_sub(STEPS_EXAMINED)..];
     let made = [
         learning_rate_too_high(steps, circumstances.clip_norm),
+        nothing_learned(history, circumstances),
         dead_layers(&history.looks),
         overfitting(steps, &history.evaluations, circumstances.n_train_tokens),
         loss_spike(steps),
@@ -241,6 +249,35 @@ fn learning_rate_too_high(steps: &[StepPoint], clip_norm: f64) -> Option<Made> {
     Some((FindingKind::LearningRateTooHigh, Severity::Warning, evidence, advice))
 }
 
+/// Share of the targets' entropy that a model must be below to have learned something.
+const LEARNED_SHARE: f64 = 0.97;
+/// Share of the steps by which it should be.
+const LEARNED_BY: f64 = 0.5;
+
+/// A loss that has not come below the entropy of the targets by the middle of the run.
+fn nothing_learned(history: &History, circumstances: &Circumstances) -> Option<Made> {
+    let Circumstances { steps, target_entropy, .. } = *circumstances;
+    let last = history.steps.last()?;
+    let lines = &history.steps[history.steps.len().saturating_sub(RATE_WINDOW_MIN)..];
+    // Training may count smoothed labels and dropout, which the validation part does not.
+    let validated = history.evaluations.last().map_or(f64::INFINITY, |point| point.validation_loss);
+    let loss = Window::of(lines).loss.min(validated);
+    if (last.step as f64) < LEARNED_BY * steps as f64 || loss <= LEARNED_SHARE * target_entropy {
+        return None;
+    }
+    let evidence = format!(
+        "after {} of {steps} steps the loss is {loss:.3} nats, and a model that only knows how frequent each target is has \
+         {target_entropy:.3}",
+        last.step
+    );
+    let advice = format!(
+        "change optimizer.learning_rate, whose highest so far was {:.2e}: lower it 10 times if the loss jumped at the start, else raise \
+         it 3 times; or train for more steps",
+        history.steps.iter().map(|point| point.learning_rate).fold(0.0, f64::max)
+    );
+    Some((FindingKind::NothingLearned, Severity::Warning, evidence, advice))
+}
+
 /// Looks in a row that must agree.
 const DEAD_LOOKS: usize = 3;
 /// A dead matrix's gradient against the median over all matrices. Healthy ones stay within a thousandth.
@@ -273,6 +310,8 @@ fn dead_layers(looks: &[Look]) -> Option<Made> {
 
 /// Rise of the validation loss over its lowest value that is no accident.
 const VALIDATION_RISE: f64 = 0.01;
+/// The same in nats: a task that is solved has losses near nothing, which double by chance.
+const VALIDATION_NATS: f64 = 0.02;
 /// Times that the training part is read before repetition is what to blame.
 const PASSES_MIN: f64 = 2.0;
 /// Lines of training that are averaged at a moment.
@@ -284,7 +323,8 @@ fn overfitting(steps: &[StepPoint], evaluations: &[EvaluationPoint], n_train_tok
     let best_idx = evaluations.iter().position(|point| point.validation_loss == lowest)?;
     let (best, later) = (evaluations[best_idx], &evaluations[best_idx + 1..]);
     let [.., before_last, last] = later else { return None };
-    let is_above = |point: &EvaluationPoint, rise: f64| point.validation_loss > lowest * (1.0 + rise);
+    let is_above =
+        |point: &EvaluationPoint, rise: f64| point.validation_loss > lowest + (rise * lowest).max(VALIDATION_NATS);
     if !(is_above(last, VALIDATION_RISE) && is_above(before_last, VALIDATION_RISE / 2.0)) {
         return None;
     }

@@ -51,7 +51,8 @@ fn look(step: u64, rms: &[(&str, f64)]) -> Look {
 
 fn circumstances(passes: f64, history: &History) -> Circumstances {
     let n_tokens = history.steps.last().map_or(0, |point| point.n_tokens);
-    Circumstances { clip_norm: CLIP, n_train_tokens: (n_tokens as f64 / passes) as u64, ends: None }
+    let (steps, n_train_tokens) = (history.last_step(), (n_tokens as f64 / passes) as u64);
+    Circumstances { clip_norm: CLIP, n_train_tokens, steps, target_entropy: 10.0, ends: None }
 }
 
 fn kinds(history: &History, circumstances: &Circumstances) -> Vec<FindingKind> {
@@ -72,11 +73,12 @@ fn healthy_curves_of_any_length_are_left_alone() {
 }
 
 #[test]
-fn noise_of_small_losses_is_no_spike() {
+fn noise_of_small_losses_is_left_alone() {
     // A task that is solved: the loss of a batch is a thousandth, or ten times as much where one example fails.
     for seed in 0..40 {
         let (mut noise, mut history) = (Noise(seed), healthy(seed, 300));
         history.steps.iter_mut().for_each(|point| point.loss = 0.001 * noise.next().exp());
+        history.evaluations.iter_mut().for_each(|point| point.validation_loss = 0.001 * noise.next().exp());
         assert_eq!(kinds(&history, &circumstances(1.0, &history)), []);
     }
 }
@@ -185,6 +187,24 @@ fn a_loss_that_rises_in_training_too_is_no_overfitting() {
     let mut history = overfitted(1);
     history.steps[120..].iter_mut().for_each(|point| point.loss *= 1.1);
     assert_eq!(overfitting(&history.steps, &history.evaluations, 1000), None);
+}
+
+#[test]
+fn a_loss_at_the_entropy_of_the_targets_has_learned_nothing() {
+    let mut history = healthy(1, 100);
+    let circumstances = Circumstances { target_entropy: 5.25, ..circumstances(1.0, &history) };
+    assert_eq!(kinds(&history, &circumstances), []);
+    history.steps.iter_mut().for_each(|point| point.loss = point.loss.max(5.2));
+    history.evaluations.iter_mut().for_each(|point| point.validation_loss = 5.22);
+    let found = examine(&history, &circumstances);
+    assert_eq!(found.iter().map(|finding| finding.kind).collect::<Vec<_>>(), [FindingKind::NothingLearned]);
+    assert!(found[0].evidence.contains("5.250") && found[0].advice.contains("1.00e-3"), "{found:?}");
+    // Labels are smoothed in training, and the validation part tells.
+    history.evaluations.iter_mut().for_each(|point| point.validation_loss = 4.0);
+    assert_eq!(kinds(&history, &circumstances), []);
+    // It is early yet.
+    history.evaluations.clear();
+    assert_eq!(kinds(&history, &Circumstances { steps: 4001, ..circumstances }), []);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use siskin_compiler::train::doctor::{Finding, Severity};
 use siskin_compiler::train::evaluate::{Evaluation, LengthGroup};
 use siskin_compiler::train::lr_range::{self, RateRange};
 use siskin_compiler::train::progress::{EvaluationRecord, Event, Progress, SkipRecord, StepRecord};
+use siskin_compiler::train::tensorboard::TensorBoard;
 use siskin_compiler::train::{self, BestModel, DataSummary, Options, Outcome, REPORT_FILE, TrainError};
 
 use crate::console::Console;
@@ -42,6 +43,9 @@ pub(crate) struct Args {
     /// Go on from the last checkpoint in the run folder.
     #[arg(long)]
     resume: bool,
+    /// Write the figures as a TensorBoard event file in the run folder, too.
+    #[arg(long)]
+    tensorboard: bool,
     /// Instead of training, let the learning rate grow from LOW to HIGH for some steps, and see which suits the recipe.
     #[arg(long, value_name = "LOW..HIGH", conflicts_with = "resume")]
     lr_range: Option<RateRange>,
@@ -61,7 +65,10 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     }
     let options = Options { out: &out, resume: args.resume, interrupt: interrupt::flag() };
     let mut display = Display { console, report: Some(out.join(REPORT_FILE)), bar: ProgressBar::hidden() };
-    let outcome = train::run(&recipe, &options, &mut display);
+    let outcome = match args.tensorboard {
+        true => train::run(&recipe, &options, &mut TensorBoard::new(&out, &mut display)),
+        false => train::run(&recipe, &options, &mut display),
+    };
     display.bar.finish_and_clear();
     let outcome = outcome.map_err(|error| failed(args, error))?;
     if outcome.interrupted {
