@@ -64,10 +64,12 @@ impl Contestant {
 }
 
 fn by_siskin(product: &Product, to: &mut [f32]) {
-    let matrix = |operand: &Operand| match operand.is_transposed {
-        false => siskin::MatRef::new(&operand.numbers, operand.rows, operand.cols),
-        true => siskin::MatRef::new(&operand.numbers, operand.cols, operand.rows).transposed(),
-    };
+    fn matrix(operand: &Operand) -> siskin::MatRef<'_> {
+        match operand.is_transposed {
+            false => siskin::MatRef::new(&operand.numbers, operand.rows, operand.cols),
+            true => siskin::MatRef::new(&operand.numbers, operand.cols, operand.rows).transposed(),
+        }
+    }
     let write = if product.adds { siskin::Write::Add } else { siskin::Write::Set };
     siskin::gemm(write, matrix(&product.a), matrix(&product.b), to);
 }

@@ -1,54 +1,98 @@
-//! Eight `f32` lanes, once for AVX2 + FMA and once for any CPU, and the switch between them.
+//! Vectors of `f32`: eight lanes for AVX2 + FMA, NEON or any CPU, sixteen for AVX-512, and the switch between them.
 //!
 //! A kernel is a type with a [`Kernel::run`] that is generic over [`Lanes`]; [`dispatch`] runs it with the widest lanes the
 //! CPU has. Every operation works lane by lane and rounds as IEEE 754 says (`mul_add` rounds once, in both forms), and
 //! reductions fold in one fixed tree, so both forms give the same bits: the portable form is only slower.
 
-/// Lanes in a vector.
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use portable::Portable;
+
+/// Lanes of a [`Lanes`].
 pub const LANES: usize = 8;
 
-/// A vector of [`LANES`] numbers.
+/// A vector of some width: enough for matrix products, where no lane ever meets another.
 ///
-/// Every method is lane-wise unless it says otherwise.
-pub trait Lanes: Copy {
+/// Every method is lane-wise.
+pub trait Vector: Copy {
+    /// The eight lanes that the same CPU has.
+    type Lanes: Lanes;
+    /// Numbers in a vector.
+    const WIDTH: usize;
+    /// Rows of a matrix product's tile, two vectors wide, that fit in the registers.
+    const TILE_ROWS: usize;
+
     /// The same number in every lane.
     fn splat(value: f32) -> Self;
-    /// Reads a vector.
-    fn load(from: &[f32; LANES]) -> Self;
-    /// Writes a vector.
-    fn store(self, to: &mut [f32; LANES]);
     /// Reads a vector at any alignment.
     ///
     /// # Safety
-    /// `from` must be valid for reading [`LANES`] numbers.
+    /// `from` must be valid for reading [`Vector::WIDTH`] numbers.
     unsafe fn load_ptr(from: *const f32) -> Self;
     /// Writes a vector at any alignment.
     ///
     /// # Safety
-    /// `to` must be valid for writing [`LANES`] numbers.
+    /// `to` must be valid for writing [`Vector::WIDTH`] numbers.
     unsafe fn store_ptr(self, to: *mut f32);
+    /// Reads the first `n` lanes, at most all of them; the others are zero.
+    ///
+    /// # Safety
+    /// `from` must be valid for reading `n` numbers.
+    unsafe fn load_first(from: *const f32, n: usize) -> Self;
+    /// Writes the first `n` lanes, at most all of them.
+    ///
+    /// # Safety
+    /// `to` must be valid for writing `n` numbers.
+    unsafe fn store_first(self, to: *mut f32, n: usize);
     /// `self + other`.
     fn add(self, other: Self) -> Self;
-    /// `self - other`.
-    fn sub(self, other: Self) -> Self;
-    /// `self * other`.
-    fn mul(self, other: Self) -> Self;
-    /// `self / other`.
-    fn div(self, other: Self) -> Self;
     /// `self * factor + addend`, rounded once.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
-    /// The larger of the two; `other` where either is not a number.
-    fn max(self, other: Self) -> Self;
-    /// The smaller of the two; `other` where either is not a number.
-    fn min(self, other: Self) -> Self;
-    /// The bits of each lane moved 23 places up: turns a small integer in the mantissa into an exponent.
-    fn mantissa_to_exponent(self) -> Self;
+
+    /// Asks for the cache line at `at`, where the CPU takes such hints.
+    #[inline(always)]
+    fn prefetch(at: *const f32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: part of every x86-64 CPU, and a hint: no address is wrong.
+        unsafe {
+            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(at.cast())
+        };
+        let _ = at;
+    }
 
     /// Zero in every lane.
     #[inline(always)]
     fn zero() -> Self {
         Self::splat(0.0)
     }
+}
+
+/// A vector of [`LANES`] numbers.
+///
+/// Every method is lane-wise unless it says otherwise.
+pub trait Lanes: Vector {
+    /// Reads a vector.
+    fn load(from: &[f32; LANES]) -> Self;
+    /// Writes a vector.
+    fn store(self, to: &mut [f32; LANES]);
+    /// `self - other`.
+    fn sub(self, other: Self) -> Self;
+    /// `self * other`.
+    fn mul(self, other: Self) -> Self;
+    /// `self / other`.
+    fn div(self, other: Self) -> Self;
+    /// The larger of the two; `other` where either is not a number.
+    fn max(self, other: Self) -> Self;
+    /// The smaller of the two; `other` where either is not a number.
+    fn min(self, other: Self) -> Self;
+    /// The bits of each lane moved 23 places up: turns a small integer in the mantissa into an exponent.
+    fn mantissa_to_exponent(self) -> Self;
+    /// Rows and columns exchanged: lane `j` of the result's row `i` is lane `i` of row `j`.
+    fn transpose(rows: [Self; LANES]) -> [Self; LANES];
 
     /// `e` to the power of each lane, within 2 units in the last place.
     ///
@@ -103,10 +147,43 @@ pub trait Kernel {
 #[inline]
 pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
-    if x86::available() {
+    if x86::has_avx2() {
         // SAFETY: the CPU was just seen to have the features that `run` is compiled for.
         return unsafe { x86::run(kernel) };
     }
+    #[cfg(target_arch = "aarch64")]
+    return kernel.run::<neon::Neon>();
+    #[cfg(not(target_arch = "aarch64"))]
+    kernel.run::<Portable>()
+}
+
+/// A computation that no lane's neighbours have a part in, so that the width of the vectors leaves no trace in its result.
+///
+/// `run` and everything it calls that touches vectors must be `#[inline(always)]`, as for [`Kernel`].
+pub trait WideKernel {
+    /// What the computation returns.
+    type Output;
+    /// Computes with vectors of kind `V`.
+    fn run<V: Vector>(self) -> Self::Output;
+}
+
+/// Runs `kernel` with the widest vectors this CPU has.
+#[inline]
+pub fn dispatch_wide<K: WideKernel>(kernel: K) -> K::Output {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if x86::has_avx512() {
+            // SAFETY: the CPU was just seen to have the features that `run` is compiled for.
+            return unsafe { x86::run_wide_avx512(kernel) };
+        }
+        if x86::has_avx2() {
+            // SAFETY: as above.
+            return unsafe { x86::run_wide_avx2(kernel) };
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    return kernel.run::<neon::Neon>();
+    #[cfg(not(target_arch = "aarch64"))]
     kernel.run::<Portable>()
 }
 
@@ -142,168 +219,6 @@ pub fn store_part<V: Lanes>(value: V, to: &mut [f32]) {
     let mut lanes = [0.0; LANES];
     value.store(&mut lanes);
     to.copy_from_slice(&lanes[..to.len()]);
-}
-
-/// Lanes on any CPU.
-#[derive(Clone, Copy)]
-pub struct Portable([f32; LANES]);
-
-impl Portable {
-    #[inline(always)]
-    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
-        Self(core::array::from_fn(|i| f(self.0[i], other.0[i])))
-    }
-}
-
-impl Lanes for Portable {
-    #[inline(always)]
-    fn splat(value: f32) -> Self {
-        Self([value; LANES])
-    }
-    #[inline(always)]
-    fn load(from: &[f32; LANES]) -> Self {
-        Self(*from)
-    }
-    #[inline(always)]
-    fn store(self, to: &mut [f32; LANES]) {
-        *to = self.0;
-    }
-    #[inline(always)]
-    unsafe fn load_ptr(from: *const f32) -> Self {
-        // SAFETY: the caller's promise; an array of numbers has the alignment of a number.
-        Self(unsafe { *from.cast::<[f32; LANES]>() })
-    }
-    #[inline(always)]
-    unsafe fn store_ptr(self, to: *mut f32) {
-        // SAFETY: as in `load_ptr`.
-        unsafe { *to.cast::<[f32; LANES]>() = self.0 }
-    }
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        self.zip(other, |a, b| a + b)
-    }
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        self.zip(other, |a, b| a - b)
-    }
-    #[inline(always)]
-    fn mul(self, other: Self) -> Self {
-        self.zip(other, |a, b| a * b)
-    }
-    #[inline(always)]
-    fn div(self, other: Self) -> Self {
-        self.zip(other, |a, b| a / b)
-    }
-    #[inline(always)]
-    fn mul_add(self, factor: Self, addend: Self) -> Self {
-        Self(core::array::from_fn(|i| self.0[i].mul_add(factor.0[i], addend.0[i])))
-    }
-    #[inline(always)]
-    fn max(self, other: Self) -> Self {
-        self.zip(other, |a, b| if a > b { a } else { b })
-    }
-    #[inline(always)]
-    fn min(self, other: Self) -> Self {
-        self.zip(other, |a, b| if a < b { a } else { b })
-    }
-    #[inline(always)]
-    fn mantissa_to_exponent(self) -> Self {
-        Self(self.0.map(|x| f32::from_bits(x.to_bits() << 23)))
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    //! Lanes in one AVX register.
-    //!
-    //! `Avx2` is private and used only by `run`, whose caller has seen the features: that is the proof each intrinsic needs.
-
-    use super::{Kernel, LANES, Lanes};
-    use core::arch::x86_64::*;
-
-    #[derive(Clone, Copy)]
-    pub(super) struct Avx2(__m256);
-
-    #[inline]
-    pub(super) fn available() -> bool {
-        std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
-    }
-
-    /// Runs `kernel` on AVX2 lanes.
-    ///
-    /// # Safety
-    /// The CPU must have AVX2 and FMA.
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
-        kernel.run::<Avx2>()
-    }
-
-    /// Calls an intrinsic that touches no memory.
-    macro_rules! avx {
-        ($($call:tt)*) => {
-            // SAFETY: a value of `Avx2` is made only inside `run`, where the CPU has the features.
-            unsafe { $($call)* }
-        };
-    }
-
-    impl Lanes for Avx2 {
-        #[inline(always)]
-        fn splat(value: f32) -> Self {
-            Self(avx!(_mm256_set1_ps(value)))
-        }
-        #[inline(always)]
-        fn load(from: &[f32; LANES]) -> Self {
-            // SAFETY: the array is valid for reading `LANES` numbers.
-            unsafe { Self::load_ptr(from.as_ptr()) }
-        }
-        #[inline(always)]
-        fn store(self, to: &mut [f32; LANES]) {
-            // SAFETY: the array is valid for writing `LANES` numbers.
-            unsafe { self.store_ptr(to.as_mut_ptr()) }
-        }
-        #[inline(always)]
-        unsafe fn load_ptr(from: *const f32) -> Self {
-            // SAFETY: the caller's promise, and the features as in `avx!`.
-            Self(unsafe { _mm256_loadu_ps(from) })
-        }
-        #[inline(always)]
-        unsafe fn store_ptr(self, to: *mut f32) {
-            // SAFETY: the caller's promise, and the features as in `avx!`.
-            unsafe { _mm256_storeu_ps(to, self.0) }
-        }
-        #[inline(always)]
-        fn add(self, other: Self) -> Self {
-            Self(avx!(_mm256_add_ps(self.0, other.0)))
-        }
-        #[inline(always)]
-        fn sub(self, other: Self) -> Self {
-            Self(avx!(_mm256_sub_ps(self.0, other.0)))
-        }
-        #[inline(always)]
-        fn mul(self, other: Self) -> Self {
-            Self(avx!(_mm256_mul_ps(self.0, other.0)))
-        }
-        #[inline(always)]
-        fn div(self, other: Self) -> Self {
-            Self(avx!(_mm256_div_ps(self.0, other.0)))
-        }
-        #[inline(always)]
-        fn mul_add(self, factor: Self, addend: Self) -> Self {
-            Self(avx!(_mm256_fmadd_ps(self.0, factor.0, addend.0)))
-        }
-        #[inline(always)]
-        fn max(self, other: Self) -> Self {
-            Self(avx!(_mm256_max_ps(self.0, other.0)))
-        }
-        #[inline(always)]
-        fn min(self, other: Self) -> Self {
-            Self(avx!(_mm256_min_ps(self.0, other.0)))
-        }
-        #[inline(always)]
-        fn mantissa_to_exponent(self) -> Self {
-            Self(avx!(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(self.0)))))
-        }
-    }
 }
 
 #[cfg(test)]
