@@ -5,7 +5,7 @@ use std::sync::Barrier;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use siskin_compiler::tensor::simd::{Kernel, LANES, Lanes, dispatch};
+use siskin_compiler::tensor::simd::{Vector, WideKernel, dispatch_wide};
 
 /// Independent sums: enough to hide an addition's latency, few enough for 16 registers.
 const N_SUMS: usize = 12;
@@ -14,11 +14,12 @@ const N_ROUNDS: usize = 5_000_000;
 
 struct MultiplyAdds;
 
-impl Kernel for MultiplyAdds {
-    type Output = f32;
+impl WideKernel for MultiplyAdds {
+    /// Numbers in a vector.
+    type Output = usize;
 
     #[inline(always)]
-    fn run<V: Lanes>(self) -> f32 {
+    fn run<V: Vector>(self) -> usize {
         let (factor, addend) = (V::splat(black_box(0.999)), V::splat(black_box(0.001)));
         let mut sums = [V::splat(black_box(1.0)); N_SUMS];
         for _ in 0..N_ROUNDS {
@@ -26,17 +27,16 @@ impl Kernel for MultiplyAdds {
                 *sum = sum.mul_add(factor, addend);
             }
         }
-        sums.into_iter().fold(V::zero(), V::add).reduce_sum()
+        black_box(sums);
+        V::WIDTH
     }
 }
 
 /// Answers with the operations a second of each of `n` measurements, all threads together.
 pub fn run() -> Result<()> {
     let n_threads: usize = std::env::var("RAYON_NUM_THREADS").context("RAYON_NUM_THREADS is not set")?.parse()?;
-    let flops = (2 * LANES * N_SUMS * N_ROUNDS * n_threads) as f64;
-    crate::serve(&format!("{}", 2 * LANES * N_SUMS * N_ROUNDS), |n| {
-        (0..n).map(|_| flops / slowest_thread(n_threads)).collect()
-    })
+    let flops = (2 * dispatch_wide(MultiplyAdds) * N_SUMS * N_ROUNDS * n_threads) as f64;
+    crate::serve(&format!("{flops}"), |n| (0..n).map(|_| flops / slowest_thread(n_threads)).collect())
 }
 
 /// Seconds from the common start to the end of the last thread.
@@ -45,7 +45,7 @@ fn slowest_thread(n_threads: usize) -> f64 {
     let seconds = || {
         barrier.wait();
         let start = Instant::now();
-        black_box(dispatch(MultiplyAdds));
+        black_box(dispatch_wide(MultiplyAdds));
         start.elapsed().as_secs_f64()
     };
     std::thread::scope(|scope| {

@@ -41,7 +41,9 @@ pub fn run(family: &str, numbers: &[&str]) -> Result<()> {
         n_steps += 1;
         sums.nats / sums.n_targets as f64
     };
-    (0..WARM_UP).for_each(|_| drop(step()));
+    (0..WARM_UP).for_each(|_| {
+        step();
+    });
     crate::serve(&format!("{n_params}"), |n| {
         let mut loss = 0.0;
         let mut seconds = Vec::with_capacity(n + 1);

@@ -1,5 +1,6 @@
 //! Named parameters in one flat buffer, so that gradients, optimiser state and averages are flat buffers too.
 
+use super::Buffer;
 use std::ops::Range;
 
 /// Which parameter of a [`ParamLayout`].
@@ -80,13 +81,13 @@ pub struct Params {
     /// What lies where.
     pub layout: ParamLayout,
     /// The numbers, `layout.len()` of them.
-    pub values: Vec<f32>,
+    pub values: Buffer,
 }
 
 impl Params {
     /// All zeros.
     pub fn zeros(layout: ParamLayout) -> Self {
-        let values = vec![0.0; layout.len()];
+        let values = Buffer::zeros(layout.len());
         Self { layout, values }
     }
 

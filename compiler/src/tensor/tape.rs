@@ -7,6 +7,7 @@
 //! A [`Tape`] keeps the memory from one pass to the next: buffers return to a pool by length, and a training step of the
 //! same shape as the last allocates almost nothing. Buffers from the pool hold stale numbers: an op writes all of its output.
 
+use super::Buffer;
 use super::gemm::Write;
 use super::params::{ParamId, Params};
 use std::collections::HashMap;
@@ -22,21 +23,21 @@ pub trait Op: Send {
 }
 
 struct Value {
-    data: Vec<f32>,
+    data: Buffer,
     rows: usize,
     cols: usize,
 }
 
 /// Buffers waiting to be used again, by length.
 #[derive(Default)]
-struct Pool(HashMap<usize, Vec<Vec<f32>>>);
+struct Pool(HashMap<usize, Vec<Buffer>>);
 
 impl Pool {
-    fn take(&mut self, len: usize) -> Vec<f32> {
-        self.0.get_mut(&len).and_then(Vec::pop).unwrap_or_else(|| vec![0.0; len])
+    fn take(&mut self, len: usize) -> Buffer {
+        self.0.get_mut(&len).and_then(Vec::pop).unwrap_or_else(|| Buffer::zeros(len))
     }
 
-    fn give(&mut self, buffer: Vec<f32>) {
+    fn give(&mut self, buffer: Buffer) {
         self.0.entry(buffer.len()).or_default().push(buffer);
     }
 }
@@ -45,7 +46,7 @@ impl Pool {
 #[derive(Default)]
 pub struct Tape {
     values: Vec<Value>,
-    grads: Vec<Option<Vec<f32>>>,
+    grads: Vec<Option<Buffer>>,
     ops: Vec<Box<dyn Op>>,
     pool: Pool,
 }
@@ -106,12 +107,12 @@ impl<'a> Graph<'a> {
     }
 
     /// A buffer of `len` numbers with unspecified contents, to become an operation's output.
-    pub fn buffer(&mut self, len: usize) -> Vec<f32> {
+    pub fn buffer(&mut self, len: usize) -> Buffer {
         self.tape.pool.take(len)
     }
 
     /// Returns a buffer that is not needed any more.
-    pub fn recycle(&mut self, buffer: Vec<f32>) {
+    pub fn recycle(&mut self, buffer: Buffer) {
         self.tape.pool.give(buffer);
     }
 
@@ -119,7 +120,7 @@ impl<'a> Graph<'a> {
     ///
     /// # Panics
     /// If `data` is not `rows * cols` long.
-    pub fn push(&mut self, rows: usize, cols: usize, data: Vec<f32>) -> Var {
+    pub fn push(&mut self, rows: usize, cols: usize, data: Buffer) -> Var {
         assert_eq!(data.len(), rows * cols, "value of {rows} x {cols}");
         self.tape.values.push(Value { data, rows, cols });
         self.tape.grads.push(None);
@@ -187,7 +188,7 @@ impl<'a> Graph<'a> {
 /// The state of a pass on its way back.
 pub struct Backward<'a> {
     values: &'a [Value],
-    grads: &'a mut [Option<Vec<f32>>],
+    grads: &'a mut [Option<Buffer>],
     pool: &'a mut Pool,
     params: &'a Params,
     param_grads: &'a mut [f32],
@@ -195,17 +196,17 @@ pub struct Backward<'a> {
 
 impl<'a> Backward<'a> {
     /// Takes the gradient of an op's output; `None` where nothing depends on it.
-    pub fn take(&mut self, output: Var) -> Option<Vec<f32>> {
+    pub fn take(&mut self, output: Var) -> Option<Buffer> {
         self.grads[output.0].take()
     }
 
     /// A buffer of `len` numbers with unspecified contents.
-    pub fn buffer(&mut self, len: usize) -> Vec<f32> {
+    pub fn buffer(&mut self, len: usize) -> Buffer {
         self.pool.take(len)
     }
 
     /// Takes the buffer that an input's gradient goes to, and whether to set or to add.
-    pub fn open(&mut self, input: Var) -> (Vec<f32>, Write) {
+    pub fn open(&mut self, input: Var) -> (Buffer, Write) {
         match self.grads[input.0].take() {
             Some(grad) => (grad, Write::Add),
             None => (self.pool.take(self.values[input.0].data.len()), Write::Set),
@@ -213,12 +214,12 @@ impl<'a> Backward<'a> {
     }
 
     /// Gives back the buffer of [`Backward::open`], filled.
-    pub fn close(&mut self, input: Var, grad: Vec<f32>) {
+    pub fn close(&mut self, input: Var, grad: Buffer) {
         self.grads[input.0] = Some(grad);
     }
 
     /// Gives an input a gradient that came out in a buffer of its own.
-    pub fn hand_on(&mut self, input: Var, from: Vec<f32>) {
+    pub fn hand_on(&mut self, input: Var, from: Buffer) {
         let (mut to, write) = self.open(input);
         match write {
             Write::Set => {
@@ -234,7 +235,7 @@ impl<'a> Backward<'a> {
     }
 
     /// Returns a buffer that is not needed any more.
-    pub fn recycle(&mut self, buffer: Vec<f32>) {
+    pub fn recycle(&mut self, buffer: Buffer) {
         self.pool.give(buffer);
     }
 

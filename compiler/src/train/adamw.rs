@@ -123,7 +123,7 @@ mod tests {
         layout.matrix("w", 3, CHUNK / 2 + 5);
         layout.matrix("v", 7, 1);
         let numbers = |scale: f32| (0..layout.len()).map(|i| (i as f32 * scale).sin()).collect::<Vec<f32>>();
-        let mut params = Params { values: numbers(0.7), layout: layout.clone() };
+        let mut params = Params { values: numbers(0.7).as_slice().into(), layout: layout.clone() };
         let mut optimizer = Optimizer::new(&rule, &layout).unwrap();
         let mut want: Vec<[f32; 3]> = params.values.iter().map(|x| [*x, 0.0, 0.0]).collect();
         for step in 0..3 {

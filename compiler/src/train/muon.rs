@@ -203,7 +203,7 @@ mod tests {
             let name = if *n_stacked == 3 { "decoder.weight_hh_l0" } else { "model.layers.0.mlp.up_proj.weight" };
             layout.matrix(name, n_stacked * rows, *cols);
             let mut optimizer = Optimizer::new(&rule, &layout).unwrap();
-            let mut params = Params { values: start.clone(), layout };
+            let mut params = Params { values: start.as_slice().into(), layout };
             for (step, gradient) in gradients.iter().enumerate() {
                 optimizer.update(&mut params, gradient, 1.0, 1.0, step as u64);
             }

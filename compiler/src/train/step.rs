@@ -1,17 +1,26 @@
 //! Loss and gradients of a batch, the same bytes for any number of threads.
 //!
-//! A batch is cut into a fixed number of shards. A shard's sequences run one after another into the shard's own gradient
-//! buffer; the buffers are then added pairwise, neighbours first, in an order that depends on the number of shards alone. Threads
-//! take whole shards, so which thread ran what leaves no trace in the sums.
+//! A batch is cut into a fixed number of shards. A shard's sequences run one after another, or a few at a time, into the shard's own
+//! gradient buffer; the buffers are then added pairwise, neighbours first, in an order that depends on the number of shards alone.
+//! Threads take whole shards, so which thread ran what leaves no trace in the sums.
 
 use crate::data::Example;
 use crate::model::{LossOptions, LossSums, Model};
-use crate::tensor::{Params, Tape};
+use crate::tensor::{Buffer, Params, Tape};
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::sync::Mutex;
 
-/// Shards of a batch that has at least as many sequences: enough to keep 8 threads busy, few enough to add up quickly.
+/// Most shards of a batch: enough to keep 8 threads busy, few enough to add up quickly.
 const SHARDS_MAX: usize = 8;
+/// Fewest shards of a batch of as many sequences, however large the model.
+const SHARDS_MIN: usize = 2;
+/// Numbers in the gradients of all shards together, unless [`SHARDS_MIN`] take more.
+const GRADIENTS_MAX: usize = 1 << 25;
+/// Parameters for which a pass should have a token more: weights are read from memory, and their gradients written, once a pass.
+const PARAMS_PER_TOKEN: usize = 1 << 14;
+/// Tokens of a pass beyond which nothing is gained, and activations no longer fit in the caches.
+const PASS_TOKENS_MAX: usize = 1024;
 /// Numbers that a thread adds at a time when the shards' gradients are summed.
 const SUM_CHUNK: usize = 1 << 14;
 
@@ -36,7 +45,7 @@ impl DropoutSeed {
 pub struct Stepper<'m> {
     model: &'m dyn Model,
     tapes: Mutex<Vec<Tape>>,
-    grads: Vec<Vec<f32>>,
+    grads: Vec<Buffer>,
 }
 
 impl<'m> Stepper<'m> {
@@ -47,7 +56,7 @@ impl<'m> Stepper<'m> {
 
     /// Sets the gradients to zero: the start of a step that may accumulate several batches.
     pub fn clear(&mut self) {
-        self.grads.iter_mut().for_each(|grads| grads.fill(0.0));
+        self.grads.iter_mut().for_each(|grads| grads.par_chunks_mut(SUM_CHUNK).for_each(|grads| grads.fill(0.0)));
     }
 
     /// Adds the gradient of a batch's loss times `options.weight`, and returns the sums over its targets. Each of the batch is an
@@ -59,9 +68,11 @@ impl<'m> Stepper<'m> {
         options: LossOptions,
         dropout_seed: DropoutSeed,
     ) -> LossSums {
-        let n_shards = batch.len().min(SHARDS_MAX);
+        let n_params = params.values.len();
+        let n_shards = (GRADIENTS_MAX / n_params.max(1)).clamp(SHARDS_MIN, SHARDS_MAX).min(batch.len());
+        let pass_tokens = (n_params / PARAMS_PER_TOKEN).min(PASS_TOKENS_MAX);
         while self.grads.len() < n_shards {
-            self.grads.push(vec![0.0; params.values.len()]);
+            self.grads.push(Buffer::zeros(n_params));
         }
         let (model, tapes) = (self.model, &self.tapes);
         let sums: Vec<LossSums> = self.grads[..n_shards]
@@ -71,13 +82,19 @@ impl<'m> Stepper<'m> {
             .map(|(shard, grads)| {
                 let mut tape = tapes.lock().ok().and_then(|mut tapes| tapes.pop()).unwrap_or_default();
                 let mut sums = LossSums::default();
-                let idxs = shard * batch.len() / n_shards..(shard + 1) * batch.len() / n_shards;
-                for (row, idx) in batch[idxs.clone()].iter().zip(idxs) {
+                let (mut first, end) = (shard * batch.len() / n_shards, (shard + 1) * batch.len() / n_shards);
+                while first < end {
+                    let rows = &batch[first..first + n_rows_of_pass(&batch[first..end], pass_tokens)];
+                    let pass = match rows {
+                        [row] => Cow::Borrowed(row.as_ref()),
+                        rows => rows.iter().flat_map(|row| row.as_ref()).cloned().collect(),
+                    };
                     let mut graph = tape.record(params, grads);
-                    graph.seed_dropout(dropout_seed.of(idx));
-                    let (loss, example_sums) = model.loss(&mut graph, row.as_ref(), options);
+                    graph.seed_dropout(dropout_seed.of(first));
+                    let (loss, pass_sums) = model.loss(&mut graph, &pass, options);
                     graph.backward(loss, &[1.0]);
-                    sums += example_sums;
+                    sums += pass_sums;
+                    first += rows.len();
                 }
                 if let Ok(mut tapes) = tapes.lock() {
                     tapes.push(tape);
@@ -101,6 +118,16 @@ impl<'m> Stepper<'m> {
             }
             gap *= 2;
         }
-        self.grads.first_mut().map_or(&mut [], Vec::as_mut_slice)
+        self.grads.first_mut().map_or(&mut [], |grads| &mut **grads)
     }
+}
+
+/// How many of the next rows to run through the model together: until they have `n_tokens`.
+fn n_rows_of_pass(rows: &[impl AsRef<[Example]>], n_tokens: usize) -> usize {
+    let mut sum = 0;
+    let is_enough = |row: &_| {
+        sum += AsRef::<[Example]>::as_ref(row).iter().map(Example::n_tokens).sum::<usize>();
+        sum >= n_tokens
+    };
+    rows.iter().position(is_enough).map_or(rows.len(), |last| last + 1)
 }

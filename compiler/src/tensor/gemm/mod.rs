@@ -19,7 +19,7 @@ use super::simd::dispatch_wide;
 use block::Gemm;
 use std::cell::RefCell;
 
-pub(super) use tile::tile;
+pub(super) use tile::{Strip, tile};
 
 /// What a product does with the destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

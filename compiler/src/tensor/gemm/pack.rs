@@ -5,6 +5,10 @@ use super::tile::TILE_VECTORS;
 use crate::tensor::simd::{LANES, Lanes, Vector};
 use std::ops::Range;
 
+/// How many columns of A before it is copied a column is asked for: with a large stride, each is on another page, and no
+/// prefetcher guesses that.
+const COLUMNS_AHEAD: usize = 4;
+
 /// Copies a panel of B, rows `depth` and columns `cols`: row after row in as few whole vectors as hold it, zeros past the edge.
 ///
 /// `to` takes `depth.len()` rows of that many vectors.
@@ -61,6 +65,9 @@ pub(super) fn pack_strips<V: Vector>(
     let to = to.as_mut_ptr();
     for (p, at) in depth.clone().enumerate() {
         let from = &a.data[at * a.col_stride + rows.start..][..rows.len()];
+        for line in (0..rows.len()).step_by(16) {
+            V::prefetch(from.as_ptr().wrapping_add(COLUMNS_AHEAD * a.col_stride + line));
+        }
         for strip in strips.clone() {
             let (start, n) = (strip.start, strip.len());
             // SAFETY: `n` numbers of a column of A. What a whole vector spills over the strip's column is overwritten by the next; the

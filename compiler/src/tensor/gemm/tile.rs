@@ -4,13 +4,16 @@ use crate::tensor::simd::Vector;
 
 /// Vectors of columns in a tile.
 pub(super) const TILE_VECTORS: usize = 2;
+/// Most rows of a tile on any CPU.
+const ROWS_MAX: usize = 14;
 
-/// Where rows of A start and how far apart they and their columns are.
+/// Where a strip of A starts and which of its axes is contiguous.
 #[derive(Clone, Copy)]
-pub(super) struct Strip {
-    pub start: *const f32,
-    pub row: usize,
-    pub col: usize,
+pub(in crate::tensor) enum Strip {
+    /// Each row is contiguous, and they are `stride` apart.
+    Rows { start: *const f32, stride: usize },
+    /// Each column is contiguous, and they are `stride` apart.
+    Columns { start: *const f32, stride: usize },
 }
 
 /// Where whole vectors of columns of B start and how far apart rows are.
@@ -41,6 +44,7 @@ pub(super) struct Out {
 /// `a` must be valid for reading `out.rows` rows and `depth` columns, `b` for its vectors, and `out` for writing, and reading if it adds.
 #[inline(always)]
 pub(super) unsafe fn tile_of<V: Vector>(depth: usize, a: Strip, b: Panel, out: Out) {
+    const { assert!(V::TILE_ROWS <= ROWS_MAX) };
     macro_rules! by_rows {
         ($vectors:literal: $($rows:literal)*) => {
             match out.rows {
@@ -89,15 +93,12 @@ unsafe fn edge_tile<V: Vector, const ROWS: usize, const VECTORS: usize>(depth: u
 /// `c[i, j] (+)= sum_p a[i, p] b[p, j]` for `ROWS` rows and `VECTORS` vectors of columns.
 ///
 /// # Safety
-/// `a` must be valid for reading `ROWS` rows and `depth` columns at its strides, `b` for `depth * VECTORS` vectors one after
+/// `a` must be valid for reading `ROWS` rows and `depth` columns, `b` for `depth * VECTORS` vectors one after
 /// another, and `c` for reading and writing `ROWS` rows of `VECTORS` vectors, `c_row` apart.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "three operands and their strides; a struct would only rename them")]
 pub(in crate::tensor) unsafe fn tile<V: Vector, const ROWS: usize, const VECTORS: usize>(
     depth: usize,
-    a: *const f32,
-    a_row: usize,
-    a_col: usize,
+    a: Strip,
     b: *const f32,
     c: *mut f32,
     c_row: usize,
@@ -105,7 +106,6 @@ pub(in crate::tensor) unsafe fn tile<V: Vector, const ROWS: usize, const VECTORS
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let a = Strip { start: a, row: a_row, col: a_col };
         let b = Panel { start: b, row: VECTORS * V::WIDTH };
         for (i, sums) in sums::<V, ROWS, VECTORS>(depth, a, b).into_iter().enumerate() {
             for (j, sum) in sums.into_iter().enumerate() {
@@ -127,20 +127,48 @@ unsafe fn sums<V: Vector, const ROWS: usize, const VECTORS: usize>(
     b: Panel,
 ) -> [[V; VECTORS]; ROWS] {
     let mut sums = [[V::zero(); VECTORS]; ROWS];
-    // SAFETY: every address is one of those that the caller promised.
+    let mut b_at = b.start;
+    // SAFETY: every address that is read is one of those that the caller promised.
     unsafe {
-        for p in 0..depth {
-            let mut columns = [V::zero(); VECTORS];
-            for (j, column) in columns.iter_mut().enumerate() {
-                *column = V::load_ptr(b.start.add(p * b.row + j * V::WIDTH));
+        match a {
+            Strip::Columns { mut start, stride } => {
+                for _ in 0..depth {
+                    let columns = load_row::<V, VECTORS>(b_at);
+                    for (i, sums) in sums.iter_mut().enumerate() {
+                        add_products(sums, V::splat(*start.add(i)), columns);
+                    }
+                    (start, b_at) = (start.wrapping_add(stride), b_at.wrapping_add(b.row));
+                }
             }
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let factor = V::splat(*a.start.add(i * a.row + p * a.col));
-                for (sum, column) in sums.iter_mut().zip(columns) {
-                    *sum = factor.mul_add(column, *sum);
+            Strip::Rows { mut start, stride } => {
+                for _ in 0..depth {
+                    let columns = load_row::<V, VECTORS>(b_at);
+                    for (i, sums) in sums.iter_mut().enumerate() {
+                        add_products(sums, V::splat(*start.add(i * stride)), columns);
+                    }
+                    (start, b_at) = (start.wrapping_add(1), b_at.wrapping_add(b.row));
                 }
             }
         }
     }
     sums
+}
+
+/// # Safety
+/// `at` must be valid for reading `VECTORS` vectors.
+#[inline(always)]
+unsafe fn load_row<V: Vector, const VECTORS: usize>(at: *const f32) -> [V; VECTORS] {
+    let mut row = [V::zero(); VECTORS];
+    for (j, vector) in row.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        *vector = unsafe { V::load_ptr(at.add(j * V::WIDTH)) };
+    }
+    row
+}
+
+#[inline(always)]
+fn add_products<V: Vector, const VECTORS: usize>(sums: &mut [V; VECTORS], factor: V, columns: [V; VECTORS]) {
+    for (sum, column) in sums.iter_mut().zip(columns) {
+        *sum = factor.mul_add(column, *sum);
+    }
 }

@@ -1,14 +1,17 @@
 //! The output head and the loss in one: logits exist for a few rows at a time only.
 
+use crate::tensor::Buffer;
 use crate::tensor::gemm::{MatRef, Write, gemm};
 use crate::tensor::params::ParamId;
 use crate::tensor::simd::{Kernel, LANES, Lanes, dispatch, load_part, store_part};
 use crate::tensor::tape::{Backward, Graph, Op, Var};
 
-/// Logits held at a time, unless a single block of rows needs more.
+/// Logits held at a time, unless a single block of rows needs more: they fit in an L2 cache.
 const LOGITS_MAX: usize = 1 << 16;
-/// Fewest rows worth a matrix product.
-const ROWS_MIN: usize = 16;
+/// Numbers of the head for which a block should have a row more: the head is read, and its gradient written, once a block.
+const HEAD_PER_ROW: usize = 1 << 15;
+/// Fewest and most rows of a block.
+const BLOCK_ROWS: std::ops::RangeInclusive<usize> = 16..=512;
 
 /// How the loss of a row is made.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,9 +72,10 @@ impl Graph<'_> {
         let params = self.params();
         let outputs = params.layout.spec(head).rows;
         let w = MatRef::new(params.get(head), outputs, dim);
-        let block = (LOGITS_MAX / outputs).max(ROWS_MIN).min(n.max(1));
+        let block = (LOGITS_MAX / outputs).max(outputs * dim / HEAD_PER_ROW);
+        let block = block.clamp(*BLOCK_ROWS.start(), *BLOCK_ROWS.end()).min(n.max(1));
         let records = self.records();
-        let mut dx = if records { self.buffer(n * dim) } else { Vec::new() };
+        let mut dx = if records { self.buffer(n * dim) } else { Buffer::default() };
         let mut logits = self.buffer(block * outputs);
         let mut totals = Totals::default();
         for (start, targets) in (0..n).step_by(block).zip(targets.chunks(block)) {

@@ -36,7 +36,7 @@ fn check_by(case: &Case<'_>, recorded: bool) {
     let mut tape = Tape::default();
     let mut inputs: Vec<Vec<f32>> = case.inputs.iter().map(|(rows, cols)| random(rows * cols, &mut rng)).collect();
     let mut params = Params::zeros(case.params.clone());
-    params.values = random(params.values.len(), &mut rng);
+    params.values = random(params.values.len(), &mut rng).as_slice().into();
 
     let mut param_grads = vec![0.0; params.values.len()];
     let mut graph = tape.record(&params, &mut param_grads);
@@ -334,7 +334,7 @@ fn kl_divergence() {
 fn wide_head(layout: ParamLayout, run: &dyn Fn(&mut Graph<'_>, &[Var]) -> Var, n: usize) {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let mut params = Params::zeros(layout);
-    params.values = random(params.values.len(), &mut rng);
+    params.values = random(params.values.len(), &mut rng).as_slice().into();
     let x = random(n, &mut rng);
     let mut tape = Tape::default();
     let mut grads = vec![0.0; params.values.len()];

@@ -6,7 +6,7 @@
 use super::head::{BLOCK, Head, Source, unpack_add};
 use super::rope::RopeTable;
 use super::{AttentionShape, DropoutMask};
-use crate::tensor::gemm::tile;
+use crate::tensor::gemm::{Strip, tile};
 use crate::tensor::simd::{Kernel, LANES, Lanes, vectors, vectors_mut};
 use std::cell::RefCell;
 
@@ -149,7 +149,7 @@ fn scores<V: Lanes>(a: &Head, first: usize, b: &Head, end: usize, width: usize, 
             let (a, b) = (a[row * width..].as_ptr(), b[panel * BLOCK * width..].as_ptr());
             let to = to[row * stride + panel * BLOCK..].as_mut_ptr();
             // SAFETY: four rows of `width` lie ahead of `a`, one panel ahead of `b`, and the tile ends within the block.
-            unsafe { tile::<V, 4, 2>(width, a, width, 1, b, to, stride, false) };
+            unsafe { tile::<V, 4, 2>(width, Strip::Rows { start: a, stride: width }, b, to, stride, false) };
         }
     }
 }
@@ -165,8 +165,9 @@ fn mix<V: Lanes>(p: &[f32], stride: usize, end: usize, b: &Head, first: usize, n
     for (b, to) in panels {
         for row in (0..BLOCK).step_by(8) {
             let to = to[(first + row) * LANES..].as_mut_ptr();
+            let p = Strip::Rows { start: p[row * stride..].as_ptr(), stride };
             // SAFETY: `p` holds the block's rows up to `end <= stride`, `b` holds `end` rows of one vector and `to` the block's.
-            unsafe { tile::<V, 8, 1>(end, p[row * stride..].as_ptr(), stride, 1, b.as_ptr(), to, LANES, false) };
+            unsafe { tile::<V, 8, 1>(end, p, b.as_ptr(), to, LANES, false) };
         }
     }
 }
@@ -181,7 +182,7 @@ fn mix_back<V: Lanes>(p: &[f32], stride: usize, end: usize, b: &Head, first: usi
         for t in (0..end).step_by(8) {
             let (p, b, to) = (p[t..].as_ptr(), b[first * LANES..].as_ptr(), to[t * LANES..].as_mut_ptr());
             // SAFETY: as in `mix`, with the axes of `p` exchanged.
-            unsafe { tile::<V, 8, 1>(BLOCK, p, 1, stride, b, to, LANES, true) };
+            unsafe { tile::<V, 8, 1>(BLOCK, Strip::Columns { start: p, stride }, b, to, LANES, true) };
         }
     }
 }
