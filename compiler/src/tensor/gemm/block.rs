@@ -140,7 +140,10 @@ impl<P: Deref<Target = [f32]>> Panels<'_, P> {
     #[inline(always)]
     fn cols<V: Vector>(&self) -> impl Iterator<Item = Range<usize>> + use<V, P> {
         let group = self.group.clone();
-        group.clone().step_by(TILE_VECTORS * V::WIDTH).map(move |col| col..(col + TILE_VECTORS * V::WIDTH).min(group.end))
+        group
+            .clone()
+            .step_by(TILE_VECTORS * V::WIDTH)
+            .map(move |col| col..(col + TILE_VECTORS * V::WIDTH).min(group.end))
     }
 
     /// A last panel of less than whole vectors always is.

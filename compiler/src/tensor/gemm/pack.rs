@@ -19,11 +19,9 @@ pub(super) fn pack_panel<V: Vector>(b: MatRef<'_>, depth: Range<usize>, cols: Ra
     if b.col_stride == 1 {
         for (p, to) in depth.zip(to.chunks_exact_mut(width)) {
             let from = &b.data[p * b.row_stride + cols.start..][..cols.len()];
-            if cols.len() == width {
-                to.copy_from_slice(from);
-            } else {
-                to[..cols.len()].copy_from_slice(from);
-                to[cols.len()..].fill(0.0);
+            for (from, to) in from.chunks(V::WIDTH).zip(to.chunks_exact_mut(V::WIDTH)) {
+                // SAFETY: a whole vector of `to`, and as much of `from` as there is.
+                unsafe { V::load_first(from.as_ptr(), from.len()).store_ptr(to.as_mut_ptr()) };
             }
         }
         return;
