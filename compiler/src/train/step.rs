@@ -19,8 +19,8 @@ const SHARDS_MIN: usize = 2;
 const GRADIENTS_MAX: usize = 1 << 25;
 /// Parameters for which a pass should have a token more: weights are read from memory, and their gradients written, once a pass.
 const PARAMS_PER_TOKEN: usize = 1 << 14;
-/// Tokens of a pass beyond which nothing is gained, and activations no longer fit in the caches.
-const PASS_TOKENS_MAX: usize = 1024;
+/// Tokens of a pass: fewer leave the products short, with more nothing is gained and activations no longer fit in the caches.
+const PASS_TOKENS: std::ops::RangeInclusive<usize> = 256..=1024;
 /// Numbers that a thread adds at a time when the shards' gradients are summed.
 const SUM_CHUNK: usize = 1 << 14;
 
@@ -70,7 +70,7 @@ impl<'m> Stepper<'m> {
     ) -> LossSums {
         let n_params = params.values.len();
         let n_shards = (GRADIENTS_MAX / n_params.max(1)).clamp(SHARDS_MIN, SHARDS_MAX).min(batch.len());
-        let pass_tokens = (n_params / PARAMS_PER_TOKEN).min(PASS_TOKENS_MAX);
+        let pass_tokens = (n_params / PARAMS_PER_TOKEN).clamp(*PASS_TOKENS.start(), *PASS_TOKENS.end());
         while self.grads.len() < n_shards {
             self.grads.push(Buffer::zeros(n_params));
         }

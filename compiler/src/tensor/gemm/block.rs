@@ -3,7 +3,7 @@
 use super::pack::{pack_panel, pack_strips};
 use super::tile::{Out, Panel, Strip, TILE_VECTORS, tile_of};
 use super::{MatRef, Write};
-use crate::tensor::simd::{Vector, WideKernel};
+use crate::tensor::simd::{Vector, WideKernel, dispatch_wide};
 use std::ops::{Deref, Range};
 
 /// Inner positions multiplied before a tile goes back to memory, at most: its panel and strip share the L1 cache.
@@ -28,9 +28,104 @@ const LARGE_B: usize = 1 << 16;
 pub(super) struct Gemm<'a> {
     pub write: Write,
     pub a: MatRef<'a>,
-    pub b: MatRef<'a>,
+    pub b: Right<'a>,
     pub c: &'a mut [f32],
     pub packed: &'a mut Vec<f32>,
+}
+
+/// The right operand.
+#[derive(Clone, Copy)]
+pub(super) enum Right<'a> {
+    Matrix(MatRef<'a>),
+    Packed(PackedRight<'a>),
+}
+
+/// A right operand that was packed once for several products.
+#[derive(Clone, Copy)]
+pub struct PackedRight<'a> {
+    panels: &'a [f32],
+    inner: usize,
+    cols: usize,
+}
+
+impl<'a> PackedRight<'a> {
+    /// How long the memory of a packed matrix of `inner` rows and `cols` columns is.
+    pub fn memory(inner: usize, cols: usize) -> usize {
+        let blocks = InnerBlocks::of(inner);
+        blocks.n * blocks.depth_max() * cols.next_multiple_of(CACHE_LINE)
+    }
+
+    /// Packs `b` into `memory`, which must be [`PackedRight::memory`] long and should begin on a cache line.
+    ///
+    /// # Panics
+    /// If it has another length.
+    pub fn new(b: MatRef<'_>, memory: &'a mut [f32]) -> Self {
+        assert_eq!(memory.len(), Self::memory(b.rows, b.cols), "memory of a packed matrix");
+        dispatch_wide(PackRight { b, to: memory });
+        Self { panels: memory, inner: b.rows, cols: b.cols }
+    }
+
+    /// Rows of the matrix.
+    pub fn inner(self) -> usize {
+        self.inner
+    }
+
+    /// Columns of the matrix.
+    pub fn cols(self) -> usize {
+        self.cols
+    }
+}
+
+struct PackRight<'a> {
+    b: MatRef<'a>,
+    to: &'a mut [f32],
+}
+
+impl WideKernel for PackRight<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { b, to } = self;
+        let plan = Plan::together::<V>(b.rows, b.cols);
+        for block in 0..plan.blocks.n {
+            let packed = &mut to[block * plan.block_len..(block + 1) * plan.block_len];
+            Panels { packed, b, depth: plan.blocks.get(block), group: 0..b.cols, packs_b: true }.pack::<V>();
+        }
+    }
+}
+
+/// How B is cut.
+#[derive(Clone, Copy)]
+struct Plan {
+    blocks: InnerBlocks,
+    /// Columns packed at a time.
+    group_cols: usize,
+    /// Inner blocks packed at a time: a block of C stays in the cache until all of them were added.
+    n_together: usize,
+    /// Numbers of a packed inner block.
+    block_len: usize,
+}
+
+impl Plan {
+    /// As much at a time as the cache holds.
+    #[inline(always)]
+    fn of<V: Vector>(inner: usize, cols: usize) -> Self {
+        let blocks = InnerBlocks::of(inner);
+        let panel_cols = TILE_VECTORS * V::WIDTH;
+        let group_cols = (GROUP_NUMBERS / blocks.depth_max() / panel_cols).max(1) * panel_cols;
+        let block_len = group_cols.min(cols.next_multiple_of(V::WIDTH)) * blocks.depth_max();
+        let n_together = (GROUP_NUMBERS / block_len.max(1)).clamp(1, blocks.n.max(1));
+        Self { blocks, group_cols, n_together, block_len }
+    }
+
+    /// Everything at once.
+    #[inline(always)]
+    fn together<V: Vector>(inner: usize, cols: usize) -> Self {
+        let blocks = InnerBlocks::of(inner);
+        let block_len = cols.next_multiple_of(V::WIDTH) * blocks.depth_max();
+        Self { blocks, group_cols: cols.max(1), n_together: blocks.n.max(1), block_len }
+    }
 }
 
 impl WideKernel for Gemm<'_> {
@@ -39,31 +134,37 @@ impl WideKernel for Gemm<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Self { write, a, b, c, packed } = self;
+        let (plan, b, prepacked) = match b {
+            Right::Matrix(b) => (Plan::of::<V>(b.rows, b.cols), b, None),
+            Right::Packed(PackedRight { panels, inner, cols }) => {
+                let shape = MatRef { data: &[], rows: inner, cols, row_stride: cols, col_stride: 1 };
+                (Plan::together::<V>(inner, cols), shape, Some(panels))
+            }
+        };
         let (inner, cols) = (a.cols, b.cols);
+        if c.is_empty() {
+            return;
+        }
         if inner == 0 && write == Write::Set {
             c.fill(0.0);
         }
-        let blocks = InnerBlocks::of(inner);
-        let panel_cols = TILE_VECTORS * V::WIDTH;
-        let group_cols = (GROUP_NUMBERS / blocks.depth_max() / panel_cols).max(1) * panel_cols;
-        let padded_cols = group_cols.min(cols.next_multiple_of(V::WIDTH));
-        // As many inner blocks of B at a time as fit: a block of C stays in the cache until all of them were added.
-        let n_together = (GROUP_NUMBERS / (blocks.depth_max() * padded_cols.max(1))).clamp(1, blocks.n.max(1));
-        let block_len = padded_cols * blocks.depth_max();
+        let Plan { blocks, group_cols, n_together, block_len } = plan;
         let packs_a = cols >= if a.col_stride == 1 { PACK_ROWS_FROM } else { PACK_COLS_FROM }
             || a.row_stride.max(a.col_stride) >= FAR;
-        let packs_b = b.col_stride != 1 || a.rows >= PACK_B_FROM || inner * cols >= LARGE_B;
+        let packs_b = prepacked.is_some() || b.col_stride != 1 || a.rows >= PACK_B_FROM || inner * cols >= LARGE_B;
         let strips_len = if packs_a { ROW_BLOCK.min(a.rows) * blocks.depth_max() + V::WIDTH } else { 0 };
-        let (panels, strips) = split_aligned(packed, n_together * block_len, strips_len);
+        let panels_len = if prepacked.is_some() { 0 } else { n_together * block_len };
+        let (memory, strips) = split_aligned(packed, panels_len, strips_len);
         for first_block in (0..blocks.n).step_by(n_together) {
             let together = first_block..(first_block + n_together).min(blocks.n);
             for first in (0..cols).step_by(group_cols) {
                 let group = first..(first + group_cols).min(cols);
-                for (block, to) in together.clone().zip(panels.chunks_exact_mut(block_len)) {
-                    Panels { packed: to, b, depth: blocks.get(block), group: group.clone(), packs_b }.pack::<V>();
+                for (block, packed) in together.clone().zip(memory.chunks_exact_mut(block_len)) {
+                    Panels { packed, b, depth: blocks.get(block), group: group.clone(), packs_b }.pack::<V>();
                 }
                 for row in (0..a.rows).step_by(ROW_BLOCK) {
                     let rows = row..(row + ROW_BLOCK).min(a.rows);
+                    let panels = prepacked.unwrap_or(memory);
                     for (block, packed) in together.clone().zip(panels.chunks_exact(block_len)) {
                         let panels = Panels { packed, b, depth: blocks.get(block), group: group.clone(), packs_b };
                         let to = &mut c[rows.start * cols..rows.end * cols];

@@ -16,9 +16,10 @@ mod pack;
 mod tile;
 
 use super::simd::dispatch_wide;
-use block::Gemm;
+use block::{Gemm, Right};
 use std::cell::RefCell;
 
+pub use block::PackedRight;
 pub(super) use tile::{Strip, tile};
 
 /// What a product does with the destination.
@@ -74,7 +75,17 @@ impl<'a> MatRef<'a> {
 pub fn gemm(write: Write, a: MatRef<'_>, b: MatRef<'_>, c: &mut [f32]) {
     assert_eq!(a.cols, b.rows, "inner sizes of the product");
     assert_eq!(c.len(), a.rows * b.cols, "size of the product");
-    PACKED.with_borrow_mut(|packed| dispatch_wide(Gemm { write, a, b, c, packed }));
+    PACKED.with_borrow_mut(|packed| dispatch_wide(Gemm { write, a, b: Right::Matrix(b), c, packed }));
+}
+
+/// [`gemm`] with a right operand that is packed already.
+///
+/// # Panics
+/// If the shapes do not fit together.
+pub fn gemm_packed(write: Write, a: MatRef<'_>, b: PackedRight<'_>, c: &mut [f32]) {
+    assert_eq!(a.cols, b.inner(), "inner sizes of the product");
+    assert_eq!(c.len(), a.rows * b.cols(), "size of the product");
+    PACKED.with_borrow_mut(|packed| dispatch_wide(Gemm { write, a, b: Right::Packed(b), c, packed }));
 }
 
 thread_local! {
@@ -108,8 +119,12 @@ mod tests {
             let mut got = before.clone();
             gemm(write, a, b, &mut got);
             let mut portable = before.clone();
-            Gemm { write, a, b, c: &mut portable, packed: &mut Vec::new() }.run::<Portable>();
-            assert_eq!(got, portable, "lanes disagree at {rows} x {inner} x {cols}");
+            Gemm { write, a, b: Right::Matrix(b), c: &mut portable, packed: &mut Vec::new() }.run::<Portable>();
+            let mut memory = vec![0.0; PackedRight::memory(inner, cols)];
+            let mut packed = before.clone();
+            gemm_packed(write, a, PackedRight::new(b, &mut memory), &mut packed);
+            assert!(got == packed, "packing changes {rows} x {inner} x {cols}");
+            assert!(got == portable, "lanes disagree at {rows} x {inner} x {cols}");
             for i in 0..rows {
                 for j in 0..cols {
                     let product: f64 = (0..inner).map(|p| element(a, i, p) * element(b, p, j)).sum();
@@ -137,6 +152,9 @@ mod tests {
             (9, 21, 270),
             (200, 650, 203),
             (15, 640, 850),
+            (5, 3, 300),
+            (29, 17, 260),
+            (1, 700, 300),
         ];
         for (rows, inner, cols) in sizes {
             for (a_flipped, b_flipped) in [(false, false), (false, true), (true, false), (true, true)] {

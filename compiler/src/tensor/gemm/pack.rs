@@ -68,11 +68,11 @@ pub(super) fn pack_strips<V: Vector>(
         }
         for strip in strips.clone() {
             let (start, n) = (strip.start, strip.len());
-            // SAFETY: `n` numbers of a column of A. What a whole vector spills over the strip's column is overwritten by the next; the
-            // last column takes no more than it may.
+            // SAFETY: `n` numbers of a column of A. What a whole vector spills over the strip's column is overwritten by the next ones,
+            // and where it would spill over the strip, whose neighbour is there already, no more than the column is stored.
             unsafe {
                 let (lanes, to) = (V::load_first(from[start..].as_ptr(), n), to.add(start * depth.len() + p * n));
-                if p + 1 < depth.len() { lanes.store_ptr(to) } else { lanes.store_first(to, n) }
+                if (depth.len() - p) * n >= V::WIDTH { lanes.store_ptr(to) } else { lanes.store_first(to, n) }
             }
         }
     }

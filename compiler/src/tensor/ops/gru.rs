@@ -10,7 +10,7 @@
 
 use super::activation::{sigmoid, tanh};
 use crate::tensor::Segments;
-use crate::tensor::gemm::{MatRef, Write, gemm};
+use crate::tensor::gemm::{MatRef, PackedRight, Write, gemm, gemm_packed};
 use crate::tensor::params::ParamId;
 use crate::tensor::simd::{Kernel, LANES, Lanes, dispatch, load_part, store_part};
 use crate::tensor::tape::{Backward, Graph, Op, Var};
@@ -44,6 +44,8 @@ impl Graph<'_> {
         let mut recurrent = self.buffer(segments.len() * 3 * hidden);
         let mut states = self.buffer(segments.len() * hidden);
         let w = MatRef::new(params.get(weight), 3 * hidden, hidden);
+        let mut memory = self.buffer(PackedRight::memory(hidden, 3 * hidden));
+        let w = PackedRight::new(w.transposed(), &mut memory);
         for t in 0..segments.max_len() {
             let active = rows_at(segments, t);
             let states = &mut states[..active.len() * hidden];
@@ -55,7 +57,7 @@ impl Graph<'_> {
                 }
             }
             let recurrent = &mut recurrent[..active.len() * 3 * hidden];
-            gemm(Write::Set, MatRef::new(states, active.len(), hidden), w.transposed(), recurrent);
+            gemm_packed(Write::Set, MatRef::new(states, active.len(), hidden), w, recurrent);
             let parts = states.chunks_exact(hidden).zip(recurrent.chunks_exact_mut(3 * hidden));
             for ((state, recurrent), (_, row)) in parts.zip(&active) {
                 recurrent.iter_mut().zip(params.get(bias)).for_each(|(to, bias)| *to += bias);
@@ -67,6 +69,7 @@ impl Graph<'_> {
         }
         self.recycle(recurrent);
         self.recycle(states);
+        self.recycle(memory);
         let saved = self.push(n, 4 * hidden, saved);
         let out = self.push(n, hidden, out);
         self.note(Gru { gates, weight, bias, segments: segments.clone(), initial, saved, out });
@@ -119,7 +122,9 @@ impl Op for Gru {
         let mut steps = pass.buffer(n_segments * hidden);
         let mut dstates = pass.buffer(n_segments * hidden);
         dstates.fill(0.0);
-        let (saved, w) = (pass.value(self.saved), MatRef::new(pass.param(self.weight), 3 * hidden, hidden));
+        let mut memory = pass.buffer(PackedRight::memory(3 * hidden, hidden));
+        let saved = pass.value(self.saved);
+        let w = PackedRight::new(MatRef::new(pass.param(self.weight), 3 * hidden, hidden), &mut memory);
         for t in (0..self.segments.max_len()).rev() {
             let active = rows_at(&self.segments, t);
             for (slope, (segment, row)) in slopes.chunks_exact_mut(3 * hidden).zip(&active) {
@@ -135,7 +140,12 @@ impl Op for Gru {
                 drecurrent[row * 3 * hidden..][..3 * hidden].copy_from_slice(slope);
             }
             let steps = &mut steps[..active.len() * hidden];
-            gemm(Write::Set, MatRef::new(&slopes[..active.len() * 3 * hidden], active.len(), 3 * hidden), w, steps);
+            gemm_packed(
+                Write::Set,
+                MatRef::new(&slopes[..active.len() * 3 * hidden], active.len(), 3 * hidden),
+                w,
+                steps,
+            );
             for (step, (segment, _)) in steps.chunks_exact(hidden).zip(&active) {
                 Write::Add.store(&mut dstates[segment * hidden..][..hidden], step);
             }
@@ -150,7 +160,7 @@ impl Op for Gru {
             Some(initial) => pass.hand_on(initial, dstates),
             None => pass.recycle(dstates),
         }
-        for buffer in [dout, states, drecurrent, slopes, steps] {
+        for buffer in [dout, states, drecurrent, slopes, steps, memory] {
             pass.recycle(buffer);
         }
     }
