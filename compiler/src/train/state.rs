@@ -147,7 +147,7 @@ mod tests {
         layout.matrix("w", 2, CHUNK);
         let rule: OptimizerSection = toml::from_str("learning_rate = 0.1").unwrap();
         let optimizer = Optimizer::new(&rule, &layout).unwrap();
-        let params = Params { values: vec![1.0; layout.len()], layout };
+        let params = Params { values: [1.0].repeat(layout.len()).as_slice().into(), layout };
         State { step: 0, n_tokens: 0, average: Some(params.clone()), params, optimizer, past: Past::default() }
     }
 
