@@ -206,6 +206,22 @@ fn what_does_not_go_together_is_told() {
     let masked = "model = { init_from = 'base' }\nobjective = { kind = 'masked' }\n";
     assert!(error(&format!("{masked}{}", replay(1.0))).contains("data.replay.share is 1"));
 
+    let shards = "data = { text = 'texts', shards = 'texts/tokens' }\n";
+    assert!(error(&format!("{plain}{shards}")).contains("data.shards is texts/tokens, but must be outside"));
+
+    // A model that the run would replace.
+    let recipe = load(dir.path(), &format!("{masked}{data}"), 5).unwrap();
+    std::fs::remove_file(dir.path().join("base/training_state.safetensors")).unwrap();
+    let error = try_train(&recipe, &dir.path().join("base"), 1).expect_err("its own folder");
+    assert!(error.is_input() && error.to_string().contains("it is the run folder too"), "{error}");
+
+    // Too little to replay.
+    std::fs::write(dir.path().join("short.txt"), "a\n\nb\n\nc").unwrap();
+    let short = "data = { text = 'domain.txt', replay = { text = 'short.txt', share = 0.5 } }\n";
+    let recipe = load(dir.path(), &format!("{masked}{short}"), 5).unwrap();
+    let error = try_train(&recipe, &dir.path().join("run"), 1).expect_err("too short").to_string();
+    assert!(error.contains("the replayed part of the text has"), "{error}");
+
     // A tokenizer without what the objective needs, and a model without weights.
     let recipe = load(dir.path(), &format!("{masked}{data}"), 5).unwrap();
     let tokenizer = dir.path().join("base/tokenizer.json");

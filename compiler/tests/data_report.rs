@@ -52,6 +52,9 @@ fn documents_are_counted_as_by_hand() {
     let lengths: Vec<(usize, usize)> =
         report.lengths.iter().map(|length| (length.n_tokens_max, length.n_documents)).collect();
     assert_eq!(lengths, [(4, 2), (8, 0), (16, 1), (32, 1)]);
+    let packing = report.packing.unwrap();
+    assert_eq!((packing.n_rows, packing.n_cut_documents, packing.n_short_documents), (2, 0, 0));
+    assert_eq!(packing.utilisation, 30.0 / 32.0);
     let run = report.run;
     assert_eq!((run.n_rows, run.passes, run.row_positions), (12, 6.0, 16));
     assert!((run.padding_share - 2.0 / 32.0).abs() < 1e-12, "{run:?}");

@@ -106,16 +106,6 @@ impl Duplicates {
         let n_bytes = self.found.iter().map(|duplicate| documents[duplicate.document].n_bytes()).sum();
         DuplicateCounts { n_exact, n_near: self.found.len() - n_exact, n_bytes }
     }
-
-    /// Drops them from the documents in which they were found.
-    pub fn drop_from(&self, documents: &mut Vec<Document>) {
-        let mut found = self.found.iter().map(|duplicate| duplicate.document).peekable();
-        let mut idx = 0;
-        documents.retain(|_| {
-            idx += 1;
-            found.next_if_eq(&(idx - 1)).is_none()
-        });
-    }
 }
 
 /// Finds exact duplicates as documents go by, keeping 32 bytes of each.
@@ -252,12 +242,6 @@ mod tests {
         assert_eq!(found(&documents, Deduplication::Off), []);
         let duplicates = Duplicates::find(&documents, Deduplication::Exact);
         assert_eq!(duplicates.counts(&documents), DuplicateCounts { n_exact: 3, n_near: 0, n_bytes: 18 });
-        let mut left = documents;
-        duplicates.drop_from(&mut left);
-        assert_eq!(
-            left.iter().map(|document| document.text.as_str()).collect::<Vec<&str>>(),
-            ["a  b\nc", "a b C", "ab c"]
-        );
     }
 
     #[test]

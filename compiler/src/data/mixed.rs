@@ -1,6 +1,6 @@
 //! Examples of two sources: of a domain, and of what must not be forgotten for it.
 
-use super::{Example, ExampleSource};
+use super::{Example, ExampleSource, Packing};
 
 /// A share of the examples is replayed from another source, evenly spread: which ones, and which of that source's, depends on their
 /// numbers alone.
@@ -45,6 +45,10 @@ impl ExampleSource for ReplayedSource {
 
     fn passes(&self, n: u64) -> f64 {
         self.own.passes(n - self.n_replayed(n))
+    }
+
+    fn packing(&self) -> Option<&Packing> {
+        self.own.packing()
     }
 
     fn document_lens(&self) -> Vec<usize> {

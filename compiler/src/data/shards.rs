@@ -18,7 +18,7 @@
 //!
 //! A document never lies in two shards.
 
-use super::{DataError, Shuffle};
+use super::DataError;
 use crate::artifact::{ArtifactError, MappedFile, write_atomic_with, write_folder_atomic};
 use sha2::{Digest, Sha256};
 use siskin_runtime::TokenId;
@@ -209,14 +209,6 @@ impl TokenShards {
         self.first_tokens[shard] + start..self.first_tokens[shard] + end
     }
 
-    /// A document's tokens.
-    ///
-    /// # Panics
-    /// If there is no such document.
-    pub fn document(&self, document: usize) -> Vec<TokenId> {
-        self.tokens(self.document_range(document))
-    }
-
     /// Tokens by their places among all, whatever shards they lie in.
     ///
     /// # Panics
@@ -233,14 +225,6 @@ impl TokenShards {
             }
         }
         tokens
-    }
-
-    /// All documents in an order of its own for each seed and epoch, read as they are asked for. Nothing is stored: the order can be
-    /// taken up anywhere, with [`Iterator::skip`].
-    pub fn shuffled(&self, seed: u64, epoch: u64) -> impl Iterator<Item = Vec<TokenId>> + '_ {
-        let n = self.n_documents() as u64;
-        let order = Shuffle::of_epoch(n, seed, epoch);
-        (0..n).map(move |idx| self.document(order.at(idx) as usize))
     }
 }
 
@@ -371,7 +355,7 @@ mod tests {
         let shards = TokenShards::open(&path).unwrap();
         assert_eq!(shards.first_documents, [0, 2, 3, 5, 6]);
         assert_eq!((shards.n_documents(), shards.n_tokens(), shards.vocab_size()), (6, 29, 10));
-        assert_eq!((0..6).map(|i| shards.document(i)).collect::<Vec<Vec<TokenId>>>(), documents);
+        assert_eq!((0..6).map(|i| shards.tokens(shards.document_range(i))).collect::<Vec<Vec<TokenId>>>(), documents);
         assert_eq!((0..6).map(|i| shards.document_range(i).len()).collect::<Vec<usize>>(), [4, 3, 12, 1, 0, 9]);
         let all = documents.concat();
         for start in 0..=all.len() {
@@ -381,22 +365,6 @@ mod tests {
         }
         write_shards(&path, &options(10, 7), [Ok(&documents[0])]).unwrap();
         assert_eq!(TokenShards::open(&path).unwrap().n_documents(), 1, "the old shards are gone");
-    }
-
-    #[test]
-    fn an_epoch_has_every_document_once_in_an_order_of_its_own() {
-        let documents: Vec<Vec<TokenId>> = (0..50).map(|i| vec![i, i]).collect();
-        let (_dir, path) = written(&documents, &options(50, 8));
-        let shards = TokenShards::open(&path).unwrap();
-        let epoch = |seed, epoch| shards.shuffled(seed, epoch).collect::<Vec<Vec<TokenId>>>();
-        let orders = [epoch(1, 0), epoch(1, 1), epoch(2, 0), epoch(2, 1)];
-        for (i, order) in orders.iter().enumerate() {
-            let mut sorted = order.clone();
-            sorted.sort_unstable();
-            assert_eq!(sorted, documents);
-            assert!(!orders[..i].contains(order) && *order != documents);
-        }
-        assert_eq!(shards.shuffled(1, 1).skip(30).collect::<Vec<Vec<TokenId>>>(), orders[1][30..]);
     }
 
     #[test]
@@ -437,7 +405,7 @@ mod tests {
             bytes[CHECKSUM].copy_from_slice(&digest);
             fs::write(&file, &bytes).unwrap();
             if let Ok(shards) = TokenShards::open(&path) {
-                let tokens: Vec<TokenId> = (0..shards.n_documents()).flat_map(|i| shards.document(i)).collect();
+                let tokens: Vec<TokenId> = (0..shards.n_documents()).flat_map(|i| shards.tokens(shards.document_range(i))).collect();
                 prop_assert!(tokens.len() == shards.n_tokens() && tokens.iter().all(|token| *token < shards.vocab_size()));
             }
         }

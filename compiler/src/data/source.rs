@@ -1,6 +1,6 @@
 //! Where the examples of a run come from.
 
-use super::Example;
+use super::{Example, Packing};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -24,6 +24,11 @@ pub trait ExampleSource: Send + Sync {
 
     /// How often `n` indices go through the training part.
     fn passes(&self, n: u64) -> f64;
+
+    /// Where documents lie in rows, if they were packed.
+    fn packing(&self) -> Option<&Packing> {
+        None
+    }
 
     /// Tokens of each document, or of each example made of a record, of the training part.
     fn document_lens(&self) -> Vec<usize>;

@@ -53,11 +53,6 @@ impl PackedRows {
         Ok(Self { tokens, packing, noise, frame, validation })
     }
 
-    /// Where the documents lie.
-    pub fn packing(&self) -> &Packing {
-        &self.packing
-    }
-
     /// The row at `idx` of the run that `seed` begins.
     fn row(&self, seed: u64, idx: u64) -> usize {
         let n_rows = self.packing.rows().len() as u64;
@@ -102,6 +97,10 @@ impl ExampleSource for PackedRows {
 
     fn passes(&self, n: u64) -> f64 {
         n as f64 / self.packing.rows().len() as f64
+    }
+
+    fn packing(&self) -> Option<&Packing> {
+        Some(&self.packing)
     }
 
     fn document_lens(&self) -> Vec<usize> {
@@ -168,7 +167,7 @@ mod tests {
                 let tokens = store(&lens);
                 let ranges: Vec<_> = (0..lens.len()).map(|i| tokens.document_range(i)).collect();
                 let rows = PackedRows::new((store(&lens), &store(&[])), context_len, noise.clone(), FRAME).unwrap();
-                let n_rows = rows.packing().rows().len() as u64;
+                let n_rows = rows.packing.rows().len() as u64;
                 let mut all = Vec::new();
                 for idx in epoch * n_rows..(epoch + 1) * n_rows {
                     let row = rows.examples(seed, idx);
@@ -195,7 +194,7 @@ mod tests {
     #[test]
     fn epochs_have_orders_of_their_own_and_validation_is_read_document_by_document() {
         let rows = PackedRows::new((store(&[20; 12]), &store(&[3, 1, 12])), 8, Noise::Causal, FRAME).unwrap();
-        let n_rows = rows.packing().rows().len() as u64;
+        let n_rows = rows.packing.rows().len() as u64;
         let epoch = |seed, epoch| {
             (epoch * n_rows..(epoch + 1) * n_rows).flat_map(|idx| rows.examples(seed, idx)).collect::<Vec<Example>>()
         };

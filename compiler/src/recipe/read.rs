@@ -146,6 +146,12 @@ fn check_data(data: &DataSection, takes_records: bool, goes_on: bool) -> Result<
     let shards = data.shards.as_ref().filter(|_| takes_records);
     let shown = shards.map(|path| path.display().to_string()).unwrap_or_default();
     check("data.shards", shown, shards.is_none(), "left out for objectives made of records")?;
+    for text in std::iter::once(&data.text).chain(data.replay.as_ref().map(|replay| &replay.text)) {
+        if let Some(shards) = &data.shards {
+            let is_apart = !shards.starts_with(text);
+            check("data.shards", shards.display(), is_apart, "outside of what is trained on: tokens are no texts")?;
+        }
+    }
     let is_near = takes_records && data.deduplicate == Deduplication::Near;
     check("data.deduplicate", "near", !is_near, "true or false for objectives made of records")?;
     let Some(replay) = &data.replay else { return Ok(()) };

@@ -9,6 +9,7 @@ use crate::model::Model;
 use crate::recipe::Recipe;
 use crate::tensor::Params;
 use serde::Serialize;
+use std::path::Path;
 
 /// How well a model tells a held-out part.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -56,9 +57,17 @@ pub(super) struct General {
 }
 
 /// The parameters that training begins with: those of the model to go on from, or new ones.
-pub(super) fn first_values(recipe: &Recipe, model: &dyn Model) -> Result<Params, TrainError> {
+///
+/// # Errors
+/// [`TrainError::InitFrom`]: the model cannot be read, or is in the run folder `out`, where the run would replace it.
+pub(super) fn first_values(recipe: &Recipe, model: &dyn Model, out: &Path) -> Result<Params, TrainError> {
     let Some(folder) = &recipe.model.init_from else { return Ok(model.init(recipe.train.seed)) };
     let failed = |problem: String| TrainError::InitFrom { path: folder.clone(), problem };
+    if let (Ok(folder), Ok(out)) = (folder.canonicalize(), out.canonicalize())
+        && folder == out
+    {
+        return Err(failed("it is the run folder too, and the run would replace it: choose another run folder".into()));
+    }
     let trained = hf::load_trained(folder).map_err(|error| failed(error.to_string()))?;
     trained.params(model.layout()).map_err(|problem| failed(problem.to_string()))
 }

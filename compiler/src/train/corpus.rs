@@ -148,7 +148,13 @@ fn of_texts(recipe: &Recipe, fingerprint: String) -> Result<Corpus, TrainError> 
     let mut general = None;
     if let (Some(section), Some(replay)) = (recipe.data.of_replay(), &recipe.data.replay) {
         let of_replay = tokenized(recipe, &replay_section(section))?;
-        let replayed = examples((of_replay.train, of_replay.validation), of_replay.summary.n_validation_bytes)?;
+        let replayed = examples((of_replay.train, of_replay.validation), of_replay.summary.n_validation_bytes);
+        let replayed = replayed.map_err(|error| match error {
+            TrainError::Data(DataError::TooShort { n_tokens, needed, .. }) => {
+                DataError::TooShort { part: "replayed", n_tokens, needed }.into()
+            }
+            error => error,
+        })?;
         let validation = replayed.source.validation().to_vec();
         general = Some(General { validation, n_bytes: replayed.n_validation_bytes });
         source = Box::new(ReplayedSource::new(source, replayed.source, replay.share));

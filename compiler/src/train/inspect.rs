@@ -29,6 +29,8 @@ pub struct DataReport {
     pub bytes_per_token: Option<f64>,
     /// Documents, or examples made of records, of the training part by their tokens.
     pub lengths: Vec<LengthCount>,
+    /// How documents were packed, if they were.
+    pub packing: Option<PackingCounts>,
     /// Targets of the validation part.
     pub n_validation_targets: usize,
     /// What the run's steps make of it.
@@ -36,6 +38,19 @@ pub struct DataReport {
     pub run: RunShares,
     /// The run's first rows.
     pub rows: Vec<Vec<ShownExample>>,
+}
+
+/// How documents were packed into rows.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct PackingCounts {
+    /// Rows of a pass over the training part.
+    pub n_rows: usize,
+    /// Documents that are longer than a row, and therefore in several.
+    pub n_cut_documents: usize,
+    /// Documents that are too short for the objective, and therefore in none.
+    pub n_short_documents: usize,
+    /// Share of the rows' positions that are used.
+    pub utilisation: f64,
 }
 
 /// How many documents are about as long.
@@ -117,6 +132,12 @@ pub fn inspect(recipe: &Recipe, n_rows: u64) -> Result<DataReport, TrainError> {
         n_train_tokens,
         bytes_per_token,
         lengths: histogram(&lens),
+        packing: source.packing().map(|packing| PackingCounts {
+            n_rows: packing.rows().len(),
+            n_cut_documents: packing.n_cut(),
+            n_short_documents: packing.n_short(),
+            utilisation: packing.utilisation(),
+        }),
         n_validation_targets: source.validation().iter().map(Example::n_targets).sum(),
         run: view.shares(source, n_run_rows),
         rows: rows.map(|row| row.iter().map(|example| view.example(example)).collect()).collect(),

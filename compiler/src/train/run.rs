@@ -221,7 +221,7 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
     check_validation(recipe, &corpus)?;
     let model = model::build(&recipe.architecture(corpus.labels.len()))?;
     let model = &*model;
-    let params = first_values(recipe, model)?;
+    let params = first_values(recipe, model, options.out)?;
     let before = Standing::of(recipe, &corpus, model, &params);
     let average = (recipe.optimizer.average_decay > 0.0).then(|| params.clone());
     let optimizer = Optimizer::new(&recipe.optimizer, model.layout())?;

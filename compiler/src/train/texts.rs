@@ -3,8 +3,8 @@
 use super::TrainError;
 use super::tokenize::{RunTokenizer, encode};
 use crate::data::{
-    DataError, Deduplication, Document, DocumentFields, DocumentReading, DocumentSplit, DocumentStream,
-    DuplicateCounts, Duplicates, SeenDocuments, Separation, TokenStore, has_records, read_text, split_text,
+    DataError, Deduplication, DocumentFields, DocumentReading, DocumentSplit, DocumentStream, DuplicateCounts,
+    Duplicates, SeenDocuments, Separation, TokenStore, has_records, read_documents, read_text, split_text,
 };
 use crate::recipe::{DataSection, SplitRule};
 use serde::{Deserialize, Serialize};
@@ -219,16 +219,16 @@ fn near_duplicates(section: &DataSection) -> Result<(HashSet<usize>, DuplicateCo
     if section.deduplicate != Deduplication::Near {
         return Ok(Default::default());
     }
-    let documents: Vec<Document> = DocumentStream::open(&section.text, &reading(section))?.collect::<Result<_, _>>()?;
+    let documents = read_documents(&section.text, &reading(section))?;
     let duplicates = Duplicates::find(&documents, Deduplication::Near);
     let counts = duplicates.counts(&documents);
     Ok((duplicates.found.into_iter().map(|duplicate| duplicate.document).collect(), counts))
 }
 
-/// Leaves the first documents that stay to be trained on.
+/// Leaves the first documents that stay to be trained on, one at the least.
 fn hold_out_the_end(fates: &mut [Fate], train_fraction: f64) {
     let n_kept = fates.iter().filter(|fate| **fate != Fate::Dropped).count();
-    let n_train = (n_kept as f64 * train_fraction) as usize;
+    let n_train = ((n_kept as f64 * train_fraction) as usize).max(1);
     for fate in fates.iter_mut().filter(|fate| **fate != Fate::Dropped).skip(n_train) {
         *fate = Fate::Validation;
     }

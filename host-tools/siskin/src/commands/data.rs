@@ -10,7 +10,7 @@ use siskin_compiler::data::DuplicateCounts;
 use siskin_compiler::recipe::Recipe;
 use siskin_compiler::train::DataSummary;
 use siskin_compiler::train::inspect::{
-    DataReport, LengthCount, RunShares, ShownExample, ShownToken, TokenRole, inspect,
+    DataReport, LengthCount, PackingCounts, RunShares, ShownExample, ShownToken, TokenRole, inspect,
 };
 
 use crate::console::Console;
@@ -112,6 +112,13 @@ fn counts(report: &DataReport, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match report.bytes_per_token {
         Some(bytes) => writeln!(f, ", {bytes:.3} bytes a token")?,
         None => writeln!(f)?,
+    }
+    if let Some(PackingCounts { n_rows, n_cut_documents, n_short_documents, utilisation }) = report.packing {
+        let (cut, short, used) = (n_cut_documents, n_short_documents, 100.0 * utilisation);
+        writeln!(
+            f,
+            "packed into {n_rows} rows, {used:.2} % used: {cut} documents cut, {short} too short and left out"
+        )?;
     }
     writeln!(f, "targets to validate on: {}", report.n_validation_targets)?;
     writeln!(f, "the run's steps: {n_rows} rows of {row_positions} positions, {passes:.2} passes over the data")?;
