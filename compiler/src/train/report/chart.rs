@@ -66,6 +66,10 @@ impl Chart {
         let y = self.y_axis(all().map(|p| p.mean));
         let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", self.title);
         draw_axes(&mut svg, &x, &y);
+        for (series, line) in &lines {
+            draw_line(&mut svg, series, line, (&x, &y));
+        }
+        // Above the lines, so that their names can be read.
         for (name, level) in self.levels.iter().filter(|(_, level)| y.shows(*level)) {
             let at = y.place(*level);
             let _ = write!(
@@ -73,9 +77,6 @@ impl Chart {
                 "<path class=\"level\" d=\"M{LEFT} {at:.1}H{RIGHT}\"/><text class=\"end\" x=\"{RIGHT}\" y=\"{:.1}\">{name}</text>",
                 at - 3.0
             );
-        }
-        for (series, line) in &lines {
-            draw_line(&mut svg, series, line, (&x, &y));
         }
         svg.push_str("</svg>");
         svg

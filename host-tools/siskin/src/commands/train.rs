@@ -44,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long)]
     resume: bool,
     /// Write the figures as a TensorBoard event file in the run folder, too.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "lr_range")]
     tensorboard: bool,
     /// Instead of training, let the learning rate grow from LOW to HIGH for some steps, and see which suits the recipe.
     #[arg(long, value_name = "LOW..HIGH", conflicts_with = "resume")]
