@@ -59,18 +59,20 @@ fn a_steady_step_allocates_no_buffer() {
                 ..Example::causal(&tokens(n, 0), &tokens(n, 1))
             };
             let batch = [[example(48)], [example(31)], [example(48)], [example(31)]];
-            let options = LossOptions { dropout: 0.1, ..LossOptions::plain(0.01) };
-            let mut stepper = Stepper::new(&*model);
-            let mut n_buffers = Vec::new();
-            for _ in 0..4 {
-                let before = N_BUFFERS.load(Ordering::Relaxed);
-                stepper.clear();
-                stepper.accumulate(&params, &batch, options, DropoutSeed::default());
-                stepper.gradient();
-                n_buffers.push(N_BUFFERS.load(Ordering::Relaxed) - before);
+            for recompute_activations in [false, true] {
+                let options = LossOptions { dropout: 0.1, recompute_activations, ..LossOptions::plain(0.01) };
+                let mut stepper = Stepper::new(&*model);
+                let mut n_buffers = Vec::new();
+                for _ in 0..4 {
+                    let before = N_BUFFERS.load(Ordering::Relaxed);
+                    stepper.clear();
+                    stepper.accumulate(&params, &batch, options, DropoutSeed::default());
+                    stepper.gradient();
+                    n_buffers.push(N_BUFFERS.load(Ordering::Relaxed) - before);
+                }
+                assert!(n_buffers[0] > 20, "{family}: the first step fills the pool: {n_buffers:?}");
+                assert_eq!(n_buffers[2..], [0, 0], "{family}, recomputing {recompute_activations}: {n_buffers:?}");
             }
-            assert!(n_buffers[0] > 20, "{family}: the first step fills the pool: {n_buffers:?}");
-            assert_eq!(n_buffers[2..], [0, 0], "{family}: {n_buffers:?}");
         }
     });
 }

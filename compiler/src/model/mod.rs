@@ -17,7 +17,7 @@ pub use transformer::Transformer;
 pub use crate::tensor::ops::LossSums;
 
 use crate::data::Example;
-use crate::tensor::{Graph, ParamLayout, Params, Var};
+use crate::tensor::{Graph, ParamLayout, Params, Tape, Var};
 
 /// Something that can be trained: named parameters, and a loss over examples.
 pub trait Model: Send + Sync {
@@ -43,6 +43,49 @@ pub trait Model: Send + Sync {
     /// # Panics
     /// If an example does not suit the model: a token outside its vocabulary, more positions than its context, too few targets.
     fn loss(&self, graph: &mut Graph<'_>, examples: &[Example], options: LossOptions) -> (Var, LossSums);
+
+    /// Adds the gradient of [`Model::loss`] to those of the pass, and returns the sums.
+    ///
+    /// # Panics
+    /// As [`Model::loss`].
+    fn accumulate(&self, pass: Pass<'_>, examples: &[Example], options: LossOptions) -> LossSums {
+        accumulate_at_once(self, pass, examples, options)
+    }
+}
+
+/// What a pass forward and back works with.
+pub struct Pass<'a> {
+    /// Memory.
+    pub tape: &'a mut Tape,
+    /// The parameters.
+    pub params: &'a Params,
+    /// Where their gradients are added.
+    pub grads: &'a mut [f32],
+    /// Decides which activations are dropped.
+    pub dropout_key: u64,
+}
+
+impl Pass<'_> {
+    /// Runs a part of the pass on an empty tape.
+    fn run<T>(&mut self, dropout_key: u64, part: impl FnOnce(&mut Graph<'_>) -> T) -> T {
+        let mut graph = self.tape.record(self.params, self.grads);
+        graph.seed_dropout(dropout_key);
+        part(&mut graph)
+    }
+}
+
+/// Forward, then back, with all activations kept.
+fn accumulate_at_once(
+    model: &(impl Model + ?Sized),
+    mut pass: Pass<'_>,
+    examples: &[Example],
+    options: LossOptions,
+) -> LossSums {
+    pass.run(pass.dropout_key, |graph| {
+        let (loss, sums) = model.loss(graph, examples, options);
+        graph.backward(loss, &[1.0]);
+        sums
+    })
 }
 
 /// How a loss is computed.
@@ -54,12 +97,15 @@ pub struct LossOptions {
     pub label_smoothing: f32,
     /// Share of activations that are dropped.
     pub dropout: f32,
+    /// Keep what goes into each layer only, and run each layer again on the way back. Models without layers to speak of, the recurrent
+    /// ones, keep everything all the same.
+    pub recompute_activations: bool,
 }
 
 impl LossOptions {
     /// The plain negative log-likelihood times `weight`.
     pub fn plain(weight: f32) -> Self {
-        Self { weight, label_smoothing: 0.0, dropout: 0.0 }
+        Self { weight, label_smoothing: 0.0, dropout: 0.0, recompute_activations: false }
     }
 }
 

@@ -68,6 +68,24 @@ impl Tape {
         Graph { tape: self, params, param_grads: None, dropout_key: 0 }
     }
 
+    /// A buffer of `len` numbers with unspecified contents, to be kept from one pass to another.
+    pub fn buffer(&mut self, len: usize) -> Buffer {
+        self.pool.take(len)
+    }
+
+    /// Returns a buffer of [`Tape::buffer`] or [`Graph::buffer`].
+    pub fn recycle(&mut self, buffer: Buffer) {
+        self.pool.give(buffer);
+    }
+
+    /// Bytes of the buffers that it holds, in use or not.
+    pub fn n_bytes(&self) -> usize {
+        let values = self.values.iter().map(|value| value.data.len());
+        let grads = self.grads.iter().flatten().map(|grad| grad.len());
+        let pool = self.pool.0.iter().map(|(len, buffers)| len * buffers.len());
+        values.chain(grads).chain(pool).sum::<usize>() * size_of::<f32>()
+    }
+
     fn clear(&mut self) {
         self.ops.clear();
         self.values.drain(..).for_each(|value| self.pool.give(value.data));
@@ -87,6 +105,11 @@ impl<'a> Graph<'a> {
     /// Decides all masks of dropouts that follow.
     pub fn seed_dropout(&mut self, seed: u64) {
         self.dropout_key = seed;
+    }
+
+    /// What [`Graph::seed_dropout`] would have to be called with for the dropouts from here on to be the same again.
+    pub fn dropout_key(&self) -> u64 {
+        self.dropout_key
     }
 
     /// The key of the next dropout: another one each time.

@@ -43,6 +43,7 @@ pub(super) fn accumulate(
         weight: 1.0 / n_targets as f32,
         label_smoothing: settings.label_smoothing,
         dropout: settings.dropout,
+        recompute_activations: settings.recompute_activations,
     };
     let mut nats = 0.0;
     stepper.clear();

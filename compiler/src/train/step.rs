@@ -5,7 +5,7 @@
 //! Threads take whole shards, so which thread ran what leaves no trace in the sums.
 
 use crate::data::Example;
-use crate::model::{LossOptions, LossSums, Model};
+use crate::model::{LossOptions, LossSums, Model, Pass};
 use crate::tensor::{Buffer, Params, Tape};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -54,6 +54,12 @@ impl<'m> Stepper<'m> {
         Self { model, tapes: Mutex::default(), grads: Vec::new() }
     }
 
+    /// Bytes of activations and their gradients, of all passes that ran at the same time, and of the gradients of the parameters.
+    pub fn n_bytes(&self) -> (usize, usize) {
+        let tapes = self.tapes.lock().map_or(0, |tapes| tapes.iter().map(Tape::n_bytes).sum());
+        (tapes, self.grads.iter().map(|grads| size_of_val(&**grads)).sum())
+    }
+
     /// Sets the gradients to zero: the start of a step that may accumulate several batches.
     pub fn clear(&mut self) {
         self.grads.iter_mut().for_each(|grads| grads.par_chunks_mut(SUM_CHUNK).for_each(|grads| grads.fill(0.0)));
@@ -85,15 +91,12 @@ impl<'m> Stepper<'m> {
                 let (mut first, end) = (shard * batch.len() / n_shards, (shard + 1) * batch.len() / n_shards);
                 while first < end {
                     let rows = &batch[first..first + n_rows_of_pass(&batch[first..end], pass_tokens)];
-                    let pass = match rows {
+                    let examples = match rows {
                         [row] => Cow::Borrowed(row.as_ref()),
                         rows => rows.iter().flat_map(|row| row.as_ref()).cloned().collect(),
                     };
-                    let mut graph = tape.record(params, grads);
-                    graph.seed_dropout(dropout_seed.of(first));
-                    let (loss, pass_sums) = model.loss(&mut graph, &pass, options);
-                    graph.backward(loss, &[1.0]);
-                    sums += pass_sums;
+                    let dropout_key = dropout_seed.of(first);
+                    sums += model.accumulate(Pass { tape: &mut tape, params, grads, dropout_key }, &examples, options);
                     first += rows.len();
                 }
                 if let Ok(mut tapes) = tapes.lock() {

@@ -4,13 +4,16 @@
 //! is, so positions restart and attention stays within it.
 
 mod parameters;
+mod recompute;
 
 use super::architecture::{Architecture, ArchitectureError, Family, FeedForward, Head, NormPlace, Positions};
-use super::{LossOptions, LossSums, Model};
+use super::{LossOptions, LossSums, Model, Pass, accumulate_at_once};
 use crate::data::{Example, IGNORED};
 use crate::tensor::ops::{Activation, AttentionInputs, AttentionShape, CrossEntropy, Mask, RelativeBias, RopeTable};
 use crate::tensor::{Graph, ParamLayout, Params, Segments, Var};
-use parameters::{AttentionParams, FeedForwardParams, LinearParams, NormParams, StackParams, TransformerParams};
+use parameters::{
+    AttentionParams, FeedForwardParams, LayerParams, LinearParams, NormParams, StackParams, TransformerParams,
+};
 use siskin_runtime::TokenId;
 use std::sync::Arc;
 
@@ -22,6 +25,28 @@ pub struct Transformer {
     rope: Option<Arc<RopeTable>>,
     /// Fixed position vectors, `(context_len, dim)`; empty where positions are not sinusoidal.
     sinusoids: Vec<f32>,
+}
+
+/// Where the sequences of a pass are.
+struct Batch {
+    inputs: Segments,
+    outputs: Segments,
+    prefixes: Vec<usize>,
+}
+
+impl Batch {
+    fn of(examples: &[Example]) -> Self {
+        Self {
+            inputs: Segments::new(examples.iter().map(|example| example.inputs.len())),
+            outputs: Segments::new(examples.iter().map(|example| example.decoder_inputs.len())),
+            prefixes: examples.iter().map(|example| example.prefix_len).collect(),
+        }
+    }
+
+    /// How a decoder's sequences attend to themselves and to an encoder's output.
+    fn output_view(&self, memory: Var, dropout: f32) -> View<'_> {
+        View { queries: &self.outputs, mask: Mask::Causal, memory: Some((memory, &self.inputs)), dropout }
+    }
 }
 
 /// What attention of one kind looks like in a pass.
@@ -56,25 +81,30 @@ impl Transformer {
     /// The residual stream of the last stack after its last norm: a row for each input, or for each decoder input of an
     /// encoder-decoder. Panics as [`Model::loss`].
     pub fn hidden(&self, graph: &mut Graph<'_>, examples: &[Example], dropout: f32) -> Var {
-        let inputs = Segments::new(examples.iter().map(|example| example.inputs.len()));
-        let prefixes: Vec<usize> = examples.iter().map(|example| example.prefix_len).collect();
-        let mask = match (&self.params.encoder, prefixes.iter().all(|prefix| *prefix == 0)) {
-            (Some(_), _) => Mask::Bidirectional,
-            (None, true) => Mask::Causal,
-            (None, false) => Mask::Prefix(&prefixes),
-        };
+        let batch = Batch::of(examples);
         let x = self.embed(graph, examples.iter().map(|example| example.inputs.as_slice()), dropout);
-        let view = View { queries: &inputs, mask, memory: None, dropout };
-        let Some(encoder) = &self.params.encoder else {
-            let decoder = self.params.decoder.as_ref().expect("a validated architecture has a stack");
-            return self.stack(graph, x, decoder, &view);
-        };
+        let view = self.input_view(&batch, dropout);
+        let Some(encoder) = &self.params.encoder else { return self.stack(graph, x, self.last_stack(), &view) };
         let memory = self.stack(graph, x, encoder, &view);
         let Some(decoder) = &self.params.decoder else { return memory };
-        let outputs = Segments::new(examples.iter().map(|example| example.decoder_inputs.len()));
         let x = self.embed(graph, examples.iter().map(|example| example.decoder_inputs.as_slice()), dropout);
-        let view = View { queries: &outputs, mask: Mask::Causal, memory: Some((memory, &inputs)), dropout };
-        self.stack(graph, x, decoder, &view)
+        self.stack(graph, x, decoder, &batch.output_view(memory, dropout))
+    }
+
+    /// The decoder, or else the encoder.
+    fn last_stack(&self) -> &StackParams {
+        let last = self.params.decoder.as_ref().or(self.params.encoder.as_ref());
+        last.expect("a validated architecture has a stack")
+    }
+
+    /// How the sequences that are read attend to themselves.
+    fn input_view<'b>(&self, batch: &'b Batch, dropout: f32) -> View<'b> {
+        let mask = match (&self.params.encoder, batch.prefixes.iter().all(|prefix| *prefix == 0)) {
+            (Some(_), _) => Mask::Bidirectional,
+            (None, true) => Mask::Causal,
+            (None, false) => Mask::Prefix(&batch.prefixes),
+        };
+        View { queries: &batch.inputs, mask, memory: None, dropout }
     }
 
     fn embed<'e>(
@@ -119,23 +149,27 @@ impl Transformer {
 
     fn stack(&self, graph: &mut Graph<'_>, mut x: Var, stack: &StackParams, view: &View<'_>) -> Var {
         for layer in &stack.layers {
-            let own = View { memory: None, ..*view };
-            x = self.branch(graph, x, layer.attention.norm, view.dropout, |graph, x| {
-                self.attention(graph, x, &layer.attention, stack, &own)
-            });
-            if let Some(cross) = &layer.cross {
-                x = self.branch(graph, x, cross.norm, view.dropout, |graph, x| {
-                    self.attention(graph, x, cross, stack, view)
-                });
-            }
-            x = self.branch(graph, x, layer.feed_forward.norm, view.dropout, |graph, x| {
-                self.feed_forward(graph, x, &layer.feed_forward)
-            });
+            x = self.layer(graph, x, layer, stack, view);
         }
-        match stack.final_norm {
-            Some(norm) => self.norm(graph, x, norm),
-            None => x,
+        self.final_norm(graph, x, stack)
+    }
+
+    fn final_norm(&self, graph: &mut Graph<'_>, x: Var, stack: &StackParams) -> Var {
+        stack.final_norm.map_or(x, |norm| self.norm(graph, x, norm))
+    }
+
+    fn layer(&self, graph: &mut Graph<'_>, x: Var, layer: &LayerParams, stack: &StackParams, view: &View<'_>) -> Var {
+        let own = View { memory: None, ..*view };
+        let mut x = self.branch(graph, x, layer.attention.norm, view.dropout, |graph, x| {
+            self.attention(graph, x, &layer.attention, stack, &own)
+        });
+        if let Some(cross) = &layer.cross {
+            x = self
+                .branch(graph, x, cross.norm, view.dropout, |graph, x| self.attention(graph, x, cross, stack, view));
         }
+        self.branch(graph, x, layer.feed_forward.norm, view.dropout, |graph, x| {
+            self.feed_forward(graph, x, &layer.feed_forward)
+        })
     }
 
     /// A residual branch with its norm before or after.
@@ -235,6 +269,23 @@ impl Transformer {
         }
     }
 
+    /// The loss from the last hidden states.
+    fn loss_of(
+        &self,
+        graph: &mut Graph<'_>,
+        hidden: Var,
+        examples: &[Example],
+        options: LossOptions,
+    ) -> (Var, LossSums) {
+        let output = self.params.head.output.expect("a model with a head");
+        let (rows, targets) = self.trained_rows(examples);
+        let is_part = rows.len() < graph.shape(hidden).0;
+        let x = if is_part { graph.gather_rows(hidden, &rows) } else { hidden };
+        let x = self.before_output(graph, x, options.dropout);
+        let loss = CrossEntropy { weight: options.weight, label_smoothing: options.label_smoothing };
+        graph.linear_cross_entropy(x, output.weight, output.bias, &targets, loss)
+    }
+
     /// The row of `hidden` that classifies each example: an encoder's first, a decoder's last.
     fn classified_rows(&self, examples: &[Example]) -> Vec<usize> {
         let segments = Segments::new(examples.iter().map(|example| example.inputs.len()));
@@ -282,15 +333,15 @@ impl Model for Transformer {
     }
 
     fn loss(&self, graph: &mut Graph<'_>, examples: &[Example], options: LossOptions) -> (Var, LossSums) {
-        let output = self.params.head.output.expect("a model with a head");
-        let mut x = self.hidden(graph, examples, options.dropout);
-        let (rows, targets) = self.trained_rows(examples);
-        if rows.len() < graph.shape(x).0 {
-            x = graph.gather_rows(x, &rows);
+        let hidden = self.hidden(graph, examples, options.dropout);
+        self.loss_of(graph, hidden, examples, options)
+    }
+
+    fn accumulate(&self, pass: Pass<'_>, examples: &[Example], options: LossOptions) -> LossSums {
+        if options.recompute_activations {
+            return recompute::accumulate(self, pass, examples, options);
         }
-        let x = self.before_output(graph, x, options.dropout);
-        let loss = CrossEntropy { weight: options.weight, label_smoothing: options.label_smoothing };
-        graph.linear_cross_entropy(x, output.weight, output.bias, &targets, loss)
+        accumulate_at_once(self, pass, examples, options)
     }
 }
 
