@@ -58,7 +58,11 @@ impl Progress for StopAt<'_> {
 
 /// The lines of the log that have a key, as the value of the key and the step.
 fn logged(dir: &Path, out: &str, key: &str) -> Vec<(u64, f64)> {
-    let log = String::from_utf8(bytes(dir, out, "metrics.jsonl")).unwrap();
+    logged_in(dir, &format!("{out}/metrics.jsonl"), key)
+}
+
+fn logged_in(dir: &Path, log: &str, key: &str) -> Vec<(u64, f64)> {
+    let log = std::fs::read_to_string(dir.join(log)).unwrap();
     let records = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     records.filter_map(|record| Some((record["step"].as_u64()?, record.get(key)?.as_f64()?))).collect()
 }
@@ -254,4 +258,19 @@ fn the_range_test_finds_a_rate_that_learns_and_leaves_no_model() {
     let rate = format!("optimizer.learning_rate={}", report.suggested);
     let outcome = train(dir.path(), "one", &[&rate, "train.steps=60", "optimizer.average_decay=0"]).unwrap();
     assert!(loss(&outcome) < 4.0, "{report:?} gives {}", loss(&outcome));
+}
+
+#[test]
+fn the_range_test_begins_with_the_model_that_a_run_would_go_on_from() {
+    let dir = workshop();
+    let trained = train(dir.path(), "base", &["train.steps=40"]).unwrap();
+    let text = RECIPE.lines().filter(|line| !line.starts_with("model") && !line.starts_with("tokenizer"));
+    let text = format!("model = {{ init_from = 'base' }}\n{}", text.collect::<Vec<_>>().join("\n"));
+    std::fs::write(dir.path().join("going_on.toml"), text).unwrap();
+    let recipe = Recipe::load(&dir.path().join("going_on.toml"), &[]).unwrap();
+    let (range, interrupt) = (("1e-6..1e-5".parse().unwrap(), 3), AtomicBool::new(false));
+    lr_range(&recipe, range, &dir.path().join("out"), &interrupt, &mut Silent).unwrap();
+    for (step, first) in logged_in(dir.path(), "out/lr-range.jsonl", "loss") {
+        assert!((first - loss(&trained)).abs() < 0.5, "step {step}: {first} after training to {}", loss(&trained));
+    }
 }

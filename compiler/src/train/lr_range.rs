@@ -4,6 +4,7 @@
 //! well before its lowest point: the smaller of the two, since clipping can keep a far too high rate from showing.
 
 use super::TrainError;
+use super::adaptation::first_values;
 use super::batches::accumulate;
 use super::corpus::Corpus;
 use super::norm::{clip_factor, norm};
@@ -121,7 +122,7 @@ pub fn lr_range(
     interrupt: &AtomicBool,
     progress: &mut dyn Progress,
 ) -> Result<RateReport, TrainError> {
-    let (points, exploded) = sweep(recipe, (range, steps), interrupt, progress)?;
+    let (points, exploded) = sweep(recipe, (range, steps), out, interrupt, progress)?;
     let (log, picture) = (out.join("lr-range.jsonl"), out.join("lr-range.svg"));
     let report = RateReport { log, picture, ..judge(&points, steps, exploded) };
     let mut lines = String::new();
@@ -139,13 +140,14 @@ pub fn lr_range(
 fn sweep(
     recipe: &Recipe,
     (range, steps): (RateRange, u64),
+    out: &Path,
     interrupt: &AtomicBool,
     progress: &mut dyn Progress,
 ) -> Result<(Vec<RatePoint>, bool), TrainError> {
     let (train, rule) = (&recipe.train, &recipe.optimizer);
     let corpus = Corpus::prepare(recipe)?;
     let model = model::build(&recipe.architecture(corpus.labels.len()))?;
-    let mut params = model.init(train.seed);
+    let mut params = first_values(recipe, &*model, out)?;
     let mut optimizer = Optimizer::new(rule, model.layout())?;
     progress.event(&Event::Started {
         n_params: params.values.len() as u64,
