@@ -107,11 +107,12 @@ fn workshop() -> tempfile::TempDir {
 
 fn recipe(dir: &Path, case: &Case, n_steps: usize) -> Recipe {
     let Case { architecture, objective, data, .. } = case;
+    let fraction = if data.contains("train_fraction") { "" } else { ", train_fraction = 0.8" };
     let text = format!(
         "\
 model = {{ architecture = '{architecture}', dim = 24, hidden_dim = 44, n_layers = 1, n_heads = 4, context_len = 32 }}
 tokenizer = {{ vocab_size = 275 }}
-data = {{ {data}, train_fraction = 0.8 }}
+data = {{ {data}{fraction} }}
 objective = {{ {objective} }}
 train = {{ steps = {n_steps}, batch_size = 4, accumulate = 2, seed = 3, log_every = 1, checkpoint_every = 5, dropout = 0.05 }}
 optimizer = {{ learning_rate = 1e-2, warmup_steps = 1 }}
@@ -269,6 +270,12 @@ fn bad_data_is_refused_with_file_and_line() {
         ("text = 'a.csv'", "a.csv", b"id,text\n1,a\n2,\xff\n", "a.csv, line 3: "),
         ("text = 'a.jsonl'", "a.jsonl", b"{\"text\": \"a\"}\n{\"text\": \"b\"\n", "a.jsonl, line 2: not a JSON object"),
         ("text = 'a.jsonl'", "a.jsonl", b"{\"text\": \"a\"}\n{\"txt\": \"b\"}\n", "a.jsonl, line 2: there is no field"),
+        (
+            "text = 'a.jsonl', split = 'document', train_fraction = 1e-9",
+            "a.jsonl",
+            b"{\"text\": \"one\"}\n",
+            "the training part of the text has 0 tokens",
+        ),
         ("text = 'a.txt', split = 'document'", "a.txt", b"some text", "data.split is for several"),
         ("text = 'a.txt', deduplicate = true", "a.txt", b"some text", "data.deduplicate is for several"),
         ("text = 'texts.jsonl', shards = 'keep'", "keep/precious.txt", b"x", "keep is not empty and holds no tokens"),

@@ -26,9 +26,9 @@ pub struct DataSummary {
     pub n_train_documents: usize,
     /// Those that are held out.
     pub n_validation_documents: usize,
-    /// Bytes of text to train on.
+    /// Bytes of text to train on; of records, as JSON.
     pub n_train_bytes: usize,
-    /// Bytes of text that are held out.
+    /// Bytes of text that are held out; of records, as JSON.
     pub n_validation_bytes: usize,
 }
 
@@ -109,7 +109,10 @@ impl<'a> Texts<'a> {
             *n_documents += 1;
             *n_bytes += len;
         }
-        Ok(Self::Documents { section, fates, summary })
+        match summary.n_train_documents {
+            0 => Err(DataError::TooShort { part: "training", n_tokens: 0, needed: 1 }),
+            _ => Ok(Self::Documents { section, fates, summary }),
+        }
     }
 
     /// What became of the documents.
