@@ -2,7 +2,7 @@
 
 use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
-use siskin_compiler::tensor::gemm as siskin;
+use siskin_compiler::tensor::{Buffer, gemm as siskin};
 
 use crate::product::{Operand, Product};
 
@@ -42,7 +42,7 @@ impl Contestant {
     }
 
     /// Computes the product `n_repeats` times on every thread, or on all threads together; gives how many it were.
-    pub fn run(&self, product: &Product, n_repeats: usize, results: &mut [Vec<f32>]) -> usize {
+    pub fn run(&self, product: &Product, n_repeats: usize, results: &mut [Buffer]) -> usize {
         if self.n_sharing > 1 || results.len() == 1 {
             (0..n_repeats).for_each(|_| self.once(product, &mut results[0]));
             return n_repeats;

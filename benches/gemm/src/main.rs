@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use contestants::Contestant;
 use product::Product;
+use siskin_compiler::tensor::Buffer;
 
 /// About how long a turn takes.
 const TURN_SECONDS: f64 = 4e-3;
@@ -39,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn measure(name: &str, product: &Product, n_threads: usize, n_rounds: usize) -> Result<(), Box<dyn Error>> {
     let contestants = Contestant::all(n_threads);
     // One destination a thread: the operands are only read.
-    let mut results: Vec<Vec<f32>> = vec![vec![0.0; product.m * product.n]; n_threads];
+    let mut results = vec![Buffer::zeros(product.m * product.n); n_threads];
     check(product, &contestants, &mut results[0])?;
     let flops = 2.0 * (product.m * product.n * product.k) as f64;
     let n_repeats = (TURN_SECONDS * FLOPS_GUESS / flops).ceil() as usize;

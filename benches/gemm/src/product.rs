@@ -1,5 +1,7 @@
 //! A product of the forward or the backward pass of a linear layer.
 
+use siskin_compiler::tensor::Buffer;
+
 /// `c = a b`, or `c += a b`.
 pub struct Product {
     /// Rows of `a` and `c`.
@@ -16,7 +18,8 @@ pub struct Product {
 
 /// A matrix as it lies in memory: row-major, or the transpose of a row-major one.
 pub struct Operand {
-    pub numbers: Vec<f32>,
+    /// On a cache line, as the engine's are.
+    pub numbers: Buffer,
     pub rows: usize,
     pub cols: usize,
     pub is_transposed: bool,
@@ -24,7 +27,8 @@ pub struct Operand {
 
 impl Operand {
     fn new(rows: usize, cols: usize, is_transposed: bool) -> Self {
-        let numbers = (0..rows * cols).map(|i| (i * 7919 % 1009) as f32 / 1009.0 - 0.5).collect();
+        let mut numbers = Buffer::zeros(rows * cols);
+        numbers.iter_mut().enumerate().for_each(|(i, to)| *to = (i * 7919 % 1009) as f32 / 1009.0 - 0.5);
         Self { numbers, rows, cols, is_transposed }
     }
 

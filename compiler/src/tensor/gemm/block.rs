@@ -20,7 +20,7 @@ const PACK_ROWS_FROM: usize = 512;
 const PACK_COLS_FROM: usize = 256;
 /// Numbers between rows or columns of A from which packing it always pays: each is on a page of its own.
 const FAR: usize = 2048;
-/// Fewest rows of A for which packing a row-major B pays, and numbers of B from which it always does: it is read once for each strip.
+/// Fewest rows of A for which packing a row-major B pays, and numbers of an inner block of B from which it always does: it is read once for each strip.
 const PACK_B_FROM: usize = 1024;
 const LARGE_B: usize = 1 << 16;
 
@@ -151,7 +151,7 @@ impl WideKernel for Gemm<'_> {
         let Plan { blocks, group_cols, n_together, block_len } = plan;
         let packs_a = cols >= if a.col_stride == 1 { PACK_ROWS_FROM } else { PACK_COLS_FROM }
             || a.row_stride.max(a.col_stride) >= FAR;
-        let packs_b = prepacked.is_some() || b.col_stride != 1 || a.rows >= PACK_B_FROM || inner * cols >= LARGE_B;
+        let packs_b = prepacked.is_some() || b.col_stride != 1 || a.rows >= PACK_B_FROM || blocks.depth_max() * cols >= LARGE_B;
         let strips_len = if packs_a { ROW_BLOCK.min(a.rows) * blocks.depth_max() + V::WIDTH } else { 0 };
         let panels_len = if prepacked.is_some() { 0 } else { n_together * block_len };
         let (memory, strips) = split_aligned(packed, panels_len, strips_len);

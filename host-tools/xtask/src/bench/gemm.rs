@@ -30,18 +30,18 @@ pub struct Args {
 /// A linear layer: its name, inputs, outputs, and the rows that the engine multiplies at a time.
 type Layer = (&'static str, usize, usize, &'static [usize]);
 
-/// The linear layers of both models. A layer runs over one sequence at a time, or over a short batch where the sequences are
-/// packed; the head over as many rows as its logits' buffer holds.
+/// The linear layers of both models. A layer runs over one sequence at a time, or over as many as make 1024 tokens; the head over as
+/// many rows as its logits' buffer holds.
 const LAYERS: [Layer; 9] = [
-    ("260K q, o", 64, 64, &[256, 2048]),
-    ("260K k, v", 64, 32, &[256, 2048]),
-    ("260K gate, up", 64, 172, &[256, 2048]),
-    ("260K down", 172, 64, &[256, 2048]),
+    ("260K q, o", 64, 64, &[256, 1024]),
+    ("260K k, v", 64, 32, &[256, 1024]),
+    ("260K gate, up", 64, 172, &[256, 1024]),
+    ("260K down", 172, 64, &[256, 1024]),
     ("260K head", 64, 512, &[128]),
-    ("15M q, k, v, o", 288, 288, &[256, 2048]),
-    ("15M gate, up", 288, 768, &[256, 2048]),
-    ("15M down", 768, 288, &[256, 2048]),
-    ("15M head", 288, 32_000, &[16]),
+    ("15M q, k, v, o", 288, 288, &[256, 1024]),
+    ("15M gate, up", 288, 768, &[256, 1024]),
+    ("15M down", 768, 288, &[256, 1024]),
+    ("15M head", 288, 32_000, &[281]),
 ];
 /// The products of a layer, as the harness and as the table call them.
 const KINDS: [(&str, &str); 3] = [("forward", "X Wᵀ"), ("dx", "dY W"), ("dw", "dYᵀ X")];
