@@ -151,7 +151,8 @@ impl WideKernel for Gemm<'_> {
         let Plan { blocks, group_cols, n_together, block_len } = plan;
         let packs_a = cols >= if a.col_stride == 1 { PACK_ROWS_FROM } else { PACK_COLS_FROM }
             || a.row_stride.max(a.col_stride) >= FAR;
-        let packs_b = prepacked.is_some() || b.col_stride != 1 || a.rows >= PACK_B_FROM || blocks.depth_max() * cols >= LARGE_B;
+        let packs_b =
+            prepacked.is_some() || b.col_stride != 1 || a.rows >= PACK_B_FROM || blocks.depth_max() * cols >= LARGE_B;
         let strips_len = if packs_a { ROW_BLOCK.min(a.rows) * blocks.depth_max() + V::WIDTH } else { 0 };
         let panels_len = if prepacked.is_some() { 0 } else { n_together * block_len };
         let (memory, strips) = split_aligned(packed, panels_len, strips_len);
