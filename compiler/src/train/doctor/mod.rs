@@ -179,6 +179,8 @@ const RATE_WINDOW_MIN: usize = 8;
 const RATE_NORM_GROWTH: f64 = 1.5;
 /// How much wider the loss swings than where it was lowest.
 const RATE_SWING_GROWTH: f64 = 4.0;
+/// Share of the lowest loss that one is above if it no longer falls.
+const RATE_STUCK: f64 = 0.9;
 /// Share of the lines whose gradient was clipped.
 const RATE_CLIPPED: f64 = 0.5;
 
@@ -224,7 +226,9 @@ fn learning_rate_too_high(steps: &[StepPoint], clip_norm: f64) -> Option<Made> {
     // Medians of a window scatter less than its lines do.
     let chance = 4.0 * now.scatter.max(best.scatter) / (n as f64).sqrt();
     let is_above = |level: f64| now.loss > level + chance.max(0.03 * level).max(0.02);
-    let swings = now.scatter > RATE_SWING_GROWTH * calmest.scatter && now.scatter > 0.05 * now.loss;
+    // While the loss falls fast, it scatters more too.
+    let is_stuck = now.loss > RATE_STUCK * best.loss;
+    let swings = is_stuck && now.scatter > RATE_SWING_GROWTH * calmest.scatter && now.scatter > 0.05 * now.loss;
     let then = match (is_above(best.loss) && grows_since(best), swings && grows_since(calmest)) {
         (true, _) => best,
         (_, true) => calmest,
@@ -312,12 +316,14 @@ fn dead_layers(looks: &[Look]) -> Option<Made> {
 const VALIDATION_RISE: f64 = 0.01;
 /// The same in nats: a task that is solved has losses near nothing, which double by chance.
 const VALIDATION_NATS: f64 = 0.02;
+/// Share of the training loss that it falls below meanwhile: else both stand still.
+const TRAINING_FALL: f64 = 0.99;
 /// Times that the training part is read before repetition is what to blame.
 const PASSES_MIN: f64 = 2.0;
 /// Lines of training that are averaged at a moment.
 const MOMENT_LINES: usize = 16;
 
-/// The validation loss has risen over its lowest value in two evaluations at least, while that of training has not.
+/// The validation loss has risen over its lowest value in two evaluations at least, while that of training has fallen.
 fn overfitting(steps: &[StepPoint], evaluations: &[EvaluationPoint], n_train_tokens: u64) -> Option<Made> {
     let lowest = evaluations.iter().map(|point| point.validation_loss).fold(f64::INFINITY, f64::min);
     let best_idx = evaluations.iter().position(|point| point.validation_loss == lowest)?;
@@ -334,7 +340,7 @@ fn overfitting(steps: &[StepPoint], evaluations: &[EvaluationPoint], n_train_tok
         (!losses.is_empty()).then(|| median(&losses))
     };
     let (then, now) = (training_at(best.step)?, training_at(last.step)?);
-    if now > then * 1.01 {
+    if now > TRAINING_FALL * then {
         return None;
     }
     let n_tokens = steps.last()?.n_tokens as f64;
