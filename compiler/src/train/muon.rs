@@ -8,7 +8,7 @@
 //! matrix    = (1 - rate decay) matrix - rate max(1, rows / columns)^0.5 x
 //! ```
 //!
-//! A matrix with more rows than columns has `x' x` for `a` and is multiplied from the other side: the same, for less work.
+//! A matrix with more rows than columns is turned first, so that `a` is the smaller of the two squares.
 
 use super::groups::Member;
 use super::norm::norm;
@@ -20,6 +20,8 @@ use std::sync::Mutex;
 /// Iterations, and their polynomial: not the one that converges, but one that raises small singular values fastest.
 const ITERATIONS: usize = 5;
 const COEFFICIENTS: [f32; 3] = [3.4445, -4.7750, 2.0315];
+/// Rows of a symmetric product that are computed together.
+const STRIP_ROWS: usize = 64;
 /// Keeps a gradient of zeros from being divided by its norm.
 const NORM_MIN: f64 = 1e-7;
 
@@ -116,12 +118,14 @@ struct Job<'a> {
 struct Memory {
     /// The matrix.
     x: Vec<f32>,
-    /// Its next value.
-    product: Vec<f32>,
+    /// Its next value, or itself before it was turned.
+    other: Vec<f32>,
     /// It times itself, `(n, n)` for the shorter side `n`.
     square: Vec<f32>,
     /// The polynomial of `square`.
     polynomial: Vec<f32>,
+    /// Some rows of a symmetric product.
+    strip: Vec<f32>,
 }
 
 impl Job<'_> {
@@ -143,28 +147,54 @@ impl Job<'_> {
 impl Memory {
     /// Brings the singular values of `x`, `(rows, cols)`, near 1: between 0.67 and 1.15 unless they were tiny beside the largest.
     fn orthogonalize(&mut self, rows: usize, cols: usize) {
-        let Self { x, product, square, polynomial } = self;
+        let Self { x, other, square, polynomial, strip } = self;
         let scale = (1.0 / (norm(x) + NORM_MIN)) as f32;
         x.iter_mut().for_each(|x| *x *= scale);
-        let n = rows.min(cols);
+        let (n, longer) = (rows.min(cols), rows.max(cols));
+        if rows > cols {
+            turn(x, rows, cols, other);
+            std::mem::swap(x, other);
+        }
         square.resize(n * n, 0.0);
         polynomial.resize(n * n, 0.0);
-        product.resize(rows * cols, 0.0);
+        other.resize(n * longer, 0.0);
         let [linear, cubic, quintic] = COEFFICIENTS;
         for _ in 0..ITERATIONS {
-            let matrix = MatRef::new(x, rows, cols);
-            let is_tall = rows > cols;
-            let (left, right) = if is_tall { (matrix.transposed(), matrix) } else { (matrix, matrix.transposed()) };
-            gemm(Write::Set, left, right, square);
-            gemm(Write::Set, MatRef::new(square, n, n), MatRef::new(square, n, n), polynomial);
+            times_own_transpose(x, n, longer, square, strip);
+            // A symmetric matrix is its own transpose.
+            times_own_transpose(square, n, n, polynomial, strip);
             for (fourth, second) in polynomial.iter_mut().zip(&*square) {
                 *fourth = cubic * second + quintic * *fourth;
             }
-            let factor = MatRef::new(polynomial, n, n);
-            let (left, right) = if is_tall { (matrix, factor) } else { (factor, matrix) };
-            gemm(Write::Set, left, right, product);
-            for (x, product) in x.iter_mut().zip(&*product) {
+            gemm(Write::Set, MatRef::new(polynomial, n, n), MatRef::new(x, n, longer), other);
+            for (x, product) in x.iter_mut().zip(&*other) {
                 *x = linear * *x + product;
+            }
+        }
+        if rows > cols {
+            turn(x, n, longer, other);
+            std::mem::swap(x, other);
+        }
+    }
+}
+
+/// Writes the transpose of `from`, `(rows, cols)`.
+fn turn(from: &[f32], rows: usize, cols: usize, to: &mut Vec<f32>) {
+    to.clear();
+    to.extend((0..cols).flat_map(|col| (0..rows).map(move |row| from[row * cols + col])));
+}
+
+/// Computes `m m'`, `(rows, rows)`, for `m`, `(rows, cols)`: strips of rows up to the diagonal, and their mirror image.
+fn times_own_transpose(m: &[f32], rows: usize, cols: usize, to: &mut [f32], strip: &mut Vec<f32>) {
+    for start in (0..rows).step_by(STRIP_ROWS) {
+        let end = (start + STRIP_ROWS).min(rows);
+        strip.resize((end - start) * end, 0.0);
+        let left = MatRef::new(&m[start * cols..end * cols], end - start, cols);
+        gemm(Write::Set, left, MatRef::new(&m[..end * cols], end, cols).transposed(), strip);
+        for (row, products) in (start..end).zip(strip.chunks_exact(end)) {
+            for (col, product) in products.iter().enumerate() {
+                to[row * rows + col] = *product;
+                to[col * rows + row] = *product;
             }
         }
     }
@@ -173,6 +203,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use crate::recipe::OptimizerSection;
+    use crate::tensor::gemm::{MatRef, Write, gemm};
     use crate::tensor::{ParamLayout, Params};
     use crate::train::optimizer::Optimizer;
     use serde::Deserialize;
@@ -211,6 +242,17 @@ mod tests {
                 assert!((got - want).abs() < 2e-6, "{n_stacked} of {rows} x {cols}, number {idx}: {got}, not {want}");
             }
         }
+    }
+
+    #[test]
+    fn strips_and_their_mirror_image_are_the_whole_product() {
+        let (rows, cols) = (2 * super::STRIP_ROWS + 13, 37);
+        let m: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.37).sin()).collect();
+        let (mut got, mut want) = (vec![0.0; rows * rows], vec![0.0; rows * rows]);
+        super::times_own_transpose(&m, rows, cols, &mut got, &mut Vec::new());
+        let m = MatRef::new(&m, rows, cols);
+        gemm(Write::Set, m, m.transposed(), &mut want);
+        assert!(got == want);
     }
 
     /// The singular values of a diagonal matrix are its numbers.
