@@ -142,7 +142,7 @@ fn a_loss_that_falls_fast_may_scatter() {
         let mut noise = Noise(seed);
         let mut history = healthy(seed, 160);
         for (i, point) in history.steps.iter_mut().enumerate() {
-            let (fall, sigma) = if i < 80 { (0.0, 0.02) } else { (0.025 * (i - 80) as f64, 0.2) };
+            let (fall, sigma) = if i < 80 { (0.0, 0.02) } else { (0.035 * (i - 80) as f64, 0.2) };
             point.loss = 5.0 - fall + sigma * noise.next();
             point.gradient_norm = if i < 80 { 0.5 } else { 3.0 };
         }
