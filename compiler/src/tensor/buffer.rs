@@ -32,6 +32,42 @@ impl Buffer {
     pub fn zeros(len: usize) -> Self {
         Self { lines: vec![Line::zeroed(); len.div_ceil(LINE)], len }
     }
+
+    /// `len` zeros in the memory of its [`Buffer::class`].
+    pub(super) fn of_class(len: usize) -> Self {
+        Self { lines: vec![Line::zeroed(); Self::class(len)], len }
+    }
+
+    /// Cache lines of a buffer that serves for `len` numbers and for other lengths that are nearly as large: at most a quarter more than
+    /// needed.
+    pub(super) fn class(len: usize) -> usize {
+        let n_lines = len.div_ceil(LINE);
+        n_lines.next_multiple_of((n_lines.checked_ilog2().map_or(1, |log| 1 << log) / 4).max(1))
+    }
+
+    /// Cache lines that it takes up.
+    pub(super) fn n_lines(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Bytes that it takes up.
+    pub(super) fn n_bytes(&self) -> usize {
+        self.lines.len() * size_of::<Line>()
+    }
+
+    /// Whether it is as large as a class.
+    pub(super) fn is_of_class(&self) -> bool {
+        Self::class(self.lines.len() * LINE) == self.lines.len()
+    }
+
+    /// Makes it a buffer of `len` numbers, which are not specified.
+    ///
+    /// # Panics
+    /// If they don't fit.
+    pub(super) fn set_len(&mut self, len: usize) {
+        assert!(len <= self.lines.len() * LINE, "a buffer of another class");
+        self.len = len;
+    }
 }
 
 impl Deref for Buffer {
@@ -82,6 +118,15 @@ impl<'a> IntoIterator for &'a Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn classes_hold_their_lengths_with_little_waste() {
+        for len in 0..20_000_usize {
+            let (needed, class) = (len.div_ceil(LINE), Buffer::class(len));
+            assert!(class >= needed && class * 4 <= needed * 5, "{len} numbers in {class} lines");
+            assert_eq!(Buffer::class(class * LINE), class, "a class is its own");
+        }
+    }
 
     #[test]
     fn starts_on_a_cache_line_and_has_its_length() {

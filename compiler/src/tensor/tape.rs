@@ -4,8 +4,8 @@
 //! an [`Op`] on the tape. [`Graph::backward`] walks the tape from its end; each op turns the gradient of its output
 //! into gradients of its inputs and parameters. What an op saves for the way back is a value on the tape like any other.
 //!
-//! A [`Tape`] keeps the memory from one pass to the next: buffers return to a pool by length, and a training step of the
-//! same shape as the last allocates almost nothing. Buffers from the pool hold stale numbers: an op writes all of its output.
+//! A [`Tape`] keeps the memory from one pass to the next: buffers return to a pool by size, and a training step like
+//! the last allocates almost nothing. Buffers from the pool hold stale numbers: an op writes all of its output.
 
 use super::Buffer;
 use super::gemm::Write;
@@ -28,17 +28,25 @@ struct Value {
     cols: usize,
 }
 
-/// Buffers waiting to be used again, by length.
+/// Buffers waiting to be used again, by class: sequences of every length share a few sizes.
 #[derive(Default)]
 struct Pool(HashMap<usize, Vec<Buffer>>);
 
 impl Pool {
     fn take(&mut self, len: usize) -> Buffer {
-        self.0.get_mut(&len).and_then(Vec::pop).unwrap_or_else(|| Buffer::zeros(len))
+        let mut buffer =
+            self.0.get_mut(&Buffer::class(len)).and_then(Vec::pop).unwrap_or_else(|| Buffer::of_class(len));
+        buffer.set_len(len);
+        buffer
     }
 
-    fn give(&mut self, buffer: Buffer) {
-        self.0.entry(buffer.len()).or_default().push(buffer);
+    /// A buffer that was not taken from a pool, and is of no class, is let go.
+    fn give(&mut self, mut buffer: Buffer) {
+        let n_lines = buffer.n_lines();
+        buffer.set_len(0);
+        if buffer.is_of_class() {
+            self.0.entry(n_lines).or_default().push(buffer);
+        }
     }
 }
 
@@ -80,10 +88,10 @@ impl Tape {
 
     /// Bytes of the buffers that it holds, in use or not.
     pub fn n_bytes(&self) -> usize {
-        let values = self.values.iter().map(|value| value.data.len());
-        let grads = self.grads.iter().flatten().map(|grad| grad.len());
-        let pool = self.pool.0.iter().map(|(len, buffers)| len * buffers.len());
-        values.chain(grads).chain(pool).sum::<usize>() * size_of::<f32>()
+        let values = self.values.iter().map(|value| value.data.n_bytes());
+        let grads = self.grads.iter().flatten().map(Buffer::n_bytes);
+        let pool = self.pool.0.values().flatten().map(Buffer::n_bytes);
+        values.chain(grads).chain(pool).sum()
     }
 
     fn clear(&mut self) {
