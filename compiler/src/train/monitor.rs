@@ -34,8 +34,8 @@ const EXAMINE_LINES: usize = 8;
 const EXAMINE_SHARE: usize = 16;
 /// Time between two reports where nothing but lines of the log has come.
 const REPORT_EVERY: Duration = Duration::from_secs(15);
-/// Times that writing the report took before it is written again: it costs a twentieth of the run at most.
-const REPORT_PAUSE: u32 = 20;
+/// Times that writing the report took before it is written again: it costs a fiftieth of the run at most.
+const REPORT_PAUSE: u32 = 50;
 
 /// What is known of a run, and its report.
 pub(super) struct Monitor {
