@@ -1,5 +1,7 @@
 //! Every objective: it learns, and its result depends neither on threads nor on interruptions.
 
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use siskin_compiler::artifact::hf;
 use siskin_compiler::model::Head;
 use siskin_compiler::recipe::Recipe;
@@ -7,7 +9,15 @@ use siskin_compiler::train::progress::{Event, Progress, Silent};
 use siskin_compiler::train::{Options, Outcome, run};
 use std::fmt::Write as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Set for a child process that is to be killed: the folder it works in, and the case.
+const CHILD_FOLDER: &str = "SISKIN_TEST_KILLED_FOLDER";
+const CHILD_CASE: &str = "SISKIN_TEST_KILLED_CASE";
+/// Enough for a child not to end before it is killed.
+const N_KILLED_STEPS: usize = 80;
 
 struct Case {
     name: &'static str,
@@ -112,6 +122,43 @@ fn threads_and_interruptions_leave_no_trace() {
         assert!(stopped.interrupted && stopped.validation.is_none());
         train(&recipe, &out("parts"), 2, &mut Silent);
         assert!(files(&out("one")) == files(&out("parts")), "{}: an interruption leaves a trace", case.name);
+    }
+}
+
+#[test]
+#[ignore = "run by the test that kills it"]
+fn child_trains() {
+    let (Ok(folder), Ok(name)) = (std::env::var(CHILD_FOLDER), std::env::var(CHILD_CASE)) else { return };
+    let case = CASES.iter().find(|case| case.name == name).unwrap();
+    let folder = Path::new(&folder);
+    train(&recipe(folder, case, N_KILLED_STEPS), &folder.join(format!("{name}-killed")), 2, &mut Silent);
+}
+
+#[test]
+fn a_run_killed_at_any_step_resumes_to_the_same_bytes() {
+    let dir = workshop();
+    let mut rng = ChaCha8Rng::seed_from_u64(std::process::id().into());
+    for case in &CASES {
+        let recipe = recipe(dir.path(), case, N_KILLED_STEPS);
+        let out = |run: &str| dir.path().join(format!("{}-{run}", case.name));
+        train(&recipe, &out("whole"), 1, &mut Silent);
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_trains", "--ignored"])
+            .envs([(CHILD_FOLDER, dir.path().as_os_str()), (CHILD_CASE, case.name.as_ref())])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Some steps on, wherever that is: log lines tell the step, and come before its checkpoint.
+        let n_lines = rng.random_range(1..N_KILLED_STEPS / 2);
+        let log = out("killed").join("metrics.jsonl");
+        let n_logged = || std::fs::read_to_string(&log).map_or(0, |text| text.lines().count());
+        while n_logged() < n_lines && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        assert!(!child.wait().unwrap().success(), "{}: the child ended before it was killed", case.name);
+        train(&recipe, &out("killed"), 2, &mut Silent);
+        assert!(files(&out("whole")) == files(&out("killed")), "{}: killed after {n_lines} lines", case.name);
     }
 }
 
