@@ -1,13 +1,18 @@
 //! `cargo xtask evaluate`: recipes trained in full and measured. Their last results are in recipes/RESULTS.md.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
-use crate::{data, repo};
+use crate::{data, exact_match_figure, repo};
 
 const BOARD: &str = "netduinoplus2";
+/// Two models of the same task, which share a figure, and what it calls them.
+const COMPARED: [(&str, &str); 2] = [("letters-transformer", "Transformer"), ("letters-gru", "GRU encoder-decoder")];
 /// The recipe whose model goes on a board.
 const PACKED: &str = "shakespeare-260k";
 
@@ -19,24 +24,34 @@ pub struct Args {
     recipes: Vec<String>,
 }
 
-/// Trains each recipe, which measures it on what was held out; the one for the boards is packed, and measured in both forms.
+/// Trains each recipe, which measures it on what was held out; the one for the boards is packed, and measured in both forms. Where both
+/// of the letters were trained, draws recipes/letters.svg.
 pub fn run(args: &Args) -> Result<()> {
     let siskin = repo::release_siskin()?;
+    let mut outcomes = BTreeMap::new();
     for name in &args.recipes {
         let recipe = Path::new("recipes").join(name).with_extension("toml");
         ensure!(repo::root().join(&recipe).exists(), "there is no {}", recipe.display());
         fetch_data_of(&recipe)?;
-        let out = train(&siskin, &recipe, name)?;
+        let out = repo::root().join("runs").join(name);
+        let outcome = train(&siskin, &recipe, &out)?;
+        println!("{name}: {}", serde_json::to_string_pretty(&outcome)?);
+        outcomes.insert(name.as_str(), outcome);
         if name == PACKED {
             pack_and_compare(&siskin, &out)?;
         }
+    }
+    let [(first, first_shown), (second, second_shown)] = COMPARED;
+    if let (Some(first), Some(second)) = (outcomes.get(first), outcomes.get(second)) {
+        let figure = exact_match_figure::draw(&[(first_shown, first), (second_shown, second)])?;
+        fs::write(repo::root().join("recipes/letters.svg"), figure)?;
     }
     Ok(())
 }
 
 /// Makes or fetches what a recipe reads.
 fn fetch_data_of(recipe: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(repo::root().join(recipe)).with_context(|| recipe.display().to_string())?;
+    let text = fs::read_to_string(repo::root().join(recipe)).with_context(|| recipe.display().to_string())?;
     if text.contains("letters.jsonl") { data::letters() } else { data::shakespeare() }?;
     Ok(())
 }
@@ -47,16 +62,15 @@ fn command(siskin: &Path) -> Command {
     command
 }
 
-fn train(siskin: &Path, recipe: &Path, name: &str) -> Result<PathBuf> {
-    repo::announce(&format!("training {name}; a run that was interrupted goes on"));
-    let out = repo::root().join("runs").join(name);
+/// Trains, or goes on with a run that was interrupted; gives the reply.
+fn train(siskin: &Path, recipe: &Path, out: &Path) -> Result<Value> {
+    repo::announce(&format!("training {}; a run that was interrupted goes on", recipe.display()));
     let mut train = command(siskin);
-    train.arg("train").arg(recipe).arg("--out").arg(&out);
+    train.arg("train").arg(recipe).arg("--out").arg(out).args(["--format", "json"]);
     if out.exists() {
         train.arg("--resume");
     }
-    repo::run(&mut train)?;
-    Ok(out)
+    Ok(serde_json::from_str(&repo::output(train.stderr(Stdio::inherit()))?)?)
 }
 
 fn pack_and_compare(siskin: &Path, out: &Path) -> Result<()> {

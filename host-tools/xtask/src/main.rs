@@ -8,6 +8,7 @@ mod data;
 mod demo;
 mod emulate;
 mod evaluate;
+mod exact_match_figure;
 mod firmware;
 mod letters;
 mod packages;
