@@ -9,7 +9,7 @@ use crate::tensor::tape::{Backward, Graph, Op, Var};
 /// Logits held at a time, unless a single block of rows needs more: they fit in an L2 cache.
 const LOGITS_MAX: usize = 1 << 16;
 /// Numbers of the head for which a block should have a row more: the head is read, and its gradient written, once a block.
-const HEAD_PER_ROW: usize = 1 << 15;
+const HEAD_PER_ROW: usize = 1 << 14;
 /// Fewest and most rows of a block.
 const BLOCK_ROWS: std::ops::RangeInclusive<usize> = 16..=512;
 

@@ -41,7 +41,7 @@ const LAYERS: [Layer; 9] = [
     ("15M q, k, v, o", 288, 288, &[256, 1024]),
     ("15M gate, up", 288, 768, &[256, 1024]),
     ("15M down", 768, 288, &[256, 1024]),
-    ("15M head", 288, 32_000, &[281]),
+    ("15M head", 288, 32_000, &[512]),
 ];
 /// The products of a layer, as the harness and as the table call them.
 const KINDS: [(&str, &str); 3] = [("forward", "X Wᵀ"), ("dx", "dY W"), ("dw", "dYᵀ X")];
