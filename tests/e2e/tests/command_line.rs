@@ -3,7 +3,8 @@
 use siskin_e2e::{Program, assert_keys, fixture};
 
 /// Scripts and people rely on these names; a change here is a change for them.
-const COMMANDS: [&str; 9] = ["train", "compile", "plan", "run", "eval", "inspect", "tokenize", "board", "completions"];
+const COMMANDS: [&str; 10] =
+    ["train", "compile", "plan", "run", "eval", "inspect", "tokenize", "data", "board", "completions"];
 
 #[test]
 fn help_lists_the_commands_in_order() {
@@ -29,6 +30,7 @@ fn every_command_has_help_with_examples() {
     for action in ["list", "build", "run"] {
         program.text(&["board", action, "--help"]);
     }
+    program.text(&["data", "inspect", "--help"]);
 }
 
 #[test]

@@ -30,6 +30,7 @@ Examples:
 const BAR_COLUMNS: usize = 40;
 
 #[derive(clap::Args)]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
