@@ -22,7 +22,7 @@ pub struct TrainSection {
     /// Share of a target's probability spread over the vocabulary; 0 for none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub label_smoothing: f32,
-    /// Keeps what goes into each layer only and runs each layer again on the way back: a third more work for a fraction of the memory.
+    /// Keeps what goes into each layer only and runs each layer again on the way back: two forward passes for a fraction of the memory.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub recompute_activations: bool,
     /// Seed of the first values, of the examples' order and of what is random about them.

@@ -54,7 +54,8 @@ impl<'m> Stepper<'m> {
         Self { model, tapes: Mutex::default(), grads: Vec::new() }
     }
 
-    /// Bytes of activations and their gradients, of all passes that ran at the same time, and of the gradients of the parameters.
+    /// Bytes held between steps: first of activations and their gradients, of as many passes as ran at the same time; then of the gradients of
+    /// the parameters, of all shards.
     pub fn n_bytes(&self) -> (usize, usize) {
         let tapes = self.tapes.lock().map_or(0, |tapes| tapes.iter().map(Tape::n_bytes).sum());
         (tapes, self.grads.iter().map(|grads| size_of_val(&**grads)).sum())

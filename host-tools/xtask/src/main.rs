@@ -41,7 +41,7 @@ enum Task {
     Ci,
     /// Fetch texts and models into .cache/, by version and checksum.
     Data,
-    /// Train recipes in full and measure them; shakespeare-260k, about four minutes on 2 idle cores, in f32 and int8.
+    /// Train recipes in full and measure them; shakespeare-260k, about five minutes on 2 idle cores, in f32 and int8.
     Evaluate(evaluate::Args),
     /// Measure how fast things are, and record it: instructions on the boards, training, matrix products.
     #[command(subcommand)]
