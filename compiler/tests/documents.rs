@@ -1,15 +1,18 @@
 //! Documents as training data: packed, parted, without duplicates, in memory or mapped, and what is said of bad ones.
 
+mod interruption;
+
+use interruption::{StopAt, files};
 use siskin_compiler::artifact::hf;
 use siskin_compiler::data::Example;
 use siskin_compiler::model;
 use siskin_compiler::recipe::Recipe;
 use siskin_compiler::tensor::Tape;
-use siskin_compiler::train::progress::{Event, Progress, Silent};
+use siskin_compiler::train::progress::{Progress, Silent};
 use siskin_compiler::train::{Options, Outcome, TrainError, run};
 use std::fmt::Write as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 struct Case {
     name: &'static str,
@@ -137,23 +140,6 @@ fn try_train(
 
 fn train(recipe: &Recipe, out: &Path, n_threads: usize) -> Outcome {
     try_train(recipe, out, n_threads, &mut Silent).unwrap()
-}
-
-/// Interrupts a run at a step.
-struct StopAt<'a>(u64, &'a AtomicBool);
-
-impl Progress for StopAt<'_> {
-    fn event(&mut self, event: &Event) {
-        if matches!(event, Event::Step(record) if record.step >= self.0) {
-            self.1.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-fn files(run: &Path) -> Vec<Vec<u8>> {
-    ["model.safetensors", "config.json", "tokenizer.json", "training_state.safetensors"]
-        .map(|name| std::fs::read(run.join(name)).unwrap())
-        .to_vec()
 }
 
 #[test]

@@ -1,16 +1,19 @@
 //! Every objective: it learns, and its result depends neither on threads nor on interruptions.
 
+mod interruption;
+
+use interruption::{StopAt, files};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use siskin_compiler::artifact::hf;
 use siskin_compiler::model::Head;
 use siskin_compiler::recipe::Recipe;
-use siskin_compiler::train::progress::{Event, Progress, Silent};
+use siskin_compiler::train::progress::{Progress, Silent};
 use siskin_compiler::train::{Options, Outcome, run};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// Set for a child process that is to be killed: the folder it works in, and the case.
@@ -88,23 +91,6 @@ fn train(recipe: &Recipe, out: &Path, n_threads: usize, progress: &mut (dyn Prog
     let interrupt = AtomicBool::new(false);
     let resume = out.exists();
     pool.install(|| run(recipe, &Options { out, resume, interrupt: &interrupt }, progress)).unwrap()
-}
-
-/// Interrupts a run at a step.
-struct StopAt<'a>(u64, &'a AtomicBool);
-
-impl Progress for StopAt<'_> {
-    fn event(&mut self, event: &Event) {
-        if matches!(event, Event::Step(record) if record.step >= self.0) {
-            self.1.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-fn files(run: &Path) -> Vec<Vec<u8>> {
-    ["model.safetensors", "config.json", "tokenizer.json", "training_state.safetensors"]
-        .map(|name| std::fs::read(run.join(name)).unwrap())
-        .to_vec()
 }
 
 #[test]
