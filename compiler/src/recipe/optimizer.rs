@@ -1,5 +1,6 @@
 //! `[optimizer]`: the update rule and its schedule.
 
+use crate::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 
 /// `[optimizer]`: the update rule and its schedule.
@@ -50,6 +51,9 @@ pub struct OptimizerSection {
     /// Decay of the gradients' average in Muon.
     #[serde(default = "default_muon_momentum", skip_serializing_if = "is_default_muon_momentum")]
     pub muon_momentum: f64,
+    /// What the running averages are stored as: `"f32"`, or `"bf16"` in half the memory, rounded by chance.
+    #[serde(default, skip_serializing_if = "Dtype::is_f32")]
+    pub state_dtype: Dtype,
     /// Settings for some of the parameters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub group: Vec<GroupSection>,

@@ -6,6 +6,7 @@
 //! Results are the same, bit for bit, on any CPU and in any split over threads: products and sums are fused multiply-adds in
 //! an order that depends on the shapes alone. The exception is `ln`, taken from the platform, in the loss and the attention.
 
+pub mod bf16;
 mod buffer;
 pub mod gemm;
 pub mod ops;
@@ -14,6 +15,7 @@ mod segments;
 pub mod simd;
 pub mod tape;
 
+pub use bf16::Dtype;
 pub use buffer::Buffer;
 pub use params::{ParamId, ParamLayout, ParamSpec, Params};
 pub use segments::Segments;

@@ -13,6 +13,8 @@
 use super::groups::Member;
 use super::norm::norm;
 use crate::recipe::OptimizerSection;
+use crate::tensor::Dtype;
+use crate::tensor::bf16::{Dither, Numbers, Stored, Stream};
 use crate::tensor::gemm::{MatRef, Write, gemm};
 use rayon::prelude::*;
 use std::sync::Mutex;
@@ -39,62 +41,83 @@ pub(super) struct Stack {
 pub(super) struct Muon {
     stacks: Vec<Stack>,
     /// Running averages of the gradient, of one parameter after the other.
-    pub momentum: Vec<f32>,
+    pub momentum: Numbers,
     /// What each thread computed with last.
     memory: Vec<Memory>,
 }
 
 impl Muon {
-    /// The state before the first step; `stacks` in the order of their places.
-    pub fn new(stacks: Vec<Stack>) -> Self {
+    /// The state before the first step, stored as `dtype`; `stacks` in the order of their places.
+    pub fn new(stacks: Vec<Stack>, dtype: Dtype) -> Self {
         let len = stacks.iter().map(|stack| stack.member.range.len()).sum();
-        Self { stacks, momentum: vec![0.0; len], memory: Vec::new() }
+        Self { stacks, momentum: Numbers::zeros(dtype, len), memory: Vec::new() }
     }
 
-    /// One update with the gradient times `factor`.
+    /// One update with the gradient times `factor`; `n_before` updates were made before it.
     pub fn update(
         &mut self,
-        mut values: &mut [f32],
+        values: &mut [f32],
         gradient: &[f32],
         factor: f64,
         rule: &OptimizerSection,
-        rate: f64,
+        (rate, n_before): (f64, u64),
     ) {
-        let mut momentum = self.momentum.as_mut_slice();
-        let mut jobs = Vec::new();
-        let mut at = 0;
-        for Stack { member: Member { range, rate_scale, weight_decay }, rows, cols } in &self.stacks {
-            let rate = rate * rate_scale;
-            let numbers = Numbers {
+        let Self { stacks, momentum, memory } = self;
+        let dither = Dither::new(n_before, Stream::State);
+        let scales = |Stack { member, rows, cols }: &Stack| {
+            let rate = rate * member.rate_scale;
+            Scales {
                 factor: factor as f32,
                 beta: rule.muon_momentum as f32,
                 rate: (rate * (*rows as f64 / *cols as f64).max(1.0).sqrt()) as f32,
-                keep: (1.0 - rate * weight_decay) as f32,
-            };
-            values = values.split_at_mut(range.start - at).1;
-            for start in range.clone().step_by(rows * cols) {
-                let parts = (values.split_off_mut(..rows * cols), momentum.split_off_mut(..rows * cols));
-                let (Some(values), Some(momentum)) = parts else { unreachable!("momentum of each matrix") };
-                let gradient = &gradient[start..start + rows * cols];
-                jobs.push(Job { values, momentum, gradient, rows: *rows, cols: *cols, numbers });
+                keep: (1.0 - rate * member.weight_decay) as f32,
             }
-            at = range.end;
+        };
+        match momentum {
+            Numbers::F32(momentum) => update_all(stacks, values, momentum, gradient, dither, scales, memory),
+            Numbers::Bf16(momentum) => update_all(stacks, values, momentum, gradient, dither, scales, memory),
         }
-        let memory = Mutex::new(std::mem::take(&mut self.memory));
-        jobs.into_par_iter().with_max_len(1).for_each(|job| {
-            let mut own = memory.lock().ok().and_then(|mut memory| memory.pop()).unwrap_or_default();
-            job.run(&mut own);
-            if let Ok(mut memory) = memory.lock() {
-                memory.push(own);
-            }
-        });
-        self.memory = memory.into_inner().unwrap_or_default();
     }
+}
+
+/// Updates all matrices, each on one thread.
+fn update_all<S: Stored>(
+    stacks: &[Stack],
+    mut values: &mut [f32],
+    mut momentum: &mut [S],
+    gradient: &[f32],
+    dither: Dither,
+    scales: impl Fn(&Stack) -> Scales,
+    memory: &mut Vec<Memory>,
+) {
+    let mut jobs = Vec::new();
+    let mut at = 0;
+    for stack in stacks {
+        let (Stack { member, rows, cols }, scales) = (stack, scales(stack));
+        let range = member.range.clone();
+        values = values.split_at_mut(range.start - at).1;
+        for start in range.clone().step_by(rows * cols) {
+            let parts = (values.split_off_mut(..rows * cols), momentum.split_off_mut(..rows * cols));
+            let (Some(values), Some(momentum)) = parts else { unreachable!("momentum of each matrix") };
+            let gradient = &gradient[start..start + rows * cols];
+            jobs.push(Job { values, momentum, gradient, rows: *rows, cols: *cols, scales, dither, start });
+        }
+        at = range.end;
+    }
+    let free = Mutex::new(std::mem::take(memory));
+    jobs.into_par_iter().with_max_len(1).for_each(|job| {
+        let mut own = free.lock().ok().and_then(|mut free| free.pop()).unwrap_or_default();
+        job.run(&mut own);
+        if let Ok(mut free) = free.lock() {
+            free.push(own);
+        }
+    });
+    *memory = free.into_inner().unwrap_or_default();
 }
 
 /// What an update multiplies, the same for all numbers of a matrix.
 #[derive(Clone, Copy)]
-struct Numbers {
+struct Scales {
     factor: f32,
     beta: f32,
     /// Learning rate times the scale of the shape.
@@ -104,13 +127,16 @@ struct Numbers {
 }
 
 /// The update of one matrix, `(rows, cols)`.
-struct Job<'a> {
+struct Job<'a, S> {
     values: &'a mut [f32],
-    momentum: &'a mut [f32],
+    momentum: &'a mut [S],
     gradient: &'a [f32],
     rows: usize,
     cols: usize,
-    numbers: Numbers,
+    scales: Scales,
+    dither: Dither,
+    /// The place of its first number among all parameters.
+    start: usize,
 }
 
 /// Where a matrix is brought to singular values near 1.
@@ -128,14 +154,16 @@ struct Memory {
     strip: Vec<f32>,
 }
 
-impl Job<'_> {
+impl<S: Stored> Job<'_, S> {
     fn run(self, memory: &mut Memory) {
-        let Numbers { factor, beta, rate, keep } = self.numbers;
+        let Scales { factor, beta, rate, keep } = self.scales;
         memory.x.clear();
-        memory.x.extend(self.momentum.iter_mut().zip(self.gradient).map(|(momentum, gradient)| {
-            let g = gradient * factor;
-            *momentum += (1.0 - beta) * (g - *momentum);
-            g + beta * (*momentum - g)
+        let places = (0..self.gradient.len()).map(|idx| (self.start + idx) as u32);
+        memory.x.extend(self.momentum.iter_mut().zip(self.gradient).zip(places).map(|((stored, gradient), place)| {
+            let (g, before) = (gradient * factor, stored.widen());
+            let momentum = before + (1.0 - beta) * (g - before);
+            *stored = S::round(momentum, self.dither.bits(place));
+            g + beta * (momentum - g)
         }));
         memory.orthogonalize(self.rows, self.cols);
         for (value, x) in self.values.iter_mut().zip(&memory.x) {

@@ -5,6 +5,7 @@ use super::groups::{self, GroupError, Member};
 use super::muon::{Muon, Stack};
 use crate::model::names::{MatrixUse, matrix_use};
 use crate::recipe::{OptimizerKind, OptimizerSection};
+use crate::tensor::bf16::Numbers;
 use crate::tensor::{ParamLayout, Params};
 
 /// The update rule of a model's parameters and its state. Its results are the same for any number of threads.
@@ -24,9 +25,9 @@ impl Optimizer {
     /// [`GroupError`] if a group has no parameter.
     pub fn new(rule: &OptimizerSection, layout: &ParamLayout) -> Result<Self, GroupError> {
         let members = groups::members(rule, layout)?;
-        let (rule, n_numbers) = (rule.clone(), layout.len());
+        let (rule, n_numbers, dtype) = (rule.clone(), layout.len(), rule.state_dtype);
         if rule.kind == OptimizerKind::AdamW {
-            return Ok(Self { rule, n_numbers, adamw: AdamW::new(members), muon: None });
+            return Ok(Self { rule, n_numbers, adamw: AdamW::new(members, dtype), muon: None });
         }
         let (mut rest, mut stacks): (Vec<Member>, Vec<Stack>) = Default::default();
         for (member, spec) in members.into_iter().zip(layout.specs()) {
@@ -37,7 +38,7 @@ impl Optimizer {
                 _ => rest.push(member),
             }
         }
-        Ok(Self { rule, n_numbers, adamw: AdamW::new(rest), muon: Some(Muon::new(stacks)) })
+        Ok(Self { rule, n_numbers, adamw: AdamW::new(rest, dtype), muon: Some(Muon::new(stacks, dtype)) })
     }
 
     /// One update with the gradient times `factor`; `n_before` updates were made before it.
@@ -53,7 +54,7 @@ impl Optimizer {
         self.adamw.update(values, gradient, factor, rule, (learning_rate, n_before));
         if let Some(muon) = &mut self.muon {
             let rate = rule.muon_learning_rate * (learning_rate / rule.learning_rate);
-            muon.update(values, gradient, factor, rule, rate);
+            muon.update(values, gradient, factor, rule, (rate, n_before));
         }
     }
 
@@ -62,18 +63,23 @@ impl Optimizer {
         self.state().iter().map(|(_, values)| values.len()).sum()
     }
 
+    /// Bytes of what it remembers.
+    pub fn n_state_bytes(&self) -> usize {
+        self.state().iter().map(|(_, values)| values.n_bytes()).sum()
+    }
+
     /// Its state by name, in the order of the names.
-    pub(super) fn state(&self) -> Vec<(&'static str, &[f32])> {
-        let mut state: Vec<(&str, &[f32])> = vec![("first_moment", &self.adamw.first_moments)];
-        state.extend(self.muon.iter().map(|muon| ("momentum", muon.momentum.as_slice())));
+    pub(super) fn state(&self) -> Vec<(&'static str, &Numbers)> {
+        let mut state: Vec<(&str, &Numbers)> = vec![("first_moment", &self.adamw.first_moments)];
+        state.extend(self.muon.iter().map(|muon| ("momentum", &muon.momentum)));
         state.push(("second_moment", &self.adamw.second_moments));
         state
     }
 
     /// Its state by name, for reading a saved one.
-    pub(super) fn state_mut(&mut self) -> Vec<(&'static str, &mut [f32])> {
-        let mut state: Vec<(&str, &mut [f32])> = vec![("first_moment", &mut self.adamw.first_moments)];
-        state.extend(self.muon.iter_mut().map(|muon| ("momentum", muon.momentum.as_mut_slice())));
+    pub(super) fn state_mut(&mut self) -> Vec<(&'static str, &mut Numbers)> {
+        let mut state: Vec<(&str, &mut Numbers)> = vec![("first_moment", &mut self.adamw.first_moments)];
+        state.extend(self.muon.iter_mut().map(|muon| ("momentum", &mut muon.momentum)));
         state.push(("second_moment", &mut self.adamw.second_moments));
         state
     }
@@ -180,5 +186,12 @@ mod tests {
             |kind: &str| Optimizer::new(&rule(&format!("kind = '{kind}'")), &layout).unwrap().n_state_numbers();
         assert_eq!(n_numbers("adamw"), 2 * (40 + 48 + 12));
         assert_eq!(n_numbers("muon"), 2 * (40 + 12) + 48);
+        for kind in ["adamw", "muon"] {
+            let n_bytes = |dtype: &str| {
+                let rule = rule(&format!("kind = '{kind}'\nstate_dtype = '{dtype}'"));
+                Optimizer::new(&rule, &layout).unwrap().n_state_bytes()
+            };
+            assert_eq!((n_bytes("f32"), n_bytes("bf16")), (4 * n_numbers(kind), 2 * n_numbers(kind)));
+        }
     }
 }

@@ -8,6 +8,7 @@ use super::outliers::Outliers;
 use super::run::TrainError;
 use crate::artifact::write_atomic;
 use crate::tensor::Params;
+use crate::tensor::bf16::Numbers;
 use rayon::prelude::*;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -72,12 +73,13 @@ impl State {
     /// Writes the state, and what it must not be resumed without: `fingerprint` of the recipe and the text.
     pub fn save(&self, folder: &Path, fingerprint: &str) -> Result<(), TrainError> {
         let bytes_of = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
-        let mut parts: Vec<(&str, Vec<u8>)> = vec![("params", bytes_of(&self.params.values))];
-        parts.extend(self.average.iter().map(|average| ("params_average", bytes_of(&average.values))));
-        parts.extend(self.optimizer.state().into_iter().map(|(name, values)| (name, bytes_of(values))));
+        let mut parts: Vec<(&str, Dtype, Vec<u8>)> = vec![("params", Dtype::F32, bytes_of(&self.params.values))];
+        parts.extend(self.average.iter().map(|average| ("params_average", Dtype::F32, bytes_of(&average.values))));
+        let state = self.optimizer.state().into_iter();
+        parts.extend(state.map(|(name, values)| (name, dtype_of(values), values.to_le_bytes())));
         let mut tensors = Vec::new();
-        for (name, bytes) in &parts {
-            let view = TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes);
+        for (name, dtype, bytes) in &parts {
+            let view = TensorView::new(*dtype, vec![bytes.len() * 8 / dtype.bitsize()], bytes);
             tensors.push((*name, view.map_err(|error| self.broken(folder, error))?));
         }
         // A single entry: of several, the map would write a different order each time, and equal runs end in equal bytes.
@@ -115,24 +117,34 @@ impl State {
             self.past = serde_json::from_str(past).map_err(|error| bad(&error.to_string()))?;
         }
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| bad(&error.to_string()))?;
-        let read = |name: &str, to: &mut [f32]| -> Result<(), TrainError> {
+        let view = |name: &str, dtype: Dtype, n_bytes: usize| -> Result<TensorView<'_>, TrainError> {
             let view = tensors.tensor(name).map_err(|error| bad(&error.to_string()))?;
-            if view.dtype() != Dtype::F32 || view.data().len() != to.len() * 4 {
-                return Err(bad(&format!("{name} has another size than the model")));
-            }
+            let is_alike = view.dtype() == dtype && view.data().len() == n_bytes;
+            if is_alike { Ok(view) } else { Err(bad(&format!("{name} has another size than the model"))) }
+        };
+        let read = |name: &str, to: &mut [f32]| -> Result<(), TrainError> {
+            let view = view(name, Dtype::F32, to.len() * 4)?;
             let (numbers, _) = view.data().as_chunks::<4>();
             to.iter_mut().zip(numbers).for_each(|(to, bytes)| *to = f32::from_le_bytes(*bytes));
             Ok(())
         };
         read("params", &mut self.params.values)?;
         for (name, values) in self.optimizer.state_mut() {
-            read(name, values)?;
+            values.set_le_bytes(view(name, dtype_of(values), values.n_bytes())?.data());
         }
         if let Some(average) = &mut self.average {
             read("params_average", &mut average.values)?;
         }
         (self.step, self.n_tokens) = (step, n_tokens);
         Ok(())
+    }
+}
+
+/// What a file calls the type of some numbers.
+fn dtype_of(numbers: &Numbers) -> Dtype {
+    match numbers {
+        Numbers::F32(_) => Dtype::F32,
+        Numbers::Bf16(_) => Dtype::BF16,
     }
 }
 

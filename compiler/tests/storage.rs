@@ -1,0 +1,102 @@
+//! bfloat16 in training: the same bytes for any number of threads and after any interruption, less memory by what is said,
+//! and nearly the same model.
+
+mod interruption;
+
+use interruption::{StopAt, files};
+use siskin_compiler::recipe::Recipe;
+use siskin_compiler::train::progress::{Progress, Silent};
+use siskin_compiler::train::{Options, Outcome, run};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// What a recipe stores in 16 bits.
+const STORAGES: [&[&str]; 1] = [&["optimizer.state_dtype=bf16"]];
+
+/// A model, an objective and its data, an optimiser.
+const CASES: [[&str; 4]; 4] = [
+    ["llama", "causal", "text.txt", "adamw"],
+    ["gru", "causal", "text.txt", "adamw"],
+    ["transformer", "seq2seq", "pairs.csv", "adamw"],
+    ["t5", "span_corruption", "text.txt", "muon"],
+];
+
+/// A folder with a text and pairs of one small grammar.
+fn workshop() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut text, mut pairs) = (String::new(), String::from("source,target\n"));
+    for i in 0..600_usize {
+        let noun = ["bird", "cat", "fish", "dog", "bee"][i * 11 % 5];
+        let verb = ["sees", "likes", "hears"][i * 7 % 3];
+        let other = ["tree", "moon", "sea"][i / 5 % 3];
+        writeln!(text, "the {noun} {verb} the {other}.").unwrap();
+        writeln!(pairs, "{noun} {verb} {other},{other} {noun}").unwrap();
+    }
+    std::fs::write(dir.path().join("text.txt"), text).unwrap();
+    std::fs::write(dir.path().join("pairs.csv"), pairs).unwrap();
+    dir
+}
+
+fn recipe(dir: &Path, [architecture, objective, data, optimizer]: [&str; 4], overrides: &[&str]) -> Recipe {
+    let sizes = if architecture == "gru" { "" } else { "hidden_dim = 44, n_heads = 4, " };
+    let text = format!(
+        "\
+model = {{ architecture = '{architecture}', dim = 24, {sizes}n_layers = 2, context_len = 32 }}
+tokenizer = {{ vocab_size = 275 }}
+data = {{ text = '{data}', train_fraction = 0.8 }}
+objective = {{ kind = '{objective}' }}
+train = {{ steps = 12, batch_size = 6, accumulate = 2, seed = 3, log_every = 1, checkpoint_every = 5, dropout = 0.05 }}
+optimizer = {{ kind = '{optimizer}', learning_rate = 1e-2, warmup_steps = 5, clip_norm = 1.0, weight_decay = 0.1 }}
+"
+    );
+    let path = dir.join("recipe.toml");
+    std::fs::write(&path, text).unwrap();
+    Recipe::load(&path, &overrides.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>()).unwrap()
+}
+
+fn train(recipe: &Recipe, out: &Path, n_threads: usize, progress: &mut (dyn Progress + Send)) -> Outcome {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+    let interrupt = AtomicBool::new(false);
+    let resume = out.exists();
+    pool.install(|| run(recipe, &Options { out, resume, interrupt: &interrupt }, progress)).unwrap()
+}
+
+#[test]
+fn threads_and_interruptions_leave_no_trace() {
+    let dir = workshop();
+    for (storage_idx, storage) in STORAGES.iter().enumerate() {
+        for case in CASES {
+            let recipe = recipe(dir.path(), case, storage);
+            let out = |run: &str| dir.path().join(format!("{}-{storage_idx}-{run}", case[0]));
+            train(&recipe, &out("one"), 1, &mut Silent);
+            train(&recipe, &out("two"), 2, &mut Silent);
+            assert!(files(&out("one")) == files(&out("two")), "{case:?}, {storage:?}: threads leave a trace");
+            let flag = AtomicBool::new(false);
+            let options = Options { out: &out("parts"), resume: false, interrupt: &flag };
+            let stopped = run(&recipe, &options, &mut StopAt(3, &flag)).unwrap();
+            assert!(stopped.interrupted && stopped.steps == 3);
+            train(&recipe, &out("parts"), 2, &mut Silent);
+            assert!(
+                files(&out("one")) == files(&out("parts")),
+                "{case:?}, {storage:?}: an interruption leaves a trace"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_state_of_16_bits_is_half_as_long() {
+    let dir = workshop();
+    let state = |name: &str, overrides: &[&str]| {
+        let out = dir.path().join(name);
+        let n_params = train(&recipe(dir.path(), CASES[0], overrides), &out, 2, &mut Silent).n_params as usize;
+        let bytes = std::fs::read(out.join("training_state.safetensors")).unwrap();
+        let state = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let n_bytes = |name: &str| state.tensor(name).unwrap().data().len();
+        (n_params, [n_bytes("params"), n_bytes("first_moment"), n_bytes("second_moment")])
+    };
+    let (n, whole) = state("whole", &[]);
+    assert_eq!(whole, [4 * n; 3]);
+    assert_eq!(state("half", &["optimizer.state_dtype=bf16"]).1, [4 * n, 2 * n, 2 * n]);
+}
