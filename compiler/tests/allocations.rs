@@ -5,6 +5,7 @@ use rayon::ThreadPoolBuilder;
 use siskin_compiler::data::Example;
 use siskin_compiler::model::{self, Head, LossOptions};
 use siskin_compiler::recipe::ModelSection;
+use siskin_compiler::tensor::Dtype;
 use siskin_compiler::train::step::{DropoutSeed, Stepper};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -59,8 +60,12 @@ fn a_steady_step_allocates_no_buffer() {
                 ..Example::causal(&tokens(n, 0), &tokens(n, 1))
             };
             let batch = [[example(48)], [example(31)], [example(48)], [example(31)]];
-            for recompute_activations in [false, true] {
-                let options = LossOptions { dropout: 0.1, recompute_activations, ..LossOptions::plain(0.01) };
+            let (whole, half) = (Dtype::F32, Dtype::Bf16);
+            for (recompute_activations, activations_dtype) in
+                [(false, whole), (true, whole), (false, half), (true, half)]
+            {
+                let options =
+                    LossOptions { dropout: 0.1, recompute_activations, activations_dtype, ..LossOptions::plain(0.01) };
                 let mut stepper = Stepper::new(&*model);
                 let mut n_buffers = Vec::new();
                 for _ in 0..4 {
@@ -71,7 +76,8 @@ fn a_steady_step_allocates_no_buffer() {
                     n_buffers.push(N_BUFFERS.load(Ordering::Relaxed) - before);
                 }
                 assert!(n_buffers[0] > 20, "{family}: the first step fills the pool: {n_buffers:?}");
-                assert_eq!(n_buffers[2..], [0, 0], "{family}, recomputing {recompute_activations}: {n_buffers:?}");
+                let what = format!("{family}, recomputing {recompute_activations}, {activations_dtype:?}");
+                assert_eq!(n_buffers[2..], [0, 0], "{what}: {n_buffers:?}");
             }
         }
     });

@@ -4,15 +4,23 @@
 mod interruption;
 
 use interruption::{StopAt, files};
-use siskin_compiler::recipe::Recipe;
+use siskin_compiler::data::Example;
+use siskin_compiler::model::{self, Family, Head, Kind, LossOptions, LossSums, Model};
+use siskin_compiler::recipe::{ModelSection, Recipe};
+use siskin_compiler::tensor::Dtype;
 use siskin_compiler::train::progress::{Progress, Silent};
+use siskin_compiler::train::step::{DropoutSeed, Stepper};
 use siskin_compiler::train::{Options, Outcome, run};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 /// What a recipe stores in 16 bits.
-const STORAGES: [&[&str]; 1] = [&["optimizer.state_dtype=bf16"]];
+const STORAGES: [&[&str]; 3] = [
+    &["optimizer.state_dtype=bf16"],
+    &["train.activations_dtype=bf16"],
+    &["train.activations_dtype=bf16", "train.recompute_activations=true"],
+];
 
 /// A model, an objective and its data, an optimiser.
 const CASES: [[&str; 4]; 4] = [
@@ -99,4 +107,67 @@ fn a_state_of_16_bits_is_half_as_long() {
     let (n, whole) = state("whole", &[]);
     assert_eq!(whole, [4 * n; 3]);
     assert_eq!(state("half", &["optimizer.state_dtype=bf16"]).1, [4 * n, 2 * n, 2 * n]);
+}
+
+fn model(family: Family, n_layers: usize) -> Box<dyn Model> {
+    let sizes = if family.is_recurrent() { "" } else { "hidden_dim = 64, n_heads = 4, " };
+    let section: ModelSection = toml::from_str(&format!(
+        "architecture = '{}'\ndim = 32\nn_layers = {n_layers}\ncontext_len = 64\n{}",
+        family.name(),
+        sizes.replace(", ", "\n")
+    ))
+    .unwrap();
+    let head = if family.kind() == Kind::EncoderOnly { Head::MaskedLanguage } else { Head::Language };
+    model::build(&section.architecture(128, head)).unwrap()
+}
+
+/// A step's sums and gradient, the bytes of its activations, and what they would be in `f32`.
+fn step(model: &dyn Model, options: LossOptions) -> (LossSums, Vec<f32>, [usize; 2]) {
+    let tokens = |n: usize, salt: usize| (0..n).map(|i| ((i * i * 7 + salt * 5) % 128) as u32).collect::<Vec<u32>>();
+    let has_both = model.architecture().family.kind() == Kind::EncoderDecoder;
+    let example = |n: usize| {
+        let decoder_inputs = if has_both { tokens(n, 3) } else { Vec::new() };
+        [Example { decoder_inputs, ..Example::causal(&tokens(n, 0), &tokens(n, 1)) }]
+    };
+    let params = model.init(3);
+    let mut stepper = Stepper::new(model);
+    let seed = DropoutSeed { run: 5, first_example: 9 };
+    // On one thread: on several, each has memory of its own.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let sums = pool.install(|| stepper.accumulate(&params, &[64, 17, 40, 5].map(example), options, seed));
+    (sums, stepper.gradient().to_vec(), [stepper.n_bytes().0, stepper.n_bytes_unnarrowed()])
+}
+
+fn norm(values: impl Iterator<Item = f32>) -> f64 {
+    values.map(|x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
+}
+
+#[test]
+fn gradients_from_activations_of_16_bits_are_near_and_losses_the_same() {
+    for family in Family::ALL {
+        for recompute_activations in [false, true] {
+            let name = family.name();
+            let model = model(family, 3);
+            let plain = LossOptions { dropout: 0.2, recompute_activations, ..LossOptions::plain(0.01) };
+            let (want_sums, want, [whole, same]) = step(&*model, plain);
+            assert_eq!(whole, same, "{name}");
+            let narrowed = LossOptions { activations_dtype: Dtype::Bf16, ..plain };
+            let (sums, got, [half, unnarrowed]) = step(&*model, narrowed);
+            assert_eq!(sums, want_sums, "{name}");
+            let error = norm(want.iter().zip(&got).map(|(a, b)| a - b)) / norm(want.iter().copied());
+            assert!((1e-5..1e-2).contains(&error), "{name}, {recompute_activations}: {error}");
+            assert_eq!(unnarrowed, whole, "{name}, {recompute_activations}: memory of f32");
+            assert!(half < whole, "{name}, {recompute_activations}: {half} bytes instead of {whole}");
+        }
+    }
+}
+
+#[test]
+fn activations_of_deep_models_take_little_more_than_half() {
+    for family in [Family::Llama, Family::T5, Family::Gru] {
+        let options = LossOptions { activations_dtype: Dtype::Bf16, ..LossOptions::plain(0.01) };
+        let [half, whole] = step(&*model(family, 24), options).2;
+        let share = half as f64 / whole as f64;
+        assert!((0.5..0.75).contains(&share), "{family:?}: {half} bytes instead of {whole}");
+    }
 }

@@ -98,9 +98,11 @@ impl Gru {
         let mut x = graph.embedding(&tokens, self.embedding);
         let mut states = Vec::with_capacity(layers.len());
         for (idx, layer) in layers.iter().enumerate() {
-            x = graph.dropout(x, dropout);
-            let gates = graph.linear(x, layer.input_weight, Some(layer.input_bias), Activation::None);
-            x = graph.gru(gates, layer.state_weight, layer.state_bias, &segments, initial.get(idx).copied());
+            x = graph.section(Some(x), |graph| {
+                let x = graph.dropout(x, dropout);
+                let gates = graph.linear(x, layer.input_weight, Some(layer.input_bias), Activation::None);
+                graph.gru(gates, layer.state_weight, layer.state_bias, &segments, initial.get(idx).copied())
+            });
             states.push(graph.gather_rows(x, &last_rows));
         }
         (graph.dropout(x, dropout), states)

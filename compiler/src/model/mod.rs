@@ -17,7 +17,7 @@ pub use transformer::Transformer;
 pub use crate::tensor::ops::LossSums;
 
 use crate::data::Example;
-use crate::tensor::{Graph, ParamLayout, Params, Tape, Var};
+use crate::tensor::{Dtype, Graph, ParamLayout, Params, Tape, Var};
 
 /// Something that can be trained: named parameters, and a loss over examples.
 pub trait Model: Send + Sync {
@@ -82,6 +82,7 @@ fn accumulate_at_once(
     options: LossOptions,
 ) -> LossSums {
     pass.run(pass.dropout_key, |graph| {
+        graph.store_sections_as(options.activations_dtype);
         let (loss, sums) = model.loss(graph, examples, options);
         graph.backward(loss, &[1.0]);
         sums
@@ -100,12 +101,14 @@ pub struct LossOptions {
     /// Keep what goes into each layer only, and run each layer again on the way back. Models without layers to speak of, the recurrent
     /// ones, keep everything all the same.
     pub recompute_activations: bool,
+    /// What is kept for the way back is stored as this; but for statistics of norms and attention, which are few and sensitive.
+    pub activations_dtype: Dtype,
 }
 
 impl LossOptions {
     /// The plain negative log-likelihood times `weight`.
     pub fn plain(weight: f32) -> Self {
-        Self { weight, label_smoothing: 0.0, dropout: 0.0, recompute_activations: false }
+        Self { weight, label_smoothing: 0.0, dropout: 0.0, recompute_activations: false, activations_dtype: Dtype::F32 }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `[train]`: how long and how often.
 
+use crate::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 
 /// `[train]`: how long and how often.
@@ -25,6 +26,9 @@ pub struct TrainSection {
     /// Keeps what goes into each layer only and runs each layer again on the way back: two forward passes for a fraction of the memory.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub recompute_activations: bool,
+    /// What is kept for the way back is stored as: `"f32"`, or `"bf16"` in about half the memory.
+    #[serde(default, skip_serializing_if = "Dtype::is_f32")]
+    pub activations_dtype: Dtype,
     /// Seed of the first values, of the examples' order and of what is random about them.
     #[serde(default)]
     pub seed: u64,

@@ -1,5 +1,6 @@
 //! Numbers that start on a cache line.
 
+use super::bf16::bf16;
 use bytemuck::{Pod, Zeroable};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -52,7 +53,22 @@ impl Buffer {
 
     /// Bytes that it takes up.
     pub(super) fn n_bytes(&self) -> usize {
-        self.lines.len() * size_of::<Line>()
+        Self::bytes_of_lines(self.lines.len())
+    }
+
+    /// Bytes of so many cache lines.
+    pub(super) fn bytes_of_lines(n_lines: usize) -> usize {
+        n_lines * size_of::<Line>()
+    }
+
+    /// The memory of its numbers as that of twice as many.
+    pub(super) fn as_bf16(&self) -> &[bf16] {
+        bytemuck::cast_slice(self)
+    }
+
+    /// As [`Buffer::as_bf16`], for writing.
+    pub(super) fn as_bf16_mut(&mut self) -> &mut [bf16] {
+        bytemuck::cast_slice_mut(self)
     }
 
     /// Whether it is as large as a class.

@@ -6,11 +6,22 @@
 //!
 //! A [`Tape`] keeps the memory from one pass to the next: buffers return to a pool by size, and a training step like
 //! the last allocates almost nothing. Buffers from the pool hold stale numbers: an op writes all of its output.
+//!
+//! Where activations are stored in 16 bits, a pass is cut into sections ([`Graph::section`]). At its end, what a section has put on the
+//! tape is narrowed and the buffers go back to the pool; on the way back it is widened again, section by section:
+//!
+//! ```text
+//! forward:   section 1 ── narrow ── section 2 ── narrow ── … ── head and loss
+//! backward:  head and loss ── … ── widen ── section 2 ── release ── widen ── section 1 ── release
+//! ```
+//! What comes forward is that of `f32` to the bit. Numbers that ops put on the tape by [`Graph::push_exact`] stay as they are.
 
 use super::Buffer;
+use super::bf16::Dtype;
 use super::gemm::Write;
 use super::params::{ParamId, Params};
-use std::collections::HashMap;
+use super::pool::{Pool, Saved};
+use std::ops::Range;
 
 /// A matrix on the tape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,30 +34,72 @@ pub trait Op: Send {
 }
 
 struct Value {
-    data: Buffer,
+    /// `None` once the way back has left the section.
+    data: Option<Saved>,
     rows: usize,
     cols: usize,
+    /// Whether it is never narrowed.
+    is_exact: bool,
 }
 
-/// Buffers waiting to be used again, by class: sequences of every length share a few sizes.
-#[derive(Default)]
-struct Pool(HashMap<usize, Vec<Buffer>>);
-
-impl Pool {
-    fn take(&mut self, len: usize) -> Buffer {
-        let mut buffer =
-            self.0.get_mut(&Buffer::class(len)).and_then(Vec::pop).unwrap_or_else(|| Buffer::of_class(len));
-        buffer.set_len(len);
-        buffer
+impl Value {
+    fn whole(&self) -> &Buffer {
+        match &self.data {
+            Some(Saved::Whole(data)) => data,
+            _ => panic!("the section of a value has ended"),
+        }
     }
 
-    /// A buffer that was not taken from a pool, and is of no class, is let go.
-    fn give(&mut self, mut buffer: Buffer) {
-        let n_lines = buffer.n_lines();
-        buffer.set_len(0);
-        if buffer.is_of_class() {
-            self.0.entry(n_lines).or_default().push(buffer);
+    fn narrow(&mut self, pool: &mut Pool) {
+        if !self.is_exact
+            && let Some(Saved::Whole(data)) = self.data.take_if(|data| matches!(data, Saved::Whole(_)))
+        {
+            self.data = Some(pool.save(data, Dtype::Bf16));
         }
+    }
+
+    fn widen(&mut self, pool: &mut Pool) {
+        self.data = self.data.take().map(|data| Saved::Whole(pool.restore(data)));
+    }
+
+    fn release(&mut self, pool: &mut Pool) {
+        if let Some(data) = self.data.take() {
+            let data = pool.restore(data);
+            pool.forget(data);
+        }
+    }
+
+    fn clear(self, pool: &mut Pool) {
+        match self.data {
+            Some(data) => pool.discard(data),
+            None => pool.remember(self.rows * self.cols),
+        }
+    }
+}
+
+/// A part of a pass whose values are narrowed.
+struct Section {
+    ops: Range<usize>,
+    values: Range<usize>,
+    /// What it begins with, a value of an earlier section or of none.
+    input: Option<Var>,
+}
+
+impl Section {
+    fn end(&self, values: &mut [Value], pool: &mut Pool, out: Var) {
+        let input = self.input.map(|input| input.0).into_iter();
+        for idx in input.chain(self.values.clone()).filter(|idx| *idx != out.0) {
+            values[idx].narrow(pool);
+        }
+    }
+
+    fn widen(&self, values: &mut [Value], pool: &mut Pool) {
+        let input = self.input.map(|input| input.0).into_iter();
+        input.chain(self.values.clone()).for_each(|idx| values[idx].widen(pool));
+    }
+
+    fn release(&self, values: &mut [Value], pool: &mut Pool) {
+        values[self.values.clone()].iter_mut().for_each(|value| value.release(pool));
     }
 }
 
@@ -56,6 +109,7 @@ pub struct Tape {
     values: Vec<Value>,
     grads: Vec<Option<Buffer>>,
     ops: Vec<Box<dyn Op>>,
+    sections: Vec<Section>,
     pool: Pool,
 }
 
@@ -67,13 +121,13 @@ impl Tape {
     pub fn record<'a>(&'a mut self, params: &'a Params, param_grads: &'a mut [f32]) -> Graph<'a> {
         assert_eq!(param_grads.len(), params.layout.len(), "gradient buffer of another model");
         self.clear();
-        Graph { tape: self, params, param_grads: Some(param_grads), dropout_key: 0 }
+        Graph { tape: self, params, param_grads: Some(param_grads), dropout_key: 0, dtype: Dtype::F32 }
     }
 
     /// Starts a pass that only computes.
     pub fn evaluate<'a>(&'a mut self, params: &'a Params) -> Graph<'a> {
         self.clear();
-        Graph { tape: self, params, param_grads: None, dropout_key: 0 }
+        Graph { tape: self, params, param_grads: None, dropout_key: 0, dtype: Dtype::F32 }
     }
 
     /// A buffer of `len` numbers with unspecified contents, to be kept from one pass to another.
@@ -86,17 +140,32 @@ impl Tape {
         self.pool.give(buffer);
     }
 
+    /// Keeps the numbers of a buffer as `dtype`, from one pass to another.
+    pub fn save(&mut self, buffer: Buffer, dtype: Dtype) -> Saved {
+        self.pool.save(buffer, dtype)
+    }
+
+    /// The numbers of [`Tape::save`], in a buffer to be recycled.
+    pub fn restore(&mut self, saved: Saved) -> Buffer {
+        self.pool.restore(saved)
+    }
+
     /// Bytes of the buffers that it holds, in use or not.
     pub fn n_bytes(&self) -> usize {
-        let values = self.values.iter().map(|value| value.data.n_bytes());
+        let values = self.values.iter().filter_map(|value| value.data.as_ref()).map(Saved::n_bytes);
         let grads = self.grads.iter().flatten().map(Buffer::n_bytes);
-        let pool = self.pool.0.values().flatten().map(Buffer::n_bytes);
-        values.chain(grads).chain(pool).sum()
+        values.chain(grads).sum::<usize>() + self.pool.n_free_bytes()
+    }
+
+    /// What [`Tape::n_bytes`] would be if all passes had been of `f32`.
+    pub fn n_bytes_unnarrowed(&self) -> usize {
+        self.pool.n_bytes_unnarrowed()
     }
 
     fn clear(&mut self) {
         self.ops.clear();
-        self.values.drain(..).for_each(|value| self.pool.give(value.data));
+        self.sections.clear();
+        self.values.drain(..).for_each(|value| value.clear(&mut self.pool));
         self.grads.drain(..).flatten().for_each(|grad| self.pool.give(grad));
     }
 }
@@ -107,6 +176,8 @@ pub struct Graph<'a> {
     params: &'a Params,
     param_grads: Option<&'a mut [f32]>,
     dropout_key: u64,
+    /// What the values of sections are stored as.
+    dtype: Dtype,
 }
 
 impl<'a> Graph<'a> {
@@ -125,6 +196,31 @@ impl<'a> Graph<'a> {
         // An odd multiplier and an odd step: a full cycle through all keys.
         self.dropout_key = self.dropout_key.wrapping_mul(0xd129_0b2d_3a91_4c25).wrapping_add(0x2545_f491_4f6c_dd1d);
         self.dropout_key
+    }
+
+    /// Decides what the values of the sections that follow are stored as.
+    pub fn store_sections_as(&mut self, dtype: Dtype) {
+        self.dtype = dtype;
+    }
+
+    /// Runs a part of the pass that begins with `input`, and gives its result.
+    ///
+    /// Nothing that comes after it may ask for `input`, or for anything that it has put on the tape but its result: all that is
+    /// narrowed now, where the pass can go back and [`Graph::store_sections_as`] wants it.
+    ///
+    /// # Panics
+    /// If sections are narrowed and one is inside the other.
+    pub fn section(&mut self, input: Option<Var>, part: impl FnOnce(&mut Self) -> Var) -> Var {
+        let (first_op, first_value) = (self.tape.ops.len(), self.tape.values.len());
+        let out = part(self);
+        if self.records() && !self.dtype.is_f32() {
+            let Tape { values, ops, sections, pool, .. } = &mut *self.tape;
+            assert!(sections.last().is_none_or(|last| last.ops.end <= first_op), "a section inside of another");
+            let section = Section { ops: first_op..ops.len(), values: first_value..values.len(), input };
+            section.end(values, pool, out);
+            sections.push(section);
+        }
+        out
     }
 
     /// Puts a matrix, `(rows, cols)`, on the tape.
@@ -152,8 +248,20 @@ impl<'a> Graph<'a> {
     /// # Panics
     /// If `data` is not `rows * cols` long.
     pub fn push(&mut self, rows: usize, cols: usize, data: Buffer) -> Var {
+        self.push_value(rows, cols, data, false)
+    }
+
+    /// As [`Graph::push`], for a few numbers a row that the way back depends on to the last bit: never narrowed.
+    ///
+    /// # Panics
+    /// As [`Graph::push`].
+    pub fn push_exact(&mut self, rows: usize, cols: usize, data: Buffer) -> Var {
+        self.push_value(rows, cols, data, true)
+    }
+
+    fn push_value(&mut self, rows: usize, cols: usize, data: Buffer, is_exact: bool) -> Var {
         assert_eq!(data.len(), rows * cols, "value of {rows} x {cols}");
-        self.tape.values.push(Value { data, rows, cols });
+        self.tape.values.push(Value { data: Some(Saved::Whole(data)), rows, cols, is_exact });
         self.tape.grads.push(None);
         Var(self.tape.values.len() - 1)
     }
@@ -172,7 +280,7 @@ impl<'a> Graph<'a> {
 
     /// The numbers of a matrix.
     pub fn value(&self, var: Var) -> &[f32] {
-        &self.tape.values[var.0].data
+        self.tape.values[var.0].whole()
     }
 
     /// `(rows, cols)` of a matrix.
@@ -190,7 +298,7 @@ impl<'a> Graph<'a> {
     pub fn value_and_param_grad(&mut self, var: Var, id: ParamId) -> (&[f32], Option<&mut [f32]>) {
         let range = self.params.layout.spec(id).range.clone();
         let grad = self.param_grads.as_deref_mut().map(|grads| &mut grads[range]);
-        (&self.tape.values[var.0].data, grad)
+        (self.tape.values[var.0].whole(), grad)
     }
 
     /// Goes back from `root`, whose gradient is `seed`, to every input and parameter.
@@ -201,13 +309,22 @@ impl<'a> Graph<'a> {
         let mut grad = self.buffer(seed.len());
         grad.copy_from_slice(seed);
         assert_eq!(grad.len(), self.value(root).len(), "gradient of the root");
-        let Tape { values, grads, ops, pool } = &mut *self.tape;
+        let Tape { values, grads, ops, sections, pool } = &mut *self.tape;
         grads[root.0] = Some(grad);
-        let param_grads = self.param_grads.as_deref_mut().expect("a pass that records");
-        let mut pass = Backward { values, grads, pool, params: self.params, param_grads };
-        for op in ops.iter().rev() {
-            op.backward(&mut pass);
+        let (params, param_grads) = (self.params, self.param_grads.as_deref_mut().expect("a pass that records"));
+        let mut go = |ops: &[Box<dyn Op>], values: &[Value], pool: &mut Pool| {
+            let mut pass = Backward { values, grads, pool, params, param_grads };
+            ops.iter().rev().for_each(|op| op.backward(&mut pass));
+        };
+        let mut end = ops.len();
+        for section in sections.iter().rev() {
+            go(&ops[section.ops.end..end], values, pool);
+            section.widen(values, pool);
+            go(&ops[section.ops.clone()], values, pool);
+            section.release(values, pool);
+            end = section.ops.start;
         }
+        go(&ops[..end], values, pool);
     }
 
     /// The gradient of an input after [`Graph::backward`]; `None` where nothing depends on it.
@@ -240,7 +357,10 @@ impl<'a> Backward<'a> {
     pub fn open(&mut self, input: Var) -> (Buffer, Write) {
         match self.grads[input.0].take() {
             Some(grad) => (grad, Write::Add),
-            None => (self.pool.take(self.values[input.0].data.len()), Write::Set),
+            None => {
+                let (rows, cols) = self.shape(input);
+                (self.pool.take(rows * cols), Write::Set)
+            }
         }
     }
 
@@ -272,7 +392,7 @@ impl<'a> Backward<'a> {
 
     /// The numbers of a matrix.
     pub fn value(&self, var: Var) -> &'a [f32] {
-        &self.values[var.0].data
+        self.values[var.0].whole()
     }
 
     /// `(rows, cols)` of a matrix.

@@ -44,6 +44,7 @@ pub(super) fn accumulate(
         label_smoothing: settings.label_smoothing,
         dropout: settings.dropout,
         recompute_activations: settings.recompute_activations,
+        activations_dtype: settings.activations_dtype,
     };
     let mut nats = 0.0;
     stepper.clear();

@@ -61,6 +61,11 @@ impl<'m> Stepper<'m> {
         (tapes, self.grads.iter().map(|grads| size_of_val(&**grads)).sum())
     }
 
+    /// What the first of [`Stepper::n_bytes`] would be if no activation were stored in 16 bits.
+    pub fn n_bytes_unnarrowed(&self) -> usize {
+        self.tapes.lock().map_or(0, |tapes| tapes.iter().map(Tape::n_bytes_unnarrowed).sum())
+    }
+
     /// Sets the gradients to zero: the start of a step that may accumulate several batches.
     pub fn clear(&mut self) {
         self.grads.iter_mut().for_each(|grads| grads.par_chunks_mut(SUM_CHUNK).for_each(|grads| grads.fill(0.0)));

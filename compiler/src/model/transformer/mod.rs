@@ -82,12 +82,14 @@ impl Transformer {
     /// encoder-decoder. Panics as [`Model::loss`].
     pub fn hidden(&self, graph: &mut Graph<'_>, examples: &[Example], dropout: f32) -> Var {
         let batch = Batch::of(examples);
-        let x = self.embed(graph, examples.iter().map(|example| example.inputs.as_slice()), dropout);
+        let inputs = examples.iter().map(|example| example.inputs.as_slice());
+        let x = graph.section(None, |graph| self.embed(graph, inputs, dropout));
         let view = self.input_view(&batch, dropout);
         let Some(encoder) = &self.params.encoder else { return self.stack(graph, x, self.last_stack(), &view) };
         let memory = self.stack(graph, x, encoder, &view);
         let Some(decoder) = &self.params.decoder else { return memory };
-        let x = self.embed(graph, examples.iter().map(|example| example.decoder_inputs.as_slice()), dropout);
+        let outputs = examples.iter().map(|example| example.decoder_inputs.as_slice());
+        let x = graph.section(None, |graph| self.embed(graph, outputs, dropout));
         self.stack(graph, x, decoder, &batch.output_view(memory, dropout))
     }
 
@@ -172,7 +174,7 @@ impl Transformer {
         })
     }
 
-    /// A residual branch with its norm before or after.
+    /// A residual branch with its norm before or after: nothing else asks for `x` afterwards.
     fn branch(
         &self,
         graph: &mut Graph<'_>,
@@ -182,11 +184,13 @@ impl Transformer {
         update: impl FnOnce(&mut Graph<'_>, Var) -> Var,
     ) -> Var {
         let is_pre = self.architecture.norm_place == NormPlace::Pre;
-        let input = if is_pre { self.norm(graph, x, norm) } else { x };
-        let update = update(graph, input);
-        let update = graph.dropout(update, dropout);
-        let sum = graph.add(x, update);
-        if is_pre { sum } else { self.norm(graph, sum, norm) }
+        graph.section(Some(x), |graph| {
+            let input = if is_pre { self.norm(graph, x, norm) } else { x };
+            let update = update(graph, input);
+            let update = graph.dropout(update, dropout);
+            let sum = graph.add(x, update);
+            if is_pre { sum } else { self.norm(graph, sum, norm) }
+        })
     }
 
     /// Attention to the sequence itself, or to the encoder's output where the view has one.

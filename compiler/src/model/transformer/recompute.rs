@@ -5,18 +5,19 @@
 //! backward:  head and loss, then each layer from the last on:  run it again, go back through it
 //! ```
 //! A layer runs twice, the head once. Dropout draws the same masks both times, from a key that is kept with the layer's input.
-//! Where there is no encoder-decoder every sum is made in the same order as without recomputation: the gradients have the same bits.
+//! Layers' inputs are stored as the recipe says; in 16 bits, a layer runs again from rounded ones.
+//! Where they are not, and there is no encoder-decoder, every sum is made in the same order as without recomputation: the gradients have the same bits.
 
 use super::parameters::{LayerParams, StackParams};
 use super::{Batch, Transformer, View};
 use crate::data::Example;
 use crate::model::{LossOptions, LossSums, Pass};
 use crate::tensor::gemm::Write;
-use crate::tensor::{Buffer, Graph, Var};
+use crate::tensor::{Buffer, Dtype, Graph, Saved, Var};
 
 /// What goes into a layer.
-struct Kept {
-    x: Buffer,
+struct Kept<T> {
+    x: T,
     dropout_key: u64,
 }
 
@@ -29,6 +30,8 @@ struct Stage<'a> {
     memory: Option<&'a [f32]>,
     tokens: Vec<&'a [siskin_runtime::TokenId]>,
     dropout: f32,
+    /// What layers' inputs are stored as.
+    dtype: Dtype,
 }
 
 /// As [`Pass::accumulate`], keeping the input of each layer only.
@@ -40,7 +43,8 @@ pub(super) fn accumulate(
 ) -> LossSums {
     let batch = &Batch::of(examples);
     let inputs = || examples.iter().map(|example| example.inputs.as_slice()).collect();
-    let stage = |stack, memory, tokens| Stage { model, stack, batch, memory, tokens, dropout: options.dropout };
+    let LossOptions { dropout, activations_dtype: dtype, .. } = options;
+    let stage = |stack, memory, tokens| Stage { model, stack, batch, memory, tokens, dropout, dtype };
     let (Some(encoder), Some(_)) = (&model.params.encoder, &model.params.decoder) else {
         let only = stage(model.last_stack(), None, inputs());
         let (kept, x) = only.forward(&mut pass);
@@ -96,9 +100,9 @@ impl Stage<'_> {
     }
 
     /// What goes into the embedding, into each layer, and what comes out of the last.
-    fn forward(&self, pass: &mut Pass<'_>) -> (Vec<Kept>, Kept) {
+    fn forward(&self, pass: &mut Pass<'_>) -> (Vec<Kept<Saved>>, Kept<Buffer>) {
         let start = pass.dropout_key;
-        let mut kept = vec![Kept { x: Buffer::default(), dropout_key: start }];
+        let mut kept = vec![Kept { x: Saved::Whole(Buffer::default()), dropout_key: start }];
         let embed = |graph: &mut Graph<'_>| {
             let x = self.embed(graph);
             Kept { x: keep(graph, x), dropout_key: graph.dropout_key() }
@@ -109,7 +113,8 @@ impl Stage<'_> {
                 let (.., out) = self.layer(graph, &next.x, layer);
                 Kept { x: keep(graph, out), dropout_key: graph.dropout_key() }
             });
-            kept.push(std::mem::replace(&mut next, out));
+            let Kept { x, dropout_key } = std::mem::replace(&mut next, out);
+            kept.push(Kept { x: pass.tape.save(x, self.dtype), dropout_key });
         }
         pass.dropout_key = next.dropout_key;
         (kept, next)
@@ -120,7 +125,7 @@ impl Stage<'_> {
         &self,
         pass: &mut Pass<'_>,
         examples: &[Example],
-        x: &Kept,
+        x: &Kept<Buffer>,
         options: LossOptions,
     ) -> (Buffer, LossSums) {
         pass.run(x.dropout_key, |graph| {
@@ -133,12 +138,12 @@ impl Stage<'_> {
     }
 
     /// Goes back from the gradient of the last layer's output through the embedding; gives the gradient of the encoder's output.
-    fn backward(&self, pass: &mut Pass<'_>, mut kept: Vec<Kept>, mut dx: Buffer) -> Buffer {
+    fn backward(&self, pass: &mut Pass<'_>, mut kept: Vec<Kept<Saved>>, mut dx: Buffer) -> Buffer {
         let mut dmemory = pass.tape.buffer(self.memory.map_or(0, <[f32]>::len));
         dmemory.fill(0.0);
         for layer in self.stack.layers.iter().rev() {
             let Some(Kept { x, dropout_key }) = kept.pop() else { break };
-            let dout = dx;
+            let (x, dout) = (pass.tape.restore(x), dx);
             dx = pass.run(dropout_key, |graph| {
                 let (input, memory, out) = self.layer(graph, &x, layer);
                 graph.backward(out, &dout);

@@ -18,7 +18,7 @@ impl Graph<'_> {
         let (mut y, mut moments) = (self.buffer(n * dim), self.buffer(n * 2));
         let (x_rows, gain_row, bias_row) = (self.value(x), params.get(gain), params.get(bias));
         dispatch(Forward { x: x_rows, gain: gain_row, bias: bias_row, eps, y: &mut y, moments: &mut moments });
-        let moments = self.push(n, 2, moments);
+        let moments = self.push_exact(n, 2, moments);
         let out = self.push(n, dim, y);
         self.note(LayerNorm { x, gain, bias, moments, out });
         out

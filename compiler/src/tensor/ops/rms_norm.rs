@@ -18,7 +18,7 @@ impl Graph<'_> {
         let kernel =
             Forward { x: self.value(x), gain: params.get(gain), eps, y: &mut y, inverse_rms: &mut inverse_rms };
         dispatch(kernel);
-        let inverse_rms = self.push(n, 1, inverse_rms);
+        let inverse_rms = self.push_exact(n, 1, inverse_rms);
         let out = self.push(n, dim, y);
         self.note(RmsNorm { x, gain, inverse_rms, out });
         out

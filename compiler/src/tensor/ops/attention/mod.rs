@@ -124,7 +124,7 @@ impl Graph<'_> {
             let log_sums = &mut log_sums[rows.start * shape.n_heads..rows.end * shape.n_heads];
             SCRATCH.with_borrow_mut(|scratch| dispatch(ForwardHeads { scratch, sequence: &sequence, out, log_sums }));
         }
-        let log_sums = self.push(n, shape.n_heads, log_sums);
+        let log_sums = self.push_exact(n, shape.n_heads, log_sums);
         let out = self.push(n, q_dim, out);
         self.note(Attention { log_sums: Some(log_sums), out, ..op });
         out
