@@ -1,24 +1,18 @@
 //! How a product is cut into pieces that stay in the caches.
 
-use super::pack::{pack_panel, pack_strips};
-use super::tile::{Out, Panel, Strip, TILE_VECTORS, tile_of};
+use super::pack::{CACHE_LINE, copied_stride, copy_block, pack_panel};
+use super::tile::{Out, Panel, Strip, tile_of, tile_rows};
 use super::{MatRef, Write};
 use crate::tensor::simd::{Vector, WideKernel, dispatch_wide};
 use std::ops::{Deref, Range};
 
-/// Inner positions multiplied before a tile goes back to memory, at most: its panel and strip share the L1 cache.
+/// Inner positions multiplied before a tile goes back to memory, at most.
 const INNER_MAX: usize = 320;
-/// Rows of A in a block: packed, they fill half of a small L2 cache.
+/// Rows of A in a block: they fill half of a small L2 cache.
 const ROW_BLOCK: usize = 192;
 /// Numbers of packed B kept at a time.
 const GROUP_NUMBERS: usize = 1 << 18;
-/// Numbers in a line of the caches.
-const CACHE_LINE: usize = 16;
-/// Fewest columns of B for which packing a row-major A pays.
-const PACK_ROWS_FROM: usize = 512;
-/// Fewest columns of B for which packing a column-major A pays.
-const PACK_COLS_FROM: usize = 256;
-/// Numbers between rows or columns of A from which packing it always pays: each is on a page of its own.
+/// Numbers between rows or columns of A from which copying it pays: each is on a page of its own.
 const FAR: usize = 2048;
 /// Fewest rows of A for which packing a row-major B pays, and numbers of an inner block of B from which it always does: it is read once for each strip.
 const PACK_B_FROM: usize = 1024;
@@ -112,7 +106,7 @@ impl Plan {
     #[inline(always)]
     fn of<V: Vector>(inner: usize, cols: usize) -> Self {
         let blocks = InnerBlocks::of(inner);
-        let panel_cols = TILE_VECTORS * V::WIDTH;
+        let panel_cols = V::TILE_VECTORS * V::WIDTH;
         let group_cols = (GROUP_NUMBERS / blocks.depth_max() / panel_cols).max(1) * panel_cols;
         let block_len = group_cols.min(cols.next_multiple_of(V::WIDTH)) * blocks.depth_max();
         let n_together = (GROUP_NUMBERS / block_len.max(1)).clamp(1, blocks.n.max(1));
@@ -149,13 +143,17 @@ impl WideKernel for Gemm<'_> {
             c.fill(0.0);
         }
         let Plan { blocks, group_cols, n_together, block_len } = plan;
-        let packs_a = cols >= if a.col_stride == 1 { PACK_ROWS_FROM } else { PACK_COLS_FROM }
-            || a.row_stride.max(a.col_stride) >= FAR;
+        let copies_a = a.row_stride.max(a.col_stride) >= FAR;
         let packs_b =
             prepacked.is_some() || b.col_stride != 1 || a.rows >= PACK_B_FROM || blocks.depth_max() * cols >= LARGE_B;
-        let strips_len = if packs_a { ROW_BLOCK.min(a.rows) * blocks.depth_max() + V::WIDTH } else { 0 };
+        let (block_rows, depth) = (ROW_BLOCK.min(a.rows), blocks.depth_max());
+        let copy_len = match (copies_a, a.col_stride) {
+            (false, _) => 0,
+            (true, 1) => block_rows * copied_stride(depth),
+            (true, _) => depth * copied_stride(block_rows),
+        };
         let panels_len = if prepacked.is_some() { 0 } else { n_together * block_len };
-        let (memory, strips) = split_aligned(packed, panels_len, strips_len);
+        let (memory, copy) = split_aligned(packed, panels_len.next_multiple_of(CACHE_LINE), copy_len);
         for first_block in (0..blocks.n).step_by(n_together) {
             let together = first_block..(first_block + n_together).min(blocks.n);
             for first in (0..cols).step_by(group_cols) {
@@ -170,8 +168,12 @@ impl WideKernel for Gemm<'_> {
                         let panels = Panels { packed, b, depth: blocks.get(block), group: group.clone(), packs_b };
                         let to = &mut c[rows.start * cols..rows.end * cols];
                         let add = block > 0 || write == Write::Add;
-                        let strips = packs_a.then_some(&mut *strips);
-                        row_block::<V>(a, rows.clone(), strips, &panels, Destination { to, cols, add });
+                        let a = if copies_a {
+                            copy_block(a, rows.clone(), blocks.get(block), copy)
+                        } else {
+                            a.block(rows.clone(), blocks.get(block))
+                        };
+                        row_block::<V>(a, &panels, Destination { to, cols, add });
                     }
                 }
             }
@@ -238,14 +240,26 @@ impl Panels<'_, &mut [f32]> {
 }
 
 impl<P: Deref<Target = [f32]>> Panels<'_, P> {
-    /// The columns of each panel.
+    /// How many vectors the columns of the group are, and how many panels.
+    #[inline(always)]
+    fn n_vectors_and_panels<V: Vector>(&self) -> (usize, usize) {
+        let n_vectors = self.group.len().div_ceil(V::WIDTH);
+        (n_vectors, n_vectors.div_ceil(V::TILE_VECTORS))
+    }
+
+    /// The columns of each panel, which are nearly equally wide: a last one of a vector would not keep the multipliers busy.
     #[inline(always)]
     fn cols<V: Vector>(&self) -> impl Iterator<Item = Range<usize>> + use<V, P> {
-        let group = self.group.clone();
-        group
-            .clone()
-            .step_by(TILE_VECTORS * V::WIDTH)
-            .map(move |col| col..(col + TILE_VECTORS * V::WIDTH).min(group.end))
+        let (group, (n_vectors, n_panels)) = (self.group.clone(), self.n_vectors_and_panels::<V>());
+        let edge = move |idx: usize| group.end.min(group.start + idx * n_vectors / n_panels * V::WIDTH);
+        (0..n_panels).map(move |idx| edge(idx)..edge(idx + 1))
+    }
+
+    /// Most rows of a tile with any of the panels.
+    #[inline(always)]
+    fn tile_rows<V: Vector>(&self) -> usize {
+        let (n_vectors, n_panels) = self.n_vectors_and_panels::<V>();
+        tile_rows::<V>(n_vectors.div_ceil(n_panels))
     }
 
     /// A last panel of less than whole vectors always is.
@@ -275,42 +289,25 @@ struct Destination<'a> {
 
 /// Multiplies a block of rows of A with a group of panels.
 #[inline(always)]
-fn row_block<V: Vector>(
-    a: MatRef<'_>,
-    rows: Range<usize>,
-    strips: Option<&mut [f32]>,
-    panels: &Panels<'_, &[f32]>,
-    destination: Destination<'_>,
-) {
-    let depth = panels.depth.clone();
-    let n_strips = rows.len().div_ceil(V::TILE_ROWS);
-    // Strips of nearly equal size: a last one of a row or two would not keep the multipliers busy.
-    let n_rows = rows.len();
-    let strips_of_block = (0..n_strips).map(|idx| idx * n_rows / n_strips..(idx + 1) * n_rows / n_strips);
-    let packed = strips.map(|strips| {
-        pack_strips::<V>(a, rows.clone(), strips_of_block.clone(), depth.clone(), strips);
-        strips.as_ptr()
-    });
-    let in_place = a.data[rows.start * a.row_stride + depth.start * a.col_stride..].as_ptr();
+fn row_block<V: Vector>(a: MatRef<'_>, panels: &Panels<'_, &[f32]>, destination: Destination<'_>) {
     let Destination { to, cols, add } = destination;
-    assert!(to.len() == rows.len() * cols && panels.group.end <= cols);
+    assert!(to.len() == a.rows * cols && panels.group.end <= cols && panels.depth.len() == a.cols);
+    // Tiles of nearly equal size: a last one of a row or two would not keep the multipliers busy.
+    let n_tiles = a.rows.div_ceil(panels.tile_rows::<V>());
     for panel in panels.cols::<V>() {
         let b = panels.get::<V>(&panel);
-        for of_block in strips_of_block.clone() {
-            // SAFETY: strip and panel lie where they were packed or in A and B, and the tile inside the rows of C.
+        for idx in 0..n_tiles {
+            let rows = idx * a.rows / n_tiles..(idx + 1) * a.rows / n_tiles;
+            let start = a.data[rows.start * a.row_stride..].as_ptr();
+            let strip = match a.col_stride {
+                1 => Strip::Rows { start, stride: a.row_stride },
+                stride => Strip::Columns { start, stride },
+            };
+            // SAFETY: the rows are those of A, the panel lies where it was packed or in B, and the tile inside the rows of C.
             unsafe {
-                let a = match packed {
-                    Some(packed) => {
-                        Strip::Columns { start: packed.add(of_block.start * depth.len()), stride: of_block.len() }
-                    }
-                    None if a.col_stride == 1 => {
-                        Strip::Rows { start: in_place.add(of_block.start * a.row_stride), stride: a.row_stride }
-                    }
-                    None => Strip::Columns { start: in_place.add(of_block.start), stride: a.col_stride },
-                };
-                let start = to.as_mut_ptr().add(of_block.start * cols + panel.start);
-                let out = Out { start, stride: cols, rows: of_block.len(), cols: panel.len(), add };
-                tile_of::<V>(depth.len(), a, b, out);
+                let start = to.as_mut_ptr().add(rows.start * cols + panel.start);
+                let out = Out { start, stride: cols, rows: rows.len(), cols: panel.len(), add };
+                tile_of::<V>(a.cols, strip, b, out);
             }
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! for each block of up to 320 inner positions
-//!   for each group of panels of B: pack it                  (columns of one or two vectors, tail padded with zeros)
-//!     for each block of rows of A: pack it, if that pays    (strips of as many rows as fit in the registers)
-//!       for each panel of the group                         (stays in the L1 cache)
+//!   for each group of panels of B: pack it, if that pays    (columns of a few vectors, tail padded with zeros)
+//!     for each block of rows of A: copy it, if it is spread over many pages
+//!       for each panel of the group
 //!         for each strip of the block: a tile of C, its sums in registers
 //! ```
 //!
@@ -18,6 +18,7 @@ mod tile;
 use super::simd::dispatch_wide;
 use block::{Gemm, Right};
 use std::cell::RefCell;
+use std::ops::Range;
 
 pub use block::PackedRight;
 pub(super) use tile::{Strip, tile};
@@ -59,6 +60,13 @@ impl<'a> MatRef<'a> {
     pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
         assert_eq!(data.len(), rows * cols, "matrix of {rows} x {cols}");
         Self { data, rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// Some rows and columns of it.
+    fn block(self, rows: Range<usize>, cols: Range<usize>) -> Self {
+        assert!(rows.end <= self.rows && cols.end <= self.cols, "a block of the matrix");
+        let data = &self.data[rows.start * self.row_stride + cols.start * self.col_stride..];
+        Self { data, rows: rows.len(), cols: cols.len(), ..self }
     }
 
     /// The same numbers with rows and columns exchanged.

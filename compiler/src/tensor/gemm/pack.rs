@@ -1,13 +1,14 @@
 //! Operands copied into the order in which tiles read them.
 
 use super::MatRef;
-use super::tile::TILE_VECTORS;
-use crate::tensor::simd::{LANES, Lanes, Vector};
+use crate::tensor::simd::{LANES, Lanes, Portable, Vector};
 use std::ops::Range;
 
-/// How many columns of A before it is copied a column is asked for: with a large stride, each is on another page, and no
+/// Numbers in a line of the caches.
+pub(super) const CACHE_LINE: usize = 16;
+/// How many lines of A before it is copied a line is asked for: with a large stride, each is on another page, and no
 /// prefetcher guesses that.
-const COLUMNS_AHEAD: usize = 4;
+const LINES_AHEAD: usize = 4;
 
 /// Copies a panel of B, rows `depth` and columns `cols`: row after row in as few whole vectors as hold it, zeros past the edge.
 ///
@@ -15,7 +16,7 @@ const COLUMNS_AHEAD: usize = 4;
 #[inline(always)]
 pub(super) fn pack_panel<V: Vector>(b: MatRef<'_>, depth: Range<usize>, cols: Range<usize>, to: &mut [f32]) {
     let width = cols.len().next_multiple_of(V::WIDTH);
-    debug_assert!(width <= TILE_VECTORS * V::WIDTH && to.len() == depth.len() * width);
+    debug_assert!(width <= V::TILE_VECTORS * V::WIDTH && to.len() == depth.len() * width);
     if b.col_stride == 1 {
         for (p, to) in depth.zip(to.chunks_exact_mut(width)) {
             let from = &b.data[p * b.row_stride + cols.start..][..cols.len()];
@@ -32,82 +33,32 @@ pub(super) fn pack_panel<V: Vector>(b: MatRef<'_>, depth: Range<usize>, cols: Ra
     unsafe { interleave::<V::Lanes>(from, b.col_stride, cols.len(), depth.len(), to.as_mut_ptr(), width) }
 }
 
-/// Copies rows `rows` of A between columns `depth`, strip by strip, and in each a column after the other:
-/// `to[p * n + i] = a[rows.start + i, depth.start + p]` for a strip of `n` rows.
-///
-/// `strips` are the first rows of each strip and the end of the last, counted from `rows.start`.
-///
-/// # Panics
-/// If `to` does not hold `rows.len() * depth.len()` numbers and a vector more, a strip has more than [`Vector::TILE_ROWS`] rows, or
-/// the rows and columns are not inside A.
-#[inline(always)]
-pub(super) fn pack_strips<V: Vector>(
-    a: MatRef<'_>,
-    rows: Range<usize>,
-    strips: impl Iterator<Item = Range<usize>> + Clone,
-    depth: Range<usize>,
-    to: &mut [f32],
-) {
-    const { assert!(V::TILE_ROWS <= V::WIDTH && V::WIDTH <= 2 * LANES) };
-    assert!(to.len() >= rows.len() * depth.len() + V::WIDTH && rows.end <= a.rows && depth.end <= a.cols);
-    if a.row_stride != 1 {
-        for strip in strips {
-            let from = a.data[(rows.start + strip.start) * a.row_stride + depth.start..].as_ptr();
-            let to = to[strip.start * depth.len()..].as_mut_ptr();
-            // SAFETY: the rows lie in A, the strip in `to` with a vector after it.
-            unsafe { transpose_strip::<V::Lanes>(from, a.row_stride, strip.len(), depth.len(), to) };
-        }
-        return;
-    }
-    // A whole row of the block at a time: with a large stride, its neighbours would be gone from the cache when the next strip asks for them.
-    let to = to.as_mut_ptr();
-    for (p, at) in depth.clone().enumerate() {
-        let from = &a.data[at * a.col_stride + rows.start..][..rows.len()];
-        for line in (0..rows.len()).step_by(16) {
-            V::prefetch(from.as_ptr().wrapping_add(COLUMNS_AHEAD * a.col_stride + line));
-        }
-        for strip in strips.clone() {
-            let (start, n) = (strip.start, strip.len());
-            // SAFETY: `n` numbers of a column of A. What a whole vector spills over the strip's column is overwritten by the next ones,
-            // and where it would spill over the strip, whose neighbour is there already, no more than the column is stored.
-            unsafe {
-                let (lanes, to) = (V::load_first(from[start..].as_ptr(), n), to.add(start * depth.len() + p * n));
-                if (depth.len() - p) * n >= V::WIDTH { lanes.store_ptr(to) } else { lanes.store_first(to, n) }
-            }
-        }
-    }
+/// How far apart [`copy_block`] puts lines of `len` numbers: an odd number of cache lines, so that they do not compete for a few places of the cache.
+pub(super) fn copied_stride(len: usize) -> usize {
+    (len.div_ceil(CACHE_LINE) | 1) * CACHE_LINE
 }
 
-/// A strip of `n` rows, at most sixteen, of a row-major A, eight by eight.
+/// Copies rows `rows` and columns `depth` of A, in the order they have, close to each other.
 ///
-/// # Safety
-/// `from` must be valid for reading `n` rows of `depth` numbers, `stride` apart, and `to` for writing `n * depth + 16`.
-#[inline(always)]
-unsafe fn transpose_strip<L: Lanes>(from: *const f32, stride: usize, n: usize, depth: usize, to: *mut f32) {
-    let whole = depth / LANES * LANES;
-    // SAFETY: the caller's promise. Whole vectors are stored, and what they spill over a column is overwritten by the next.
-    unsafe {
-        for p in (0..whole).step_by(LANES) {
-            let upper = transposed_block::<L>(from.add(p), stride, n.min(LANES));
-            let lower = if n > LANES {
-                transposed_block::<L>(from.add(LANES * stride + p), stride, n - LANES)
-            } else {
-                [L::zero(); LANES]
-            };
-            for j in 0..LANES {
-                let to = to.add((p + j) * n);
-                upper[j].store_ptr(to);
-                if n > LANES {
-                    lower[j].store_ptr(to.add(LANES));
-                }
-            }
+/// # Panics
+/// If `to` does not hold [`copied_stride`] numbers for each line, or the rows and columns are not inside A.
+pub(super) fn copy_block<'a>(a: MatRef<'_>, rows: Range<usize>, depth: Range<usize>, to: &'a mut [f32]) -> MatRef<'a> {
+    let is_by_rows = a.col_stride == 1;
+    let (lines, in_line, from_stride) = if is_by_rows {
+        (rows.clone(), depth.clone(), a.row_stride)
+    } else {
+        (depth.clone(), rows.clone(), a.col_stride)
+    };
+    let stride = copied_stride(in_line.len());
+    for (line, to) in lines.zip(to.chunks_exact_mut(stride)) {
+        let start = line * from_stride + in_line.start;
+        for number in (0..in_line.len()).step_by(CACHE_LINE) {
+            Portable::prefetch(a.data.as_ptr().wrapping_add(start + LINES_AHEAD * from_stride + number));
         }
-        for p in whole..depth {
-            for i in 0..n {
-                *to.add(p * n + i) = *from.add(i * stride + p);
-            }
-        }
+        to[..in_line.len()].copy_from_slice(&a.data[start..][..in_line.len()]);
     }
+    let (row_stride, col_stride) = if is_by_rows { (stride, 1) } else { (1, stride) };
+    MatRef { data: to, rows: rows.len(), cols: depth.len(), row_stride, col_stride }
 }
 
 /// Eight numbers of `n` rows, at most eight, with rows and columns exchanged; zeros below.

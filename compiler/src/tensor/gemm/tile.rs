@@ -2,10 +2,18 @@
 
 use crate::tensor::simd::Vector;
 
-/// Vectors of columns in a tile.
-pub(super) const TILE_VECTORS: usize = 2;
 /// Most rows of a tile on any CPU.
-const ROWS_MAX: usize = 14;
+const ROWS_MAX: usize = 8;
+/// Inner positions between two jumps: what they cost shows beside short sums.
+const UNROLLED: usize = 4;
+
+/// Most rows of a tile that is `vectors` wide: its sums take as many registers as those of the widest tile.
+#[inline(always)]
+pub(super) const fn tile_rows<V: Vector>(vectors: usize) -> usize {
+    let rows = V::TILE_ROWS * V::TILE_VECTORS / vectors;
+    let most = if V::WIDTH < ROWS_MAX { V::WIDTH } else { ROWS_MAX };
+    if rows < most { rows } else { most }
+}
 
 /// Where a strip of A starts and which of its axes is contiguous.
 #[derive(Clone, Copy)]
@@ -36,7 +44,7 @@ pub(super) struct Out {
     pub add: bool,
 }
 
-/// `c[i, j] (+)= sum_p a[i, p] b[p, j]` for a tile of up to [`Vector::TILE_ROWS`] rows and [`TILE_VECTORS`] vectors of columns.
+/// `c[i, j] (+)= sum_p a[i, p] b[p, j]` for a tile of up to [`Vector::TILE_VECTORS`] vectors of columns and [`tile_rows`] rows.
 ///
 /// Rows of `b` hold as few whole vectors as `out` has columns for.
 ///
@@ -44,20 +52,22 @@ pub(super) struct Out {
 /// `a` must be valid for reading `out.rows` rows and `depth` columns, `b` for its vectors, and `out` for writing, and reading if it adds.
 #[inline(always)]
 pub(super) unsafe fn tile_of<V: Vector>(depth: usize, a: Strip, b: Panel, out: Out) {
-    const { assert!(V::TILE_ROWS <= ROWS_MAX) };
-    macro_rules! by_rows {
-        ($vectors:literal: $($rows:literal)*) => {
-            match out.rows {
-                // SAFETY: the caller's promise.
-                $($rows if $rows <= V::TILE_ROWS => unsafe { edge_tile::<V, $rows, $vectors>(depth, a, b, out) },)*
-                _ => unreachable!("a tile of {} rows", out.rows),
+    macro_rules! by_shape {
+        ($($vectors:literal: $($rows:literal)*;)*) => {
+            match (out.cols.div_ceil(V::WIDTH), out.rows) {
+                $($(($vectors, $rows) if $vectors <= V::TILE_VECTORS && $rows <= tile_rows::<V>($vectors) => {
+                    // SAFETY: the caller's promise.
+                    unsafe { edge_tile::<V, $rows, $vectors>(depth, a, b, out) }
+                })*)*
+                (vectors, rows) => unreachable!("a tile of {rows} rows and {vectors} vectors"),
             }
         };
     }
-    if out.cols > V::WIDTH {
-        by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
-    } else {
-        by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+    by_shape! {
+        1: 1 2 3 4 5 6 7 8;
+        2: 1 2 3 4 5 6 7 8;
+        3: 1 2 3 4 5 6 7 8;
+        4: 1 2 3 4 5 6;
     }
 }
 
@@ -69,23 +79,13 @@ pub(super) unsafe fn tile_of<V: Vector>(depth: usize, a: Strip, b: Panel, out: O
 unsafe fn edge_tile<V: Vector, const ROWS: usize, const VECTORS: usize>(depth: usize, a: Strip, b: Panel, out: Out) {
     // SAFETY: the caller's promise; the last vector is read and written as far as C goes.
     unsafe {
-        for i in 0..ROWS {
-            // Far from the previous tile's rows: no prefetcher would know, and there is time until the sums are made.
-            V::prefetch(out.start.add(i * out.stride));
-            V::prefetch(out.start.add(i * out.stride + out.cols - 1));
-        }
         let sums = sums::<V, ROWS, VECTORS>(depth, a, b);
         let n_last = out.cols - (VECTORS - 1) * V::WIDTH;
-        for (i, sums) in sums.into_iter().enumerate() {
-            for (j, sum) in sums.into_iter().enumerate() {
-                let to = out.start.add(i * out.stride + j * V::WIDTH);
-                match (j + 1 == VECTORS && n_last < V::WIDTH, out.add) {
-                    (false, true) => V::load_ptr(to).add(sum).store_ptr(to),
-                    (false, false) => sum.store_ptr(to),
-                    (true, true) => V::load_first(to, n_last).add(sum).store_first(to, n_last),
-                    (true, false) => sum.store_first(to, n_last),
-                }
-            }
+        match (n_last < V::WIDTH, out.add) {
+            (false, true) => each(&sums, out, |sum, to, _| V::load_ptr(to).add(sum).store_ptr(to)),
+            (false, false) => each(&sums, out, |sum, to, _| sum.store_ptr(to)),
+            (true, true) => each(&sums, out, |sum, to, n| V::load_first(to, n).add(sum).store_first(to, n)),
+            (true, false) => each(&sums, out, |sum, to, n| sum.store_first(to, n)),
         }
     }
 }
@@ -107,12 +107,8 @@ pub(in crate::tensor) unsafe fn tile<V: Vector, const ROWS: usize, const VECTORS
     // SAFETY: the caller's promise.
     unsafe {
         let b = Panel { start: b, row: VECTORS * V::WIDTH };
-        for (i, sums) in sums::<V, ROWS, VECTORS>(depth, a, b).into_iter().enumerate() {
-            for (j, sum) in sums.into_iter().enumerate() {
-                let to = c.add(i * c_row + j * V::WIDTH);
-                if add { V::load_ptr(to).add(sum).store_ptr(to) } else { sum.store_ptr(to) }
-            }
-        }
+        let out = Out { start: c, stride: c_row, rows: ROWS, cols: VECTORS * V::WIDTH, add };
+        edge_tile::<V, ROWS, VECTORS>(depth, a, b, out);
     }
 }
 
@@ -131,22 +127,29 @@ unsafe fn sums<V: Vector, const ROWS: usize, const VECTORS: usize>(
     // SAFETY: every address that is read is one of those that the caller promised.
     unsafe {
         match a {
-            Strip::Columns { mut start, stride } => {
-                for _ in 0..depth {
-                    let columns = load_row::<V, VECTORS>(b_at);
-                    for (i, sums) in sums.iter_mut().enumerate() {
-                        add_products(sums, V::splat(*start.add(i)), columns);
+            Strip::Columns { start, stride } => {
+                let mut start = start;
+                for _ in 0..depth / UNROLLED {
+                    for p in 0..UNROLLED {
+                        add_products(&mut sums, b_at.add(p * b.row), |i| start.add(p * stride + i));
                     }
-                    (start, b_at) = (start.wrapping_add(stride), b_at.wrapping_add(b.row));
+                    (start, b_at) = (start.wrapping_add(UNROLLED * stride), b_at.wrapping_add(UNROLLED * b.row));
+                }
+                for p in 0..depth % UNROLLED {
+                    add_products(&mut sums, b_at.add(p * b.row), |i| start.add(p * stride + i));
                 }
             }
-            Strip::Rows { mut start, stride } => {
-                for _ in 0..depth {
-                    let columns = load_row::<V, VECTORS>(b_at);
-                    for (i, sums) in sums.iter_mut().enumerate() {
-                        add_products(sums, V::splat(*start.add(i * stride)), columns);
+            Strip::Rows { start, stride } => {
+                let whole = depth / UNROLLED * UNROLLED;
+                for first in (0..whole).step_by(UNROLLED) {
+                    for p in 0..UNROLLED {
+                        add_products(&mut sums, b_at.add(p * b.row), |i| start.add(i * stride + first + p));
                     }
-                    (start, b_at) = (start.wrapping_add(1), b_at.wrapping_add(b.row));
+                    b_at = b_at.wrapping_add(UNROLLED * b.row);
+                }
+                for p in whole..depth {
+                    add_products(&mut sums, b_at, |i| start.add(i * stride + p));
+                    b_at = b_at.wrapping_add(b.row);
                 }
             }
         }
@@ -154,21 +157,41 @@ unsafe fn sums<V: Vector, const ROWS: usize, const VECTORS: usize>(
     sums
 }
 
+/// Adds the products of a column of A, its number of row `i` at `a(i)`, with a row of B.
+///
 /// # Safety
-/// `at` must be valid for reading `VECTORS` vectors.
+/// `b` must be valid for reading `VECTORS` vectors, and each `a(i)` for a number.
 #[inline(always)]
-unsafe fn load_row<V: Vector, const VECTORS: usize>(at: *const f32) -> [V; VECTORS] {
+unsafe fn add_products<V: Vector, const ROWS: usize, const VECTORS: usize>(
+    sums: &mut [[V; VECTORS]; ROWS],
+    b: *const f32,
+    a: impl Fn(usize) -> *const f32,
+) {
     let mut row = [V::zero(); VECTORS];
     for (j, vector) in row.iter_mut().enumerate() {
         // SAFETY: the caller's promise.
-        *vector = unsafe { V::load_ptr(at.add(j * V::WIDTH)) };
+        *vector = unsafe { V::load_ptr(b.add(j * V::WIDTH)) };
     }
-    row
+    for (i, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        let factor = V::splat(unsafe { *a(i) });
+        for (sum, column) in sums.iter_mut().zip(row) {
+            *sum = factor.mul_add(column, *sum);
+        }
+    }
 }
 
+/// Calls `f` with each sum, where in C it goes and how many of its lanes are inside.
 #[inline(always)]
-fn add_products<V: Vector, const VECTORS: usize>(sums: &mut [V; VECTORS], factor: V, columns: [V; VECTORS]) {
-    for (sum, column) in sums.iter_mut().zip(columns) {
-        *sum = factor.mul_add(column, *sum);
+fn each<V: Vector, const ROWS: usize, const VECTORS: usize>(
+    sums: &[[V; VECTORS]; ROWS],
+    out: Out,
+    f: impl Fn(V, *mut f32, usize),
+) {
+    for (i, sums) in sums.iter().enumerate() {
+        for (j, sum) in sums.iter().enumerate() {
+            let n = (out.cols - j * V::WIDTH).min(V::WIDTH);
+            f(*sum, out.start.wrapping_add(i * out.stride + j * V::WIDTH), n);
+        }
     }
 }

@@ -23,8 +23,10 @@ pub trait Vector: Copy {
     type Lanes: Lanes;
     /// Numbers in a vector.
     const WIDTH: usize;
-    /// Rows of a matrix product's tile, two vectors wide, that fit in the registers.
+    /// Rows of a matrix product's widest tile: its sums fit in the registers beside a row of vectors.
     const TILE_ROWS: usize;
+    /// Vectors of its columns, at most four.
+    const TILE_VECTORS: usize;
 
     /// The same number in every lane.
     fn splat(value: f32) -> Self;

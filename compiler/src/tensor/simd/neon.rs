@@ -18,6 +18,7 @@ impl Vector for Neon {
     type Lanes = Self;
     const WIDTH: usize = LANES;
     const TILE_ROWS: usize = 6;
+    const TILE_VECTORS: usize = 2;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {

@@ -88,6 +88,7 @@ impl Vector for Avx2 {
     type Lanes = Self;
     const WIDTH: usize = LANES;
     const TILE_ROWS: usize = 6;
+    const TILE_VECTORS: usize = 2;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {
@@ -174,7 +175,8 @@ impl Lanes for Avx2 {
 impl Vector for Avx512 {
     type Lanes = Avx2;
     const WIDTH: usize = 16;
-    const TILE_ROWS: usize = 14;
+    const TILE_ROWS: usize = 6;
+    const TILE_VECTORS: usize = 4;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {
