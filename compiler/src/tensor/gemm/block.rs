@@ -12,6 +12,10 @@ const INNER_MAX: usize = 320;
 const ROW_BLOCK: usize = 192;
 /// Numbers of packed B kept at a time.
 const GROUP_NUMBERS: usize = 1 << 18;
+/// Rows of a column-major A that are copied at a time: so close that a prefetcher follows from column to column.
+const COPIED_ROWS: usize = 80;
+/// Panels of B from which copying a column-major A pays.
+const COPY_COLS_FROM: usize = 16;
 /// Numbers between rows or columns of A from which copying it pays: each is on a page of its own.
 const FAR: usize = 2048;
 /// Fewest rows of A for which packing a row-major B pays, and numbers of an inner block of B from which it always does: it is read once for each strip.
@@ -143,14 +147,16 @@ impl WideKernel for Gemm<'_> {
             c.fill(0.0);
         }
         let Plan { blocks, group_cols, n_together, block_len } = plan;
-        let copies_a = a.row_stride.max(a.col_stride) >= FAR;
+        let is_by_rows = a.col_stride == 1;
+        let copies_a = a.row_stride.max(a.col_stride) >= FAR
+            || (!is_by_rows && cols >= COPY_COLS_FROM * V::TILE_VECTORS * V::WIDTH);
+        let block_rows = if copies_a && !is_by_rows { COPIED_ROWS } else { ROW_BLOCK };
         let packs_b =
             prepacked.is_some() || b.col_stride != 1 || a.rows >= PACK_B_FROM || blocks.depth_max() * cols >= LARGE_B;
-        let (block_rows, depth) = (ROW_BLOCK.min(a.rows), blocks.depth_max());
-        let copy_len = match (copies_a, a.col_stride) {
+        let copy_len = match (copies_a, is_by_rows) {
             (false, _) => 0,
-            (true, 1) => block_rows * copied_stride(depth),
-            (true, _) => depth * copied_stride(block_rows),
+            (true, true) => block_rows * copied_stride(blocks.depth_max()),
+            (true, false) => blocks.depth_max() * copied_stride(block_rows),
         };
         let panels_len = if prepacked.is_some() { 0 } else { n_together * block_len };
         let (memory, copy) = split_aligned(packed, panels_len.next_multiple_of(CACHE_LINE), copy_len);
@@ -161,8 +167,8 @@ impl WideKernel for Gemm<'_> {
                 for (block, packed) in together.clone().zip(memory.chunks_exact_mut(block_len)) {
                     Panels { packed, b, depth: blocks.get(block), group: group.clone(), packs_b }.pack::<V>();
                 }
-                for row in (0..a.rows).step_by(ROW_BLOCK) {
-                    let rows = row..(row + ROW_BLOCK).min(a.rows);
+                for row in (0..a.rows).step_by(block_rows) {
+                    let rows = row..(row + block_rows).min(a.rows);
                     let panels = prepacked.unwrap_or(memory);
                     for (block, packed) in together.clone().zip(panels.chunks_exact(block_len)) {
                         let panels = Panels { packed, b, depth: blocks.get(block), group: group.clone(), packs_b };
