@@ -4,11 +4,13 @@
 mod interruption;
 
 use interruption::{StopAt, files};
+use siskin_compiler::artifact::hf;
 use siskin_compiler::data::Example;
 use siskin_compiler::model::{self, Family, Head, Kind, LossOptions, LossSums, Model};
 use siskin_compiler::recipe::{ModelSection, Recipe};
 use siskin_compiler::tensor::Dtype;
-use siskin_compiler::train::progress::{Progress, Silent};
+use siskin_compiler::train::memory::{Memory, Share};
+use siskin_compiler::train::progress::{Event, Progress, Silent};
 use siskin_compiler::train::step::{DropoutSeed, Stepper};
 use siskin_compiler::train::{Options, Outcome, run};
 use std::fmt::Write as _;
@@ -16,11 +18,16 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 /// What a recipe stores in 16 bits.
-const STORAGES: [&[&str]; 3] = [
+const STORAGES: [&[&str]; 5] = [
     &["optimizer.state_dtype=bf16"],
     &["train.activations_dtype=bf16"],
     &["train.activations_dtype=bf16", "train.recompute_activations=true"],
+    &["train.weights_dtype=bf16", "optimizer.average_decay=0.9"],
+    &ALL,
 ];
+
+/// All that can be.
+const ALL: [&str; 3] = ["train.weights_dtype=bf16", "train.activations_dtype=bf16", "optimizer.state_dtype=bf16"];
 
 /// A model, an objective and its data, an optimiser.
 const CASES: [[&str; 4]; 4] = [
@@ -54,7 +61,7 @@ model = {{ architecture = '{architecture}', dim = 24, {sizes}n_layers = 2, conte
 tokenizer = {{ vocab_size = 275 }}
 data = {{ text = '{data}', train_fraction = 0.8 }}
 objective = {{ kind = '{objective}' }}
-train = {{ steps = 12, batch_size = 6, accumulate = 2, seed = 3, log_every = 1, checkpoint_every = 5, dropout = 0.05 }}
+train = {{ steps = 8, batch_size = 6, accumulate = 2, seed = 3, log_every = 1, checkpoint_every = 5, dropout = 0.05 }}
 optimizer = {{ kind = '{optimizer}', learning_rate = 1e-2, warmup_steps = 5, clip_norm = 1.0, weight_decay = 0.1 }}
 "
     );
@@ -107,6 +114,92 @@ fn a_state_of_16_bits_is_half_as_long() {
     let (n, whole) = state("whole", &[]);
     assert_eq!(whole, [4 * n; 3]);
     assert_eq!(state("half", &["optimizer.state_dtype=bf16"]).1, [4 * n, 2 * n, 2 * n]);
+}
+
+#[test]
+fn what_is_said_to_be_saved_is_saved() {
+    let dir = workshop();
+    for case in CASES {
+        let memory = |run: &str, overrides: &[&str]| {
+            // A layer at a time is widened: of two, no less would be held.
+            let overrides = [&["model.n_layers=5"], overrides].concat();
+            let outcome = train(&recipe(dir.path(), case, &overrides), &dir.path().join(run), 1, &mut Silent);
+            outcome.memory.unwrap()
+        };
+        let whole = memory(&format!("{}-whole", case[0]), &[]);
+        assert_eq!(whole.total().saved_bytes, 0, "{case:?}: {whole}");
+        let half = memory(&format!("{}-half", case[0]), &ALL);
+        let parts = |memory: &Memory| [memory.weights, memory.optimizer_state, memory.gradients];
+        for (half, whole) in parts(&half).into_iter().zip(parts(&whole)) {
+            assert_eq!(half.bytes + half.saved_bytes, whole.bytes, "{case:?}: {half} and {whole}");
+        }
+        let is_half =
+            |part: Share| (0.45..=0.5).contains(&(part.saved_bytes as f64 / (part.bytes + part.saved_bytes) as f64));
+        assert!(
+            is_half(half.weights) && half.optimizer_state.saved_bytes == half.optimizer_state.bytes,
+            "{case:?}: {half}"
+        );
+        assert!(half.activations.saved_bytes > 0 && half.gradients.saved_bytes == 0, "{case:?}: {half}");
+        let only = memory(&format!("{}-activations", case[0]), &["train.activations_dtype=bf16"]).activations;
+        assert_eq!(only.bytes + only.saved_bytes, whole.activations.bytes, "{case:?}: {only}");
+    }
+}
+
+#[test]
+fn weights_of_16_bits_are_written_and_read_again_to_the_bit() {
+    let dir = workshop();
+    for (case, key) in [(CASES[0], "torch_dtype"), (CASES[2], "dtype")] {
+        let out = dir.path().join(case[0]);
+        let outcome = train(&recipe(dir.path(), case, &ALL), &out, 2, &mut Silent);
+        let config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(out.join("config.json")).unwrap()).unwrap();
+        assert_eq!(config[key], "bfloat16", "{config}");
+        let bytes = std::fs::read(out.join("model.safetensors")).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let n_short = file.tensors().iter().filter(|(_, tensor)| tensor.dtype() == safetensors::Dtype::BF16).count();
+        let n_matrices = file.tensors().iter().filter(|(_, tensor)| tensor.shape().len() == 2).count();
+        assert!(n_short >= n_matrices && n_matrices > 5, "{n_short} of {n_matrices}");
+        assert!(bytes.len() < 3 * outcome.n_params as usize, "{} bytes", bytes.len());
+
+        let model = hf::load_trained(&out).unwrap();
+        let built = model::build(&model.architecture).unwrap();
+        let params = model.params(built.layout()).unwrap();
+        let narrowed = params.clone().stored_as(Dtype::Bf16).stored_as(Dtype::F32);
+        assert_eq!(narrowed.values, params.values, "rounding again changes nothing");
+        // A run that goes on from it begins where it ended.
+        let mut next = recipe(dir.path(), case, &ALL);
+        next.model.init_from = Some(out.clone());
+        let mut before = Before(None);
+        train(&next, &dir.path().join(format!("{}-next", case[0])), 2, &mut before);
+        let (ended, begins) = (outcome.validation.unwrap().validation_loss, before.0.unwrap());
+        assert!((ended - begins).abs() < 1e-9, "{ended} and {begins}");
+    }
+}
+
+/// Remembers the loss that a run begins with.
+struct Before(Option<f64>);
+
+impl Progress for Before {
+    fn event(&mut self, event: &Event) {
+        if let Event::Adaptation(record) = event {
+            self.0 = self.0.or(record.adaptation.in_domain.map(|figures| figures.loss));
+        }
+    }
+}
+
+#[test]
+fn a_model_trained_in_16_bits_is_nearly_as_good() {
+    let dir = workshop();
+    for case in [CASES[0], CASES[1]] {
+        let loss = |run: &str, overrides: &[&str]| {
+            let mut recipe = recipe(dir.path(), case, overrides);
+            recipe.train.steps = 150;
+            let outcome = train(&recipe, &dir.path().join(format!("{}-{run}", case[0])), 2, &mut Silent);
+            outcome.validation.unwrap().validation_loss
+        };
+        let (whole, half) = (loss("whole", &[]), loss("half", &ALL));
+        assert!((half - whole).abs() < 0.03 * whole, "{case:?}: {half} nats instead of {whole}");
+    }
 }
 
 fn model(family: Family, n_layers: usize) -> Box<dyn Model> {

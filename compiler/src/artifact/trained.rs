@@ -35,7 +35,11 @@ pub struct TrainedModel {
 
 /// Parameters by name, each with its extents.
 pub fn named_weights(params: &Params) -> NamedWeights {
-    let weight = |spec: &ParamSpec| Weight { shape: shape_of(spec), data: params.values[spec.range.clone()].to_vec() };
+    let weight = |spec: &ParamSpec| {
+        let mut data = vec![0.0; spec.range.len()];
+        params.weight_of(spec).widen_into(&mut data);
+        Weight { shape: shape_of(spec), data }
+    };
     params.layout.specs().iter().map(|spec| (spec.name.clone(), weight(spec))).collect()
 }
 

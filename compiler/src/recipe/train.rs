@@ -26,6 +26,10 @@ pub struct TrainSection {
     /// Keeps what goes into each layer only and runs each layer again on the way back: two forward passes for a fraction of the memory.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub recompute_activations: bool,
+    /// What matrices are stored as, in training and in the model's file: `"f32"`, or `"bf16"` in half the memory, rounded by chance at
+    /// every update. Vectors, and the running average of the parameters, are `f32` all the same.
+    #[serde(default, skip_serializing_if = "Dtype::is_f32")]
+    pub weights_dtype: Dtype,
     /// What is kept for the way back is stored as: `"f32"`, or `"bf16"` in about half the memory.
     #[serde(default, skip_serializing_if = "Dtype::is_f32")]
     pub activations_dtype: Dtype,

@@ -141,6 +141,24 @@ impl Stored for bf16 {
 pub enum Stream {
     /// The running averages of an optimiser.
     State = 1,
+    /// The parameters themselves.
+    Weights = 2,
+}
+
+/// Random bits of an update for all that it stores.
+#[derive(Clone, Copy, Debug)]
+pub struct Dithers {
+    /// For running averages.
+    pub state: Dither,
+    /// For parameters.
+    pub weights: Dither,
+}
+
+impl Dithers {
+    /// The bits of the update that `n_before` others came before.
+    pub fn new(n_before: u64) -> Self {
+        Self { state: Dither::new(n_before, Stream::State), weights: Dither::new(n_before, Stream::Weights) }
+    }
 }
 
 /// Random bits by place, for one update.
@@ -170,6 +188,17 @@ impl Dither {
         z = (z ^ (z >> 15)).wrapping_add(self.keys[1]).wrapping_mul(0x846c_a68b);
         z ^ (z >> 16)
     }
+}
+
+/// The bytes of numbers in the order of files, the lowest first.
+pub fn le_bytes(numbers: &[bf16]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+}
+
+/// Takes numbers from such bytes, as far as both go.
+pub fn set_le_bytes(numbers: &mut [bf16], bytes: &[u8]) {
+    let words = bytes.as_chunks::<2>().0;
+    numbers.iter_mut().zip(words).for_each(|(to, word)| *to = bf16::from_le_bytes(*word));
 }
 
 /// A buffer of numbers that are changed a little at a time.
@@ -223,7 +252,7 @@ impl Numbers {
     pub fn to_le_bytes(&self) -> Vec<u8> {
         match self {
             Self::F32(numbers) => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
-            Self::Bf16(numbers) => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+            Self::Bf16(numbers) => le_bytes(numbers),
         }
     }
 
@@ -237,10 +266,7 @@ impl Numbers {
                 let words = bytes.as_chunks::<4>().0;
                 numbers.iter_mut().zip(words).for_each(|(to, word)| *to = f32::from_le_bytes(*word));
             }
-            Self::Bf16(numbers) => {
-                let words = bytes.as_chunks::<2>().0;
-                numbers.iter_mut().zip(words).for_each(|(to, word)| *to = bf16::from_le_bytes(*word));
-            }
+            Self::Bf16(numbers) => set_le_bytes(numbers, bytes),
         }
         true
     }

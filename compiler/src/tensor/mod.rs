@@ -18,7 +18,7 @@ pub mod tape;
 
 pub use bf16::Dtype;
 pub use buffer::Buffer;
-pub use params::{ParamId, ParamLayout, ParamSpec, Params};
-pub use pool::{Narrowed, Saved};
+pub use params::{ParamId, ParamLayout, ParamSpec, Params, Weight, WeightMut};
+pub use pool::{Narrowed, Saved, Widened};
 pub use segments::Segments;
 pub use tape::{Backward, Graph, Op, Tape, Var};

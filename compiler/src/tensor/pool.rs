@@ -2,7 +2,9 @@
 
 use super::Buffer;
 use super::bf16::{Dtype, narrow, widen};
+use super::params::Weight;
 use std::collections::HashMap;
+use std::ops::Deref;
 
 /// Numbers that are kept until they are wanted again.
 #[derive(Debug)]
@@ -19,6 +21,26 @@ pub struct Narrowed {
     /// Two numbers in the place of one.
     pairs: Buffer,
     len: usize,
+}
+
+/// The numbers of a parameter for as long as an operation runs.
+#[derive(Debug)]
+pub enum Widened<'a> {
+    /// Where they are.
+    InPlace(&'a [f32]),
+    /// From 16 bits.
+    Copied(Buffer),
+}
+
+impl Deref for Widened<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match self {
+            Self::InPlace(numbers) => numbers,
+            Self::Copied(numbers) => numbers,
+        }
+    }
 }
 
 /// Buffers of a class.
@@ -134,6 +156,25 @@ impl Pool {
     /// Ends what [`Pool::forget`] began, for a buffer of `len` numbers.
     pub fn remember(&mut self, len: usize) {
         self.whole.spare(len, -1);
+    }
+
+    /// The numbers of a parameter in `f32`.
+    pub fn widen<'a>(&mut self, weight: Weight<'a>) -> Widened<'a> {
+        match weight {
+            Weight::F32(numbers) => Widened::InPlace(numbers),
+            Weight::Bf16(numbers) => {
+                let mut copied = self.take(numbers.len());
+                widen(numbers, &mut copied);
+                Widened::Copied(copied)
+            }
+        }
+    }
+
+    /// Takes back what [`Pool::widen`] gave.
+    pub fn give_widened(&mut self, widened: Widened<'_>) {
+        if let Widened::Copied(copied) = widened {
+            self.give(copied);
+        }
     }
 
     /// Bytes of all buffers that wait to be used again.

@@ -20,7 +20,7 @@ use super::Buffer;
 use super::bf16::Dtype;
 use super::gemm::Write;
 use super::params::{ParamId, Params};
-use super::pool::{Pool, Saved};
+use super::pool::{Pool, Saved, Widened};
 use std::ops::Range;
 
 /// A matrix on the tape.
@@ -294,6 +294,16 @@ impl<'a> Graph<'a> {
         self.params
     }
 
+    /// The numbers of a parameter in `f32`, to be given back by [`Graph::recycle_weight`].
+    pub fn weight(&mut self, id: ParamId) -> Widened<'a> {
+        self.tape.pool.widen(self.params.weight(id))
+    }
+
+    /// Takes back what [`Graph::weight`] gave.
+    pub fn recycle_weight(&mut self, weight: Widened<'_>) {
+        self.tape.pool.give_widened(weight);
+    }
+
     /// The numbers of a matrix, and where the gradient of a parameter is added, in a pass that can go back.
     pub fn value_and_param_grad(&mut self, var: Var, id: ParamId) -> (&[f32], Option<&mut [f32]>) {
         let range = self.params.layout.spec(id).range.clone();
@@ -400,7 +410,17 @@ impl<'a> Backward<'a> {
         (self.values[var.0].rows, self.values[var.0].cols)
     }
 
-    /// The numbers of a parameter.
+    /// As [`Graph::weight`].
+    pub fn weight(&mut self, id: ParamId) -> Widened<'a> {
+        self.pool.widen(self.params.weight(id))
+    }
+
+    /// Takes back what [`Backward::weight`] gave.
+    pub fn recycle_weight(&mut self, weight: Widened<'_>) {
+        self.pool.give_widened(weight);
+    }
+
+    /// The numbers of a parameter that keeps `f32`.
     pub fn param(&self, id: ParamId) -> &'a [f32] {
         self.params.get(id)
     }

@@ -2,9 +2,9 @@
 
 use super::groups::Member;
 use crate::recipe::OptimizerSection;
-use crate::tensor::Dtype;
-use crate::tensor::bf16::{Dither, Numbers, Stored, Stream};
+use crate::tensor::bf16::{Dithers, Numbers, Stored};
 use crate::tensor::simd::{Kernel, Lanes, dispatch};
+use crate::tensor::{Dtype, WeightMut};
 use rayon::prelude::*;
 
 /// Numbers that a thread updates at a time. Each is updated on its own, so how they are cut leaves no trace.
@@ -28,26 +28,26 @@ impl AdamW {
         Self { members, first_moments: Numbers::zeros(dtype, len), second_moments: Numbers::zeros(dtype, len) }
     }
 
-    /// One update with the gradient times `factor`; `n_before` updates were made before it.
+    /// One update with the gradient times `factor`; `n_before` updates were made before it. Takes its members of all parameters.
     pub fn update(
         &mut self,
-        values: &mut [f32],
+        weights: &mut [Option<WeightMut<'_>>],
         gradient: &[f32],
         factor: f64,
         rule: &OptimizerSection,
         (learning_rate, n_before): (f64, u64),
     ) {
         let Self { members, first_moments, second_moments } = self;
-        let dither = Dither::new(n_before, Stream::State);
+        let dithers = Dithers::new(n_before);
         let scales = |member: &Member| {
             Scales::new(rule, factor, (learning_rate * member.rate_scale, member.weight_decay), n_before)
         };
         match (first_moments, second_moments) {
             (Numbers::F32(first), Numbers::F32(second)) => {
-                update_all(members, values, (first, second), gradient, dither, scales);
+                update_all(members, weights, (first, second), gradient, dithers, scales);
             }
             (Numbers::Bf16(first), Numbers::Bf16(second)) => {
-                update_all(members, values, (first, second), gradient, dither, scales);
+                update_all(members, weights, (first, second), gradient, dithers, scales);
             }
             _ => unreachable!("both moments are stored alike"),
         }
@@ -57,27 +57,29 @@ impl AdamW {
 /// Updates the parameters of all members, some numbers of one at a time.
 fn update_all<S: Stored>(
     members: &[Member],
-    mut values: &mut [f32],
+    weights: &mut [Option<WeightMut<'_>>],
     (mut first, mut second): (&mut [S], &mut [S]),
     gradient: &[f32],
-    dither: Dither,
+    dithers: Dithers,
     scales: impl Fn(&Member) -> Scales,
 ) {
     let mut chunks = Vec::new();
-    let mut at = 0;
     for member in members {
         let (range, scales) = (member.range.clone(), scales(member));
-        values = values.split_at_mut(range.start - at).1;
+        let Some(mut weights) = weights[member.param_idx].take() else { unreachable!("each parameter once") };
         for start in range.clone().step_by(CHUNK) {
             let len = CHUNK.min(range.end - start);
-            let parts = (values.split_off_mut(..len), first.split_off_mut(..len), second.split_off_mut(..len));
-            let (Some(values), Some(first), Some(second)) = parts else { unreachable!("moments of each member") };
+            let moments = (first.split_off_mut(..len), second.split_off_mut(..len));
+            let (Some(first), Some(second)) = moments else { unreachable!("moments of each member") };
             let gradient = &gradient[start..start + len];
-            chunks.push(Chunk { values, first, second, gradient, scales, dither, start });
+            let moments = Moments { first, second, gradient, scales, dithers, start };
+            chunks.push((weights.split_off(len), moments));
         }
-        at = range.end;
     }
-    chunks.into_par_iter().for_each(dispatch);
+    chunks.into_par_iter().for_each(|(weights, moments)| match weights {
+        WeightMut::F32(values) => dispatch(Chunk { values, moments }),
+        WeightMut::Bf16(values) => dispatch(Chunk { values, moments }),
+    });
 }
 
 /// What an update multiplies and adds, the same for all numbers of a parameter.
@@ -112,33 +114,41 @@ impl Scales {
 }
 
 /// Neighbouring numbers of one parameter.
-struct Chunk<'a, S> {
-    values: &'a mut [f32],
+struct Chunk<'a, W, S> {
+    values: &'a mut [W],
+    moments: Moments<'a, S>,
+}
+
+/// What belongs to neighbouring numbers of one parameter.
+struct Moments<'a, S> {
     first: &'a mut [S],
     second: &'a mut [S],
     gradient: &'a [f32],
     scales: Scales,
-    dither: Dither,
+    dithers: Dithers,
     /// The place of the first among all parameters.
     start: usize,
 }
 
-impl<S: Stored> Kernel for Chunk<'_, S> {
+impl<W: Stored, S: Stored> Kernel for Chunk<'_, W, S> {
     type Output = ();
 
     /// Plain arithmetic, which the compiler turns into vectors as wide as the CPU's and never fuses: the same bits everywhere.
     #[inline(always)]
     fn run<V: Lanes>(self) {
-        let Scales { beta1, beta2, factor, rate, root, eps, keep } = self.scales;
-        let averages = self.first.iter_mut().zip(self.second);
-        let mut place = self.start as u32;
-        for ((value, (first, second)), gradient) in self.values.iter_mut().zip(averages).zip(self.gradient) {
+        let Moments { first, second, gradient, scales, dithers, start } = self.moments;
+        let Scales { beta1, beta2, factor, rate, root, eps, keep } = scales;
+        let mut place = start as u32;
+        for ((value, (first, second)), gradient) in
+            self.values.iter_mut().zip(first.iter_mut().zip(second)).zip(gradient)
+        {
             let g = gradient * factor;
             let m = beta1 * first.widen() + (1.0 - beta1) * g;
             let v = beta2 * second.widen() + (1.0 - beta2) * g * g;
-            *value = *value * keep - rate * m / (v.sqrt() * root + eps);
-            let bits = self.dither.bits(place);
+            let x = value.widen() * keep - rate * m / (v.sqrt() * root + eps);
+            let bits = dithers.state.bits(place);
             (*first, *second) = (S::round(m, bits), S::round(v, bits >> 16));
+            *value = W::round(x, dithers.weights.bits(place));
             place = place.wrapping_add(1);
         }
     }
@@ -151,17 +161,18 @@ mod tests {
     use crate::tensor::{ParamLayout, Params};
     use crate::train::optimizer::Optimizer;
 
-    fn check<S: Stored>(dtype: &str) {
+    fn check<W: Stored, S: Stored>(weights: Dtype, dtype: &str) {
         let text = format!("learning_rate = 0.1\nweight_decay = 0.3\nstate_dtype = '{dtype}'");
         let rule: OptimizerSection = toml::from_str(&text).unwrap();
         let mut layout = ParamLayout::default();
         layout.matrix("w", 3, CHUNK / 2 + 5);
         layout.matrix("v", 7, 1);
         let numbers = |scale: f32| (0..layout.len()).map(|i| (i as f32 * scale).sin()).collect::<Vec<f32>>();
-        let mut params = Params { values: numbers(0.7).as_slice().into(), layout: layout.clone() };
+        let mut params = Params::new(layout.clone(), numbers(0.7).as_slice().into()).stored_as(weights);
         let mut optimizer = Optimizer::new(&rule, &layout).unwrap();
         let start = S::round(0.0, 0);
-        let mut want: Vec<(f32, S, S)> = params.values.iter().map(|x| (*x, start, start)).collect();
+        let first = params.clone().stored_as(Dtype::F32);
+        let mut want: Vec<(W, S, S)> = first.values.iter().map(|x| (W::round(*x, 0), start, start)).collect();
         for step in 0..3 {
             let gradient = numbers(0.3 + step as f32);
             optimizer.update(&mut params, &gradient, 0.7, 0.1, step);
@@ -170,18 +181,23 @@ mod tests {
                 let g = std::hint::black_box(g * factor);
                 let m = beta1 * first.widen() + (1.0 - beta1) * g;
                 let v = beta2 * second.widen() + (1.0 - beta2) * g * g;
-                *x = *x * keep - rate * m / (v.sqrt() * root + eps);
-                let bits = Dither::new(step, Stream::State).bits(place as u32);
-                (*first, *second) = (S::round(m, bits), S::round(v, bits >> 16));
+                let new = x.widen() * keep - rate * m / (v.sqrt() * root + eps);
+                let (Dithers { state, weights }, place) = (Dithers::new(step), place as u32);
+                *x = W::round(new, weights.bits(place));
+                (*first, *second) = (S::round(m, state.bits(place)), S::round(v, state.bits(place) >> 16));
             }
         }
-        assert!(params.values.iter().zip(&want).all(|(got, (want, ..))| got.to_bits() == want.to_bits()), "{dtype}");
+        let got = params.stored_as(Dtype::F32);
+        let is_same = |(got, (want, ..)): (&f32, &(W, S, S))| got.to_bits() == want.widen().to_bits();
+        assert!(got.values.iter().zip(&want).all(is_same), "{weights:?}, {dtype}");
     }
 
     #[test]
     fn vectors_and_threads_leave_the_bits_of_the_plain_expression() {
-        check::<f32>("f32");
-        check::<bf16>("bf16");
+        check::<f32, f32>(Dtype::F32, "f32");
+        check::<f32, bf16>(Dtype::F32, "bf16");
+        check::<bf16, f32>(Dtype::Bf16, "f32");
+        check::<bf16, bf16>(Dtype::Bf16, "bf16");
     }
 
     /// To the nearest, an average that loses a thousandth a step would never leave a number of eight bits.

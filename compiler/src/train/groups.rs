@@ -17,6 +17,8 @@ pub struct GroupError {
 /// A parameter and its settings.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Member {
+    /// Which of the layout's parameters it is.
+    pub param_idx: usize,
     /// Where its numbers lie.
     pub range: Range<usize>,
     /// Multiplies the learning rate.
@@ -50,17 +52,18 @@ pub(super) fn members(section: &OptimizerSection, layout: &ParamLayout) -> Resul
             return error("every parameter that it matches is in an earlier group".into());
         }
     }
-    let member = |(spec, group): (&ParamSpec, &Option<usize>)| {
+    let member = |(param_idx, (spec, group)): (usize, (&ParamSpec, &Option<usize>))| {
         let group = group.map(|idx| &section.group[idx]);
         let decays = !spec.is_vector || section.decay_norms;
         let usual = if decays { section.weight_decay } else { 0.0 };
         Member {
+            param_idx,
             range: spec.range.clone(),
             rate_scale: group.map_or(1.0, |group| group.learning_rate_scale),
             weight_decay: group.and_then(|group| group.weight_decay).unwrap_or(usual),
         }
     };
-    Ok(specs.iter().zip(&group_of).map(member).collect())
+    Ok(specs.iter().zip(&group_of).enumerate().map(member).collect())
 }
 
 /// Whether a name is what a pattern says, `*` standing for any characters, even none.

@@ -5,6 +5,7 @@
 
 use super::doctor::Finding;
 use super::evaluate::LengthGroup;
+use super::memory::Memory;
 use super::samples::Sample;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,6 +22,8 @@ pub struct History {
     pub looks: Vec<Look>,
     /// What the model said at evaluations, by step.
     pub shows: Vec<Show>,
+    /// What the first step needed.
+    pub memory: Option<Memory>,
     /// What was found to look wrong, in the order of finding.
     pub findings: Vec<Finding>,
 }
@@ -111,6 +114,8 @@ impl History {
             read(&mut self.looks, line);
         } else if has("samples") {
             read(&mut self.shows, line);
+        } else if let Some(memory) = line.get("memory") {
+            self.memory = serde_json::from_value(memory.clone()).ok();
         } else if has("finding") {
             read(&mut self.findings, line);
         }
@@ -136,6 +141,7 @@ mod tests {
     fn lines_of_each_kind_are_read_and_others_passed_over() {
         let log = r#"{"step":1,"loss":2.5,"gradient_norm":0.5,"learning_rate":0.1,"n_tokens":9}
 {"step":1,"gradient_rms":{"a":0.25}}
+{"step":1,"memory":{"weights":{"bytes":4,"saved_bytes":0},"optimizer_state":{"bytes":4,"saved_bytes":4},"gradients":{"bytes":4,"saved_bytes":0},"activations":{"bytes":9,"saved_bytes":0}}}
 {"step":2,"loss":null}
 {"step":2,"validation_loss":2.25,"validation_bits_per_byte":null,"validation_accuracy":0.5}
 {"step":2,"samples":[{"read":"a","said":"b","expected":null,"is_right":null}]}
@@ -148,6 +154,7 @@ mod tests {
         assert_eq!((history.steps[0].loss, history.steps[0].n_tokens), (2.5, 9));
         assert_eq!(history.looks[0].gradient_rms["a"], 0.25);
         assert_eq!(history.findings[0].evidence, "e");
+        assert_eq!(history.memory.map(|memory| memory.total().bytes), Some(21));
         assert_eq!((history.last_step(), history.best_evaluation().unwrap().step), (2, 2));
     }
 }

@@ -147,10 +147,10 @@ fn sweep(
     let (train, rule) = (&recipe.train, &recipe.optimizer);
     let corpus = Corpus::prepare(recipe)?;
     let model = model::build(&recipe.architecture(corpus.labels.len()))?;
-    let mut params = first_values(recipe, &*model, out)?;
+    let mut params = first_values(recipe, &*model, out)?.stored_as(train.weights_dtype);
     let mut optimizer = Optimizer::new(rule, model.layout())?;
     progress.event(&Event::Started {
-        n_params: params.values.len() as u64,
+        n_params: params.layout.len() as u64,
         n_train_tokens: corpus.source.n_train_tokens(),
         n_validation_targets: corpus.source.validation().iter().map(Example::n_targets).sum(),
         baselines: None,

@@ -16,6 +16,7 @@ mod groups;
 pub mod history;
 pub mod inspect;
 pub mod lr_range;
+pub mod memory;
 mod monitor;
 mod muon;
 pub mod norm;

@@ -13,9 +13,9 @@
 use super::groups::Member;
 use super::norm::norm;
 use crate::recipe::OptimizerSection;
-use crate::tensor::Dtype;
-use crate::tensor::bf16::{Dither, Numbers, Stored, Stream};
+use crate::tensor::bf16::{Dithers, Numbers, Stored};
 use crate::tensor::gemm::{MatRef, Write, gemm};
+use crate::tensor::{Dtype, WeightMut};
 use rayon::prelude::*;
 use std::sync::Mutex;
 
@@ -53,17 +53,17 @@ impl Muon {
         Self { stacks, momentum: Numbers::zeros(dtype, len), memory: Vec::new() }
     }
 
-    /// One update with the gradient times `factor`; `n_before` updates were made before it.
+    /// One update with the gradient times `factor`; `n_before` updates were made before it. Takes its matrices of all parameters.
     pub fn update(
         &mut self,
-        values: &mut [f32],
+        weights: &mut [Option<WeightMut<'_>>],
         gradient: &[f32],
         factor: f64,
         rule: &OptimizerSection,
         (rate, n_before): (f64, u64),
     ) {
         let Self { stacks, momentum, memory } = self;
-        let dither = Dither::new(n_before, Stream::State);
+        let dithers = Dithers::new(n_before);
         let scales = |Stack { member, rows, cols }: &Stack| {
             let rate = rate * member.rate_scale;
             Scales {
@@ -74,8 +74,8 @@ impl Muon {
             }
         };
         match momentum {
-            Numbers::F32(momentum) => update_all(stacks, values, momentum, gradient, dither, scales, memory),
-            Numbers::Bf16(momentum) => update_all(stacks, values, momentum, gradient, dither, scales, memory),
+            Numbers::F32(momentum) => update_all(stacks, weights, momentum, gradient, dithers, scales, memory),
+            Numbers::Bf16(momentum) => update_all(stacks, weights, momentum, gradient, dithers, scales, memory),
         }
     }
 }
@@ -83,26 +83,23 @@ impl Muon {
 /// Updates all matrices, each on one thread.
 fn update_all<S: Stored>(
     stacks: &[Stack],
-    mut values: &mut [f32],
+    weights: &mut [Option<WeightMut<'_>>],
     mut momentum: &mut [S],
     gradient: &[f32],
-    dither: Dither,
+    dithers: Dithers,
     scales: impl Fn(&Stack) -> Scales,
     memory: &mut Vec<Memory>,
 ) {
     let mut jobs = Vec::new();
-    let mut at = 0;
     for stack in stacks {
         let (Stack { member, rows, cols }, scales) = (stack, scales(stack));
         let range = member.range.clone();
-        values = values.split_at_mut(range.start - at).1;
-        for start in range.clone().step_by(rows * cols) {
-            let parts = (values.split_off_mut(..rows * cols), momentum.split_off_mut(..rows * cols));
-            let (Some(values), Some(momentum)) = parts else { unreachable!("momentum of each matrix") };
-            let gradient = &gradient[start..start + rows * cols];
-            jobs.push(Job { values, momentum, gradient, rows: *rows, cols: *cols, scales, dither, start });
+        let Some(mut weights) = weights[member.param_idx].take() else { unreachable!("each parameter once") };
+        for start in range.step_by(rows * cols) {
+            let Some(momentum) = momentum.split_off_mut(..rows * cols) else { unreachable!("that of each matrix") };
+            let (values, gradient) = (weights.split_off(rows * cols), &gradient[start..start + rows * cols]);
+            jobs.push(Job { values, momentum, gradient, rows: *rows, cols: *cols, scales, dithers, start });
         }
-        at = range.end;
     }
     let free = Mutex::new(std::mem::take(memory));
     jobs.into_par_iter().with_max_len(1).for_each(|job| {
@@ -128,13 +125,13 @@ struct Scales {
 
 /// The update of one matrix, `(rows, cols)`.
 struct Job<'a, S> {
-    values: &'a mut [f32],
+    values: WeightMut<'a>,
     momentum: &'a mut [S],
     gradient: &'a [f32],
     rows: usize,
     cols: usize,
     scales: Scales,
-    dither: Dither,
+    dithers: Dithers,
     /// The place of its first number among all parameters.
     start: usize,
 }
@@ -156,18 +153,29 @@ struct Memory {
 
 impl<S: Stored> Job<'_, S> {
     fn run(self, memory: &mut Memory) {
-        let Scales { factor, beta, rate, keep } = self.scales;
+        let Scales { factor, beta, .. } = self.scales;
         memory.x.clear();
         let places = (0..self.gradient.len()).map(|idx| (self.start + idx) as u32);
         memory.x.extend(self.momentum.iter_mut().zip(self.gradient).zip(places).map(|((stored, gradient), place)| {
             let (g, before) = (gradient * factor, stored.widen());
             let momentum = before + (1.0 - beta) * (g - before);
-            *stored = S::round(momentum, self.dither.bits(place));
+            *stored = S::round(momentum, self.dithers.state.bits(place));
             g + beta * (momentum - g)
         }));
         memory.orthogonalize(self.rows, self.cols);
-        for (value, x) in self.values.iter_mut().zip(&memory.x) {
-            *value = *value * keep - rate * x;
+        match self.values {
+            WeightMut::F32(values) => self.scales.apply(values, &memory.x, self.dithers, self.start),
+            WeightMut::Bf16(values) => self.scales.apply(values, &memory.x, self.dithers, self.start),
+        }
+    }
+}
+
+impl Scales {
+    /// Moves `values` by `x`; `start` is the place of the first among all parameters.
+    fn apply<W: Stored>(self, values: &mut [W], x: &[f32], dithers: Dithers, start: usize) {
+        for (idx, (value, x)) in values.iter_mut().zip(x).enumerate() {
+            let moved = value.widen() * self.keep - self.rate * x;
+            *value = W::round(moved, dithers.weights.bits((start + idx) as u32));
         }
     }
 }
@@ -262,7 +270,7 @@ mod tests {
             let name = if *n_stacked == 3 { "decoder.weight_hh_l0" } else { "model.layers.0.mlp.up_proj.weight" };
             layout.matrix(name, n_stacked * rows, *cols);
             let mut optimizer = Optimizer::new(&rule, &layout).unwrap();
-            let mut params = Params { values: start.as_slice().into(), layout };
+            let mut params = Params::new(layout.clone(), start.as_slice().into());
             for (step, gradient) in gradients.iter().enumerate() {
                 optimizer.update(&mut params, gradient, 1.0, 1.0, step as u64);
             }

@@ -6,7 +6,7 @@ use super::muon::{Muon, Stack};
 use crate::model::names::{MatrixUse, matrix_use};
 use crate::recipe::{OptimizerKind, OptimizerSection};
 use crate::tensor::bf16::Numbers;
-use crate::tensor::{ParamLayout, Params};
+use crate::tensor::{ParamLayout, Params, WeightMut};
 
 /// The update rule of a model's parameters and its state. Its results are the same for any number of threads.
 #[derive(Clone, Debug)]
@@ -48,13 +48,14 @@ impl Optimizer {
     /// # Panics
     /// If the parameters or the gradient are another model's.
     pub fn update(&mut self, params: &mut Params, gradient: &[f32], factor: f64, learning_rate: f64, n_before: u64) {
-        assert_eq!(params.values.len(), self.n_numbers, "parameters of another model");
+        assert_eq!(params.layout.len(), self.n_numbers, "parameters of another model");
         assert_eq!(gradient.len(), self.n_numbers, "gradient of another model");
-        let (rule, values) = (&self.rule, &mut params.values);
-        self.adamw.update(values, gradient, factor, rule, (learning_rate, n_before));
+        let rule = &self.rule;
+        let mut weights: Vec<Option<WeightMut<'_>>> = params.weights_mut().into_iter().map(Some).collect();
+        self.adamw.update(&mut weights, gradient, factor, rule, (learning_rate, n_before));
         if let Some(muon) = &mut self.muon {
             let rate = rule.muon_learning_rate * (learning_rate / rule.learning_rate);
-            muon.update(values, gradient, factor, rule, (rate, n_before));
+            muon.update(&mut weights, gradient, factor, rule, (rate, n_before));
         }
     }
 

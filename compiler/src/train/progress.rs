@@ -3,6 +3,7 @@
 use super::adaptation::AdaptationRecord;
 use super::doctor::Finding;
 use super::evaluate::Evaluation;
+use super::memory::Memory;
 use super::texts::DataSummary;
 use crate::objective::baseline::MaskedBaselines;
 use serde::Serialize;
@@ -45,6 +46,8 @@ pub enum Event {
     Data(DataSummary),
     /// A run that goes on from a model found what it knows: before the first step and after the last.
     Adaptation(AdaptationRecord),
+    /// The first step of this process was done, and this is what it needed.
+    Memory(Memory),
     /// A step was done that the recipe wants in the log.
     Step(StepRecord),
     /// A step was not applied, since its gradient was far larger than the last ones'.

@@ -7,6 +7,7 @@ use super::corpus::Corpus;
 use super::doctor::Finding;
 use super::evaluate::{Evaluation, LengthGroup, by_length, measure};
 use super::groups::GroupError;
+use super::memory::{Memory, MemoryRecord};
 use super::norm::{clip_factor, norm};
 use super::optimizer::Optimizer;
 use super::outliers::Skip;
@@ -22,6 +23,7 @@ use crate::data::{DataError, Example};
 use crate::model::{self, ArchitectureError, Model};
 use crate::objective::baseline::MaskedBaselines;
 use crate::recipe::{ObjectiveSection, Recipe};
+use crate::tensor::Dtype;
 use crate::tokenizer::TokenizerDefError;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -191,6 +193,9 @@ pub struct Outcome {
     /// What going on from a model changed; absent for a new model, and if the run was interrupted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adaptation: Option<Adaptation>,
+    /// What a step needed; absent if this process did none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
     /// Seconds of this process's training, evaluations and checkpoints.
     pub elapsed_seconds: f64,
     /// Whether the run ended before its last step because evaluations did not become better.
@@ -221,15 +226,15 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
     check_validation(recipe, &corpus)?;
     let model = model::build(&recipe.architecture(corpus.labels.len()))?;
     let model = &*model;
-    let params = first_values(recipe, model, options.out)?;
+    let params = first_values(recipe, model, options.out)?.stored_as(recipe.train.weights_dtype);
     let before = Standing::of(recipe, &corpus, model, &params);
-    let average = (recipe.optimizer.average_decay > 0.0).then(|| params.clone());
+    let average = (recipe.optimizer.average_decay > 0.0).then(|| params.clone().stored_as(Dtype::F32));
     let optimizer = Optimizer::new(&recipe.optimizer, model.layout())?;
     let mut state = State { step: 0, n_tokens: 0, params, optimizer, average, past: Past::default() };
     if has_state {
         state.load(options.out, &corpus.fingerprint)?;
     }
-    let n_params = state.params.values.len() as u64;
+    let n_params = state.params.layout.len() as u64;
     let mut folder = RunFolder::open(options.out, recipe, &corpus, n_params, has_state.then_some(state.step))?;
     if let Some(data) = corpus.several_documents() {
         progress.event(&Event::Data(data));
@@ -262,6 +267,7 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
         state,
         folder,
         by_length: Vec::new(),
+        memory: None,
         before,
         started,
         progress,
@@ -289,6 +295,8 @@ struct Trainer<'a> {
     state: State,
     folder: RunFolder,
     by_length: Vec<LengthGroup>,
+    /// What the first step of this process needed.
+    memory: Option<Memory>,
     /// What the model knew that the run goes on from.
     before: Option<Standing>,
     started: Instant,
@@ -314,6 +322,7 @@ impl Trainer<'_> {
                 break;
             }
             let (loss, gradient_norm, rate) = self.step()?;
+            self.measure_memory()?;
             let is_last = self.state.step == settings.steps;
             let due = |every: u64| every > 0 && self.state.step.is_multiple_of(every);
             let (log, evaluate, save) =
@@ -343,7 +352,7 @@ impl Trainer<'_> {
             model: self.folder.path().to_owned(),
             steps: self.state.step,
             n_tokens: self.state.n_tokens,
-            n_params: self.state.params.values.len() as u64,
+            n_params: self.state.params.layout.len() as u64,
             validation: last_evaluation.filter(|_| !interrupted),
             best: self.state.past.best.model(self.folder.path()),
             n_skipped: self.state.past.outliers.n_skipped,
@@ -353,6 +362,7 @@ impl Trainer<'_> {
             doctor: Vec::new(),
             report: self.folder.report(),
             adaptation,
+            memory: self.memory.map(|_| Memory::of(&self.stepper, &self.state)),
             elapsed_seconds: self.started.elapsed().as_secs_f64(),
             stopped_early,
             interrupted,
@@ -412,6 +422,17 @@ impl Trainer<'_> {
             self.progress.event(&Event::Skipped(record));
         }
         Ok((loss, norm, rate))
+    }
+
+    /// Tells what the first step of this process needed; the log of the whole run has one such line.
+    fn measure_memory(&mut self) -> Result<(), TrainError> {
+        if self.memory.is_some() {
+            return Ok(());
+        }
+        let (step, memory) = (self.state.step, Memory::of(&self.stepper, &self.state));
+        self.memory = Some(memory);
+        self.progress.event(&Event::Memory(memory));
+        if step == 1 { self.folder.log(&MemoryRecord { step, memory }) } else { Ok(()) }
     }
 
     fn report(&mut self, pace: &mut Pace, loss: f64, gradient_norm: f64, rate: f64) -> Result<(), TrainError> {

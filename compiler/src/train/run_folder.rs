@@ -160,7 +160,7 @@ pub(super) fn write_model(
     architecture: &Architecture,
     corpus: &Corpus,
 ) -> Result<(), TrainError> {
-    let tensors = named_weights(state.published());
+    let (tensors, dtype) = (named_weights(state.published()), state.published().dtype());
     let Frame { bos, eos } = corpus.frame;
     let tokenizer = TokenizerSource::HuggingFace(corpus.tokenizer_json.clone());
     if let Some(config) = architecture.runtime_config() {
@@ -168,12 +168,12 @@ pub(super) fn write_model(
             .map_err(|problem| TrainError::Diverged { problem: problem.to_string() })?;
         checkpoint.tokenizer = tokenizer;
         (checkpoint.bos_id, checkpoint.eos_ids) = (Some(bos), vec![eos]);
-        hf::write_files(path, &checkpoint)?;
+        hf::write_files_as(path, &checkpoint, dtype)?;
     } else {
         let decoder_start = (architecture.family.kind() == Kind::EncoderDecoder).then_some(bos);
         let specials = SpecialIds { bos: Some(bos), eos: Some(eos), pad: None, decoder_start };
         let (architecture, labels) = (architecture.clone(), corpus.labels.clone());
-        hf::write_trained(path, &TrainedModel { architecture, tensors, tokenizer, specials, labels })?;
+        hf::write_trained_as(path, &TrainedModel { architecture, tensors, tokenizer, specials, labels }, dtype)?;
     }
     Ok(())
 }

@@ -7,8 +7,8 @@ use super::optimizer::Optimizer;
 use super::outliers::Outliers;
 use super::run::TrainError;
 use crate::artifact::write_atomic;
-use crate::tensor::Params;
-use crate::tensor::bf16::Numbers;
+use crate::tensor::bf16::{Numbers, Stored, le_bytes, set_le_bytes};
+use crate::tensor::{Params, Weight};
 use rayon::prelude::*;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -64,16 +64,21 @@ impl State {
         let Some(average) = &mut self.average else { return };
         // Young averages forget faster, or they would remember the first values.
         let decay = average_decay.min((n_before + 1) as f64 / (n_before + 10) as f64) as f32;
-        let chunks = average.values.par_chunks_mut(CHUNK).zip(self.params.values.par_chunks(CHUNK));
-        chunks.for_each(|(average, values)| {
-            average.iter_mut().zip(values).for_each(|(to, from)| *to += (1.0 - decay) * (from - *to));
-        });
+        for spec in self.params.layout.specs() {
+            let average = &mut average.values[spec.range.clone()];
+            match self.params.weight_of(spec) {
+                Weight::F32(values) => pull(average, values, 1.0 - decay),
+                Weight::Bf16(values) => pull(average, values, 1.0 - decay),
+            }
+        }
     }
 
     /// Writes the state, and what it must not be resumed without: `fingerprint` of the recipe and the text.
     pub fn save(&self, folder: &Path, fingerprint: &str) -> Result<(), TrainError> {
         let bytes_of = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
         let mut parts: Vec<(&str, Dtype, Vec<u8>)> = vec![("params", Dtype::F32, bytes_of(&self.params.values))];
+        let matrices = self.params.matrices().into_iter();
+        parts.extend(matrices.map(|matrices| ("params_matrices", Dtype::BF16, le_bytes(matrices))));
         parts.extend(self.average.iter().map(|average| ("params_average", Dtype::F32, bytes_of(&average.values))));
         let state = self.optimizer.state().into_iter();
         parts.extend(state.map(|(name, values)| (name, dtype_of(values), values.to_le_bytes())));
@@ -129,6 +134,10 @@ impl State {
             Ok(())
         };
         read("params", &mut self.params.values)?;
+        if let Some(matrices) = self.params.matrices_mut() {
+            let view = view("params_matrices", Dtype::BF16, size_of_val(matrices))?;
+            set_le_bytes(matrices, view.data());
+        }
         for (name, values) in self.optimizer.state_mut() {
             values.set_le_bytes(view(name, dtype_of(values), values.n_bytes())?.data());
         }
@@ -138,6 +147,13 @@ impl State {
         (self.step, self.n_tokens) = (step, n_tokens);
         Ok(())
     }
+}
+
+/// Moves each number of an average by a share of what it is off.
+fn pull<W: Stored>(average: &mut [f32], values: &[W], share: f32) {
+    average.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(average, values)| {
+        average.iter_mut().zip(values).for_each(|(to, from)| *to += share * (from.widen() - *to));
+    });
 }
 
 /// What a file calls the type of some numbers.
@@ -159,7 +175,7 @@ mod tests {
         layout.matrix("w", 2, CHUNK);
         let rule: OptimizerSection = toml::from_str("learning_rate = 0.1").unwrap();
         let optimizer = Optimizer::new(&rule, &layout).unwrap();
-        let params = Params { values: [1.0].repeat(layout.len()).as_slice().into(), layout };
+        let params = Params::new(layout.clone(), [1.0].repeat(layout.len()).as_slice().into());
         State { step: 0, n_tokens: 0, average: Some(params.clone()), params, optimizer, past: Past::default() }
     }
 

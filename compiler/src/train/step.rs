@@ -80,7 +80,7 @@ impl<'m> Stepper<'m> {
         options: LossOptions,
         dropout_seed: DropoutSeed,
     ) -> LossSums {
-        let n_params = params.values.len();
+        let n_params = params.layout.len();
         let n_shards = (GRADIENTS_MAX / n_params.max(1)).clamp(SHARDS_MIN, SHARDS_MAX).min(batch.len());
         let pass_tokens = (n_params / PARAMS_PER_TOKEN).clamp(*PASS_TOKENS.start(), *PASS_TOKENS.end());
         while self.grads.len() < n_shards {

@@ -38,7 +38,7 @@ warmup_steps = 5
 const STATE: &str = "training_state.safetensors";
 
 const REPLY_KEYS: &str = "model steps n_tokens n_params validation_loss validation_accuracy validation_exact_match \
-    validation_bits_per_byte doctor report elapsed_seconds interrupted";
+    validation_bits_per_byte doctor report memory elapsed_seconds interrupted";
 
 fn program() -> Program {
     let program = Program::new();

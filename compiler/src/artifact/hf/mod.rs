@@ -8,6 +8,6 @@ mod read;
 mod weights;
 mod write;
 
-pub use families::{load_architecture, load_trained, write_trained};
+pub use families::{load_architecture, load_trained, write_trained, write_trained_as};
 pub use read::{HfFiles, from_files, load_folder};
-pub use write::{save_folder, write_files};
+pub use write::{save_folder, write_files, write_files_as};

@@ -138,7 +138,7 @@ impl Builder<'_> {
             layers.push(layer);
             if let (0, Positions::RelativeBias { n_buckets, .. }) = (layer_idx, a.positions) {
                 let name = format!("{}.weight", self.global(Global::RelativeBias(stack)));
-                relative_bias = Some(self.layout.matrix(name, n_buckets, a.n_heads));
+                relative_bias = Some(self.layout.small_table(name, n_buckets, a.n_heads));
             }
         }
         let final_norm =

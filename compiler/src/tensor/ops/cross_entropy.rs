@@ -1,5 +1,6 @@
 //! The output head and the loss in one: logits exist for a few rows at a time only.
 
+use super::output_matrix::OutputMatrix;
 use crate::tensor::Buffer;
 use crate::tensor::gemm::{MatRef, Write, gemm};
 use crate::tensor::params::ParamId;
@@ -71,10 +72,10 @@ impl Graph<'_> {
         assert_eq!(targets.len(), n, "one target a row");
         let params = self.params();
         let outputs = params.layout.spec(head).rows;
-        let w = MatRef::new(params.get(head), outputs, dim);
         let block = (LOGITS_MAX / outputs).max(outputs * dim / HEAD_PER_ROW);
         let block = block.clamp(*BLOCK_ROWS.start(), *BLOCK_ROWS.end()).min(n.max(1));
         let records = self.records();
+        let mut w = OutputMatrix::new(self, head, block);
         let mut dx = if records { self.buffer(n * dim) } else { Buffer::default() };
         let mut logits = self.buffer(block * outputs);
         let mut totals = Totals::default();
@@ -82,7 +83,7 @@ impl Graph<'_> {
             let rows = targets.len();
             let logits = &mut logits[..rows * outputs];
             let x_block = start * dim..(start + rows) * dim;
-            gemm(Write::Set, MatRef::new(&self.value(x)[x_block.clone()], rows, dim), w.transposed(), logits);
+            w.logits(&self.value(x)[x_block.clone()], logits);
             if let Some(bias) = bias {
                 for row in logits.chunks_exact_mut(outputs) {
                     row.iter_mut().zip(params.get(bias)).for_each(|(logit, bias)| *logit += bias);
@@ -91,7 +92,7 @@ impl Graph<'_> {
             dispatch(SoftmaxLoss { logits, targets, outputs, options, slopes: records, totals: &mut totals });
             if records {
                 let slopes = MatRef::new(logits, rows, outputs);
-                gemm(Write::Set, slopes, w, &mut dx[x_block.clone()]);
+                w.gradient(logits, &mut dx[x_block.clone()]);
                 let (x_rows, dhead) = self.value_and_param_grad(x, head);
                 if let Some(dhead) = dhead {
                     gemm(Write::Add, slopes.transposed(), MatRef::new(&x_rows[x_block], rows, dim), dhead);
@@ -104,6 +105,7 @@ impl Graph<'_> {
             }
         }
         self.recycle(logits);
+        w.recycle(self);
         let mut value = self.buffer(1);
         value[0] = (totals.loss * f64::from(options.weight)) as f32;
         let loss = self.push(1, 1, value);

@@ -13,7 +13,8 @@ impl Graph<'_> {
         let dim = params.layout.spec(table).cols;
         let mut rows = self.buffer(tokens.len() * dim);
         for (row, &token) in rows.chunks_exact_mut(dim).zip(tokens) {
-            row.copy_from_slice(&params.get(table)[token as usize * dim..][..dim]);
+            let first = token as usize * dim;
+            params.weight(table).part(first..first + dim).widen_into(row);
         }
         let out = self.push(tokens.len(), dim, rows);
         self.note(Embedding { tokens: tokens.to_vec(), table, out });

@@ -43,9 +43,10 @@ impl Graph<'_> {
         let (mut out, mut saved) = (self.buffer(n * hidden), self.buffer(n * 4 * hidden));
         let mut recurrent = self.buffer(segments.len() * 3 * hidden);
         let mut states = self.buffer(segments.len() * hidden);
-        let w = MatRef::new(params.get(weight), 3 * hidden, hidden);
         let mut memory = self.buffer(PackedRight::memory(hidden, 3 * hidden));
-        let w = PackedRight::new(w.transposed(), &mut memory);
+        let widened = self.weight(weight);
+        let w = PackedRight::new(MatRef::new(&widened, 3 * hidden, hidden).transposed(), &mut memory);
+        self.recycle_weight(widened);
         for t in 0..segments.max_len() {
             let active = rows_at(segments, t);
             let states = &mut states[..active.len() * hidden];
@@ -124,7 +125,9 @@ impl Op for Gru {
         dstates.fill(0.0);
         let mut memory = pass.buffer(PackedRight::memory(3 * hidden, hidden));
         let saved = pass.value(self.saved);
-        let w = PackedRight::new(MatRef::new(pass.param(self.weight), 3 * hidden, hidden), &mut memory);
+        let widened = pass.weight(self.weight);
+        let w = PackedRight::new(MatRef::new(&widened, 3 * hidden, hidden), &mut memory);
+        pass.recycle_weight(widened);
         for t in (0..self.segments.max_len()).rev() {
             let active = rows_at(&self.segments, t);
             for (slope, (segment, row)) in slopes.chunks_exact_mut(3 * hidden).zip(&active) {

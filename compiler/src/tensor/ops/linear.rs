@@ -15,8 +15,10 @@ impl Graph<'_> {
         let params = self.params();
         let outputs = params.layout.spec(weight).rows;
         let mut y = self.buffer(n * outputs);
-        let w = MatRef::new(params.get(weight), outputs, inputs);
-        gemm(Write::Set, MatRef::new(self.value(x), n, inputs), w.transposed(), &mut y);
+        let w = self.weight(weight);
+        let w_t = MatRef::new(&w, outputs, inputs).transposed();
+        gemm(Write::Set, MatRef::new(self.value(x), n, inputs), w_t, &mut y);
+        self.recycle_weight(w);
         if let Some(bias) = bias {
             let bias = params.get(bias);
             assert_eq!(bias.len(), outputs, "a bias for each output");
@@ -70,7 +72,9 @@ impl Op for Linear {
         let x = MatRef::new(pass.value(self.x), n, inputs);
         gemm(Write::Add, dy.transposed(), x, pass.param_grad(self.weight));
         let (mut dx, write) = pass.open(self.x);
-        gemm(write, dy, MatRef::new(pass.param(self.weight), outputs, inputs), &mut dx);
+        let w = pass.weight(self.weight);
+        gemm(write, dy, MatRef::new(&w, outputs, inputs), &mut dx);
+        pass.recycle_weight(w);
         pass.close(self.x, dx);
         pass.recycle(grad);
     }

@@ -10,6 +10,7 @@ mod gru;
 mod kl_divergence;
 mod layer_norm;
 mod linear;
+mod output_matrix;
 mod rms_norm;
 mod rows;
 

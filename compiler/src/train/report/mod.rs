@@ -120,6 +120,9 @@ fn tiles(facts: &Facts, history: &History) -> Vec<Value> {
         tile("tokens to train on", figure(n_train_tokens as f64)),
         tile("targets to validate on", figure(facts.n_validation_targets as f64)),
     ];
+    if let Some(memory) = history.memory {
+        tiles.push(tile("memory of a step", memory.total().to_string()));
+    }
     if let Some(last) = history.steps.last() {
         tiles.push(tile("tokens trained on", figure(last.n_tokens as f64)));
         let passes = last.n_tokens as f64 / n_train_tokens.max(1) as f64;

@@ -237,6 +237,7 @@ impl Progress for Display<'_> {
                 self.note(&format!("{when}: {}", standing_note(&record.adaptation)));
             }
             Event::Data(data) => self.note(&data_note(data)),
+            Event::Memory(memory) => self.note(&format!("memory of a step: {memory}")),
             Event::Step(record) => {
                 let StepRecord { step, steps, loss, tokens_per_second, seconds_left, .. } = record;
                 self.bar.set_position(*step);

@@ -7,11 +7,12 @@ mod config;
 mod weights;
 
 use super::weights::read_safetensors_with;
-use super::write::{write_json, write_weights};
+use super::write::{torch_name, write_json, write_weights};
 use crate::artifact::{
     ArtifactError, MappedFile, NamedWeights, Problem, SpecialIds, TokenizerSource, TrainedModel, write_atomic,
 };
 use crate::model::{self, Architecture};
+use crate::tensor::Dtype;
 use serde_json::json;
 use std::path::Path;
 
@@ -22,8 +23,17 @@ use std::path::Path;
 /// # Errors
 /// [`ArtifactError`]: a part that Hugging Face's configuration cannot express, or I/O.
 pub fn write_trained(folder: &Path, model: &TrainedModel) -> Result<(), ArtifactError> {
+    write_trained_as(folder, model, Dtype::F32)
+}
+
+/// As [`write_trained`]; tensors that `dtype` holds to the last bit are written as that.
+///
+/// # Errors
+/// As [`write_trained`].
+pub fn write_trained_as(folder: &Path, model: &TrainedModel, dtype: Dtype) -> Result<(), ArtifactError> {
     let config_path = folder.join("config.json");
-    let config = config::to_json(model).map_err(|problem| problem.at(&config_path))?;
+    let mut config = config::to_json(model).map_err(|problem| problem.at(&config_path))?;
+    config["dtype"] = json!(torch_name(dtype));
     write_json(&config_path, &config)?;
     let tokenizer_config = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -34,7 +44,7 @@ pub fn write_trained(folder: &Path, model: &TrainedModel) -> Result<(), Artifact
     if let TokenizerSource::HuggingFace(bytes) = &model.tokenizer {
         write_atomic(&folder.join("tokenizer.json"), bytes)?;
     }
-    write_weights(&folder.join("model.safetensors"), &weights::to_file(&model.architecture, &model.tensors))
+    write_weights(&folder.join("model.safetensors"), &weights::to_file(&model.architecture, &model.tensors), dtype)
 }
 
 /// Reads what a model of any family is made of, its special tokens and its labels, but not its weights.
