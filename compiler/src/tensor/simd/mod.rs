@@ -15,7 +15,7 @@ pub use portable::Portable;
 /// Lanes of a [`Lanes`].
 pub const LANES: usize = 8;
 
-/// A vector of some width: enough for matrix products, where no lane ever meets another.
+/// A vector of some width, no lane of which ever meets another.
 ///
 /// Every method is lane-wise.
 pub trait Vector: Copy {
@@ -54,33 +54,6 @@ pub trait Vector: Copy {
     fn add(self, other: Self) -> Self;
     /// `self * factor + addend`, rounded once.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
-
-    /// Asks for the cache line at `at`, where the CPU takes such hints.
-    #[inline(always)]
-    fn prefetch(at: *const f32) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: part of every x86-64 CPU, and a hint: no address is wrong.
-        unsafe {
-            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(at.cast())
-        };
-        let _ = at;
-    }
-
-    /// Zero in every lane.
-    #[inline(always)]
-    fn zero() -> Self {
-        Self::splat(0.0)
-    }
-}
-
-/// A vector of [`LANES`] numbers.
-///
-/// Every method is lane-wise unless it says otherwise.
-pub trait Lanes: Vector {
-    /// Reads a vector.
-    fn load(from: &[f32; LANES]) -> Self;
-    /// Writes a vector.
-    fn store(self, to: &mut [f32; LANES]);
     /// `self - other`.
     fn sub(self, other: Self) -> Self;
     /// `self * other`.
@@ -93,8 +66,24 @@ pub trait Lanes: Vector {
     fn min(self, other: Self) -> Self;
     /// The bits of each lane moved 23 places up: turns a small integer in the mantissa into an exponent.
     fn mantissa_to_exponent(self) -> Self;
-    /// Rows and columns exchanged: lane `j` of the result's row `i` is lane `i` of row `j`.
-    fn transpose(rows: [Self; LANES]) -> [Self; LANES];
+    /// `self` where `a` is less than `b`, and `other` elsewhere.
+    fn where_less(self, a: Self, b: Self, other: Self) -> Self;
+    /// Two numbers, over and over.
+    ///
+    /// # Safety
+    /// `from` must be valid for reading two numbers.
+    unsafe fn splat_pair(from: *const f32) -> Self;
+
+    /// Asks for the cache line at `at`, where the CPU takes such hints.
+    #[inline(always)]
+    fn prefetch(at: *const f32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: part of every x86-64 CPU, and a hint: no address is wrong.
+        unsafe {
+            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(at.cast())
+        };
+        let _ = at;
+    }
 
     /// `e` to the power of each lane, within 2 units in the last place.
     ///
@@ -116,6 +105,39 @@ pub trait Lanes: Vector {
         }
         p.mul_add(r.mul(r), r).add(Self::splat(1.0)).mul(power)
     }
+
+    /// 2 to the power of each lane, none of which is above 127, within 2 units in the last place.
+    ///
+    /// Results below `2^-126.5` are zero.
+    #[inline(always)]
+    fn exp2(self) -> Self {
+        // As in `exp`, without the way from base e. The polynomial has the least relative error of its degree for `2^r`, `|r| <= 1/2`.
+        let magic = Self::splat(12_582_912.0 + 127.0);
+        let x = self.max(Self::splat(-127.0));
+        let shifted = x.add(magic);
+        let r = x.sub(shifted.sub(magic));
+        let mut p = Self::splat(1.326_472_7e-3);
+        for coefficient in [9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, 6.931_47e-1, 1.0] {
+            p = p.mul_add(r, Self::splat(coefficient));
+        }
+        p.mul(shifted.mantissa_to_exponent())
+    }
+
+    /// Zero in every lane.
+    #[inline(always)]
+    fn zero() -> Self {
+        Self::splat(0.0)
+    }
+}
+
+/// A vector of [`LANES`] numbers, and what takes several lanes together.
+pub trait Lanes: Vector {
+    /// Reads a vector.
+    fn load(from: &[f32; LANES]) -> Self;
+    /// Writes a vector.
+    fn store(self, to: &mut [f32; LANES]);
+    /// Rows and columns exchanged: lane `j` of the result's row `i` is lane `i` of row `j`.
+    fn transpose(rows: [Self; LANES]) -> [Self; LANES];
 
     /// The sum of all lanes, folded as `((0+4)+(2+6)) + ((1+5)+(3+7))`.
     #[inline(always)]

@@ -60,19 +60,6 @@ impl Vector for Neon {
     fn mul_add(self, factor: Self, addend: Self) -> Self {
         halves!(vfmaq_f32, addend, self, factor)
     }
-}
-
-impl Lanes for Neon {
-    #[inline(always)]
-    fn load(from: &[f32; LANES]) -> Self {
-        // SAFETY: the array is valid for reading `LANES` numbers.
-        unsafe { Self::load_ptr(from.as_ptr()) }
-    }
-    #[inline(always)]
-    fn store(self, to: &mut [f32; LANES]) {
-        // SAFETY: the array is valid for writing `LANES` numbers.
-        unsafe { self.store_ptr(to.as_mut_ptr()) }
-    }
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
         halves!(vsubq_f32, self, other)
@@ -102,6 +89,31 @@ impl Lanes for Neon {
     fn mantissa_to_exponent(self) -> Self {
         // SAFETY: as in `halves!`.
         Self(self.0.map(|half| unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(half))) }))
+    }
+    #[inline(always)]
+    fn where_less(self, a: Self, b: Self, other: Self) -> Self {
+        // SAFETY: as in `halves!`.
+        let pick = |i: usize| unsafe { vbslq_f32(vcltq_f32(a.0[i], b.0[i]), self.0[i], other.0[i]) };
+        Self([pick(0), pick(1)])
+    }
+    #[inline(always)]
+    unsafe fn splat_pair(from: *const f32) -> Self {
+        // SAFETY: the caller's promise: the two numbers are read as one.
+        let pair = unsafe { vreinterpretq_f32_u64(vdupq_n_u64(from.cast::<u64>().read_unaligned())) };
+        Self([pair; 2])
+    }
+}
+
+impl Lanes for Neon {
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Self {
+        // SAFETY: the array is valid for reading `LANES` numbers.
+        unsafe { Self::load_ptr(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        // SAFETY: the array is valid for writing `LANES` numbers.
+        unsafe { self.store_ptr(to.as_mut_ptr()) }
     }
     #[inline(always)]
     fn transpose(rows: [Self; LANES]) -> [Self; LANES] {

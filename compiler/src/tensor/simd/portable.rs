@@ -53,17 +53,6 @@ impl Vector for Portable {
     fn mul_add(self, factor: Self, addend: Self) -> Self {
         Self(core::array::from_fn(|i| self.0[i].mul_add(factor.0[i], addend.0[i])))
     }
-}
-
-impl Lanes for Portable {
-    #[inline(always)]
-    fn load(from: &[f32; LANES]) -> Self {
-        Self(*from)
-    }
-    #[inline(always)]
-    fn store(self, to: &mut [f32; LANES]) {
-        *to = self.0;
-    }
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
         self.zip(other, |a, b| a - b)
@@ -87,6 +76,27 @@ impl Lanes for Portable {
     #[inline(always)]
     fn mantissa_to_exponent(self) -> Self {
         Self(self.0.map(|x| f32::from_bits(x.to_bits() << 23)))
+    }
+    #[inline(always)]
+    fn where_less(self, a: Self, b: Self, other: Self) -> Self {
+        Self(core::array::from_fn(|i| if a.0[i] < b.0[i] { self.0[i] } else { other.0[i] }))
+    }
+    #[inline(always)]
+    unsafe fn splat_pair(from: *const f32) -> Self {
+        // SAFETY: the caller's promise.
+        let pair = unsafe { [*from, *from.add(1)] };
+        Self(core::array::from_fn(|i| pair[i % 2]))
+    }
+}
+
+impl Lanes for Portable {
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Self {
+        Self(*from)
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        *to = self.0;
     }
     #[inline(always)]
     fn transpose(rows: [Self; LANES]) -> [Self; LANES] {

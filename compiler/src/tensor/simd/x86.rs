@@ -122,19 +122,6 @@ impl Vector for Avx2 {
     fn mul_add(self, factor: Self, addend: Self) -> Self {
         Self(avx!(_mm256_fmadd_ps(self.0, factor.0, addend.0)))
     }
-}
-
-impl Lanes for Avx2 {
-    #[inline(always)]
-    fn load(from: &[f32; LANES]) -> Self {
-        // SAFETY: the array is valid for reading `LANES` numbers.
-        unsafe { Self::load_ptr(from.as_ptr()) }
-    }
-    #[inline(always)]
-    fn store(self, to: &mut [f32; LANES]) {
-        // SAFETY: the array is valid for writing `LANES` numbers.
-        unsafe { self.store_ptr(to.as_mut_ptr()) }
-    }
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
         Self(avx!(_mm256_sub_ps(self.0, other.0)))
@@ -158,6 +145,28 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn mantissa_to_exponent(self) -> Self {
         Self(avx!(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(self.0)))))
+    }
+    #[inline(always)]
+    fn where_less(self, a: Self, b: Self, other: Self) -> Self {
+        Self(avx!(_mm256_blendv_ps(other.0, self.0, _mm256_cmp_ps::<_CMP_LT_OQ>(a.0, b.0))))
+    }
+    #[inline(always)]
+    unsafe fn splat_pair(from: *const f32) -> Self {
+        // SAFETY: the caller's promise: the two numbers are read as one.
+        Self(unsafe { _mm256_castpd_ps(_mm256_set1_pd(from.cast::<f64>().read_unaligned())) })
+    }
+}
+
+impl Lanes for Avx2 {
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Self {
+        // SAFETY: the array is valid for reading `LANES` numbers.
+        unsafe { Self::load_ptr(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        // SAFETY: the array is valid for writing `LANES` numbers.
+        unsafe { self.store_ptr(to.as_mut_ptr()) }
     }
     #[inline(always)]
     fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
@@ -209,5 +218,38 @@ impl Vector for Avx512 {
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
         Self(avx!(_mm512_fmadd_ps(self.0, factor.0, addend.0)))
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(avx!(_mm512_sub_ps(self.0, other.0)))
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Self(avx!(_mm512_mul_ps(self.0, other.0)))
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        Self(avx!(_mm512_div_ps(self.0, other.0)))
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        Self(avx!(_mm512_max_ps(self.0, other.0)))
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        Self(avx!(_mm512_min_ps(self.0, other.0)))
+    }
+    #[inline(always)]
+    fn mantissa_to_exponent(self) -> Self {
+        Self(avx!(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(self.0)))))
+    }
+    #[inline(always)]
+    fn where_less(self, a: Self, b: Self, other: Self) -> Self {
+        Self(avx!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a.0, b.0), other.0, self.0)))
+    }
+    #[inline(always)]
+    unsafe fn splat_pair(from: *const f32) -> Self {
+        // SAFETY: the caller's promise: the two numbers are read as one.
+        Self(unsafe { _mm512_castpd_ps(_mm512_set1_pd(from.cast::<f64>().read_unaligned())) })
     }
 }

@@ -5,16 +5,19 @@
 //! for each sequence, each key/value head: turn and pack its keys and values once
 //!   for each query head that shares them
 //!     for each block of 16 queries, against the keys that any of them sees
-//!       scores = q kᵀ, row maxima, probabilities, out = p v
+//!       scores = k qᵀ, maxima over the keys, probabilities, out = vᵀ p
 //! ```
 //!
-//! Scores exist for one block at a time. The way back needs only each row's log-sum-exp: it computes the scores again,
-//! which costs less than reading them from memory.
+//! Scores exist for one block at a time, with the queries as lanes. The way back needs only each query's log-sum-exp: it computes the
+//! scores again, which costs less than reading them from memory. Scores are to base 2, which spares each a multiplication.
 
-mod head;
-mod kernel;
+mod backward;
+mod forward;
+mod lanes;
+mod products;
 mod relative_bias;
 mod rope;
+mod sequence;
 
 pub use relative_bias::RelativeBias;
 pub use rope::RopeTable;
@@ -22,10 +25,18 @@ pub use rope::RopeTable;
 use super::dropout::DropoutMask;
 use crate::tensor::Segments;
 use crate::tensor::gemm::Write;
-use crate::tensor::simd::dispatch;
+use crate::tensor::simd::dispatch_wide;
 use crate::tensor::tape::{Backward, Graph, Op, Var};
-use kernel::{BackwardHeads, ForwardHeads, SCRATCH, Sequence};
+use backward::{BackwardHeads, BackwardScratch};
+use forward::{ForwardHeads, ForwardScratch};
+use sequence::Sequence;
+use std::cell::RefCell;
 use std::sync::Arc;
+
+thread_local! {
+    /// Borrowed around a kernel, not inside it: the closure would not be compiled for the kernel's CPU features.
+    static SCRATCH: RefCell<(ForwardScratch, BackwardScratch)> = RefCell::default();
+}
 
 /// How the columns of queries, keys and values divide into heads.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -122,7 +133,9 @@ impl Graph<'_> {
             debug_assert_eq!(k.len(), key_rows.len() * shape.n_kv_heads * shape.head_dim);
             let out = &mut out[rows.start * q_dim..rows.end * q_dim];
             let log_sums = &mut log_sums[rows.start * shape.n_heads..rows.end * shape.n_heads];
-            SCRATCH.with_borrow_mut(|scratch| dispatch(ForwardHeads { scratch, sequence: &sequence, out, log_sums }));
+            SCRATCH.with_borrow_mut(|(scratch, _)| {
+                dispatch_wide(ForwardHeads { scratch, sequence: &sequence, out, log_sums });
+            });
         }
         let log_sums = self.push_exact(n, shape.n_heads, log_sums);
         let out = self.push(n, q_dim, out);
@@ -167,6 +180,7 @@ struct Attention {
     rope: Option<Arc<RopeTable>>,
     bias: Option<RelativeBias>,
     dropout: Option<DropoutMask>,
+    /// For each sequence, `(n_heads, n_queries)`.
     log_sums: Option<Var>,
     out: Var,
 }
@@ -238,8 +252,8 @@ impl Op for Attention {
             let sequence = self.sequence(at, q, k, v, bias);
             let queries = rows.start * q_dim..rows.end * q_dim;
             let keys = keys.start * kv_dim..keys.end * kv_dim;
-            SCRATCH.with_borrow_mut(|scratch| {
-                dispatch(BackwardHeads {
+            SCRATCH.with_borrow_mut(|(_, scratch)| {
+                dispatch_wide(BackwardHeads {
                     scratch,
                     sequence: &sequence,
                     out: &out_rows[queries.clone()],

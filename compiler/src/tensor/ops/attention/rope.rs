@@ -1,10 +1,14 @@
 //! Rotary positions (Su et al. 2021).
 
-/// Cosines and sines of the rotary positions, each `(positions, head_dim / 2)`.
+use super::lanes::{BLOCK, Row};
+
+/// Cosines and sines of the rotary positions.
 #[derive(Clone, Debug)]
 pub struct RopeTable {
-    pub(super) cos: Vec<f32>,
-    pub(super) sin: Vec<f32>,
+    /// `(head_dim / 2, positions / 16)` rows of 16 positions each, the last padded.
+    cos: Vec<Row>,
+    sin: Vec<Row>,
+    positions: usize,
     pub(super) half: usize,
 }
 
@@ -15,18 +19,26 @@ impl RopeTable {
     /// If `head_dim` is odd.
     pub fn new(positions: usize, head_dim: usize, theta: f32) -> Self {
         assert!(head_dim.is_multiple_of(2), "rotary positions turn pairs");
-        let half = head_dim / 2;
-        let angle = |at: usize| {
-            let exponent = -((at % half) as f64) / half as f64;
-            (at / half) as f64 * f64::from(theta).powf(exponent)
+        let (half, n_blocks) = (head_dim / 2, positions.div_ceil(BLOCK));
+        let angle = |row: usize, lane: usize| {
+            let (i, position) = (row / n_blocks, row % n_blocks * BLOCK + lane);
+            position as f64 * f64::from(theta).powf(-(i as f64) / half as f64)
         };
-        let cos = (0..positions * half).map(|at| angle(at).cos() as f32).collect();
-        let sin = (0..positions * half).map(|at| angle(at).sin() as f32).collect();
-        Self { cos, sin, half }
+        let table = |f: fn(f64) -> f64| {
+            (0..half * n_blocks).map(|row| std::array::from_fn(|lane| f(angle(row, lane)) as f32)).collect()
+        };
+        Self { cos: table(f64::cos), sin: table(f64::sin), positions, half }
     }
 
     /// Positions in the table.
     pub fn positions(&self) -> usize {
-        self.cos.len() / self.half.max(1)
+        self.positions
+    }
+
+    /// Cosines and sines of pair `i` at the block of positions from `first` on.
+    #[inline(always)]
+    pub(super) fn block(&self, i: usize, first: usize) -> (&Row, &Row) {
+        let at = i * self.positions.div_ceil(BLOCK) + first / BLOCK;
+        (&self.cos[at], &self.sin[at])
     }
 }

@@ -1,0 +1,108 @@
+//! Attention over one sequence, forward.
+
+use super::lanes::{BLOCK, Head, Row, get, load_block, set, store_block, vectors_of_row};
+use super::products::{mix, scores};
+use super::sequence::{MASKED, Sequence};
+use crate::tensor::gemm::Write;
+use crate::tensor::simd::{Vector, WideKernel};
+
+/// Running maxima and sums over keys: more than one, since each waits for its last addition.
+const CHAINS: usize = 4;
+
+/// Memory of a thread, kept between calls.
+#[derive(Default)]
+pub(super) struct ForwardScratch {
+    k: Head,
+    v: Head,
+    q: Vec<Row>,
+    scores: Vec<Row>,
+    out: Vec<Row>,
+    bias: Vec<f32>,
+}
+
+/// Forward over all heads of one sequence.
+pub(super) struct ForwardHeads<'a> {
+    pub scratch: &'a mut ForwardScratch,
+    pub sequence: &'a Sequence<'a>,
+    pub out: &'a mut [f32],
+    /// Logarithm to base 2 of the sum of each row's scores as powers of 2, `(n_heads, n_queries)`.
+    pub log_sums: &'a mut [f32],
+}
+
+impl WideKernel for ForwardHeads<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { scratch: s, sequence, out, log_sums } = self;
+        let zero = [0.0; BLOCK];
+        s.q.resize(sequence.width(), zero);
+        s.out.resize(sequence.width(), zero);
+        s.scores.resize(sequence.padded_keys(), zero);
+        let log_sums = log_sums.chunks_exact_mut(sequence.n_queries);
+        for (head, log_sums) in log_sums.enumerate() {
+            if let Some(kv_head) = sequence.first_query_of(head) {
+                s.k.pack::<V>(sequence.k, sequence.keys(kv_head, sequence.rope, 1.0));
+                s.v.pack::<V>(sequence.v, sequence.keys(kv_head, None, 1.0));
+            }
+            sequence.bias_of(head, &mut s.bias);
+            for (block, log_sums) in log_sums.chunks_mut(BLOCK).enumerate() {
+                let first = block * BLOCK;
+                let queries = sequence.queries(head, sequence.rope, sequence.query_scale());
+                load_block::<V>(sequence.q, queries, first, &mut s.q);
+                let end = sequence.end_of_block(first);
+                let p = &mut s.scores[..end];
+                scores::<V>(&s.k, 0..end, &s.q[..sequence.shape.head_dim], p);
+                sequence.finish_scores::<V>(p, first, 0, &s.bias);
+                let (tops, sums) = softmax::<V>(p);
+                sequence.drop_rows(head, first, 0, p);
+                mix::<V>(p, &s.v, 0..end, &mut s.out, false);
+                divide::<V>(&mut s.out, &sums);
+                store_block::<V>(&mut s.out, out, sequence.queries(head, None, 1.0), first, Write::Set);
+                for (to, (top, sum)) in log_sums.iter_mut().zip(tops.into_iter().zip(sums)) {
+                    *to = top + sum.log2();
+                }
+            }
+        }
+    }
+}
+
+/// Turns scores into `2^(score - maximum)`; gives each query's maximum and sum.
+#[inline(always)]
+fn softmax<V: Vector>(scores: &mut [Row]) -> (Row, Row) {
+    let (mut tops, mut sums) = ([0.0; BLOCK], [0.0; BLOCK]);
+    let chains = scores.as_chunks_mut::<CHAINS>().0;
+    for at in vectors_of_row::<V>() {
+        let mut top = [V::splat(MASKED); CHAINS];
+        for rows in chains.iter() {
+            for (top, row) in top.iter_mut().zip(rows) {
+                *top = top.max(get(row, at));
+            }
+        }
+        let [a, b, c, d] = top;
+        let top = a.max(b).max(c.max(d));
+        let mut sum = [V::zero(); CHAINS];
+        for rows in chains.iter_mut() {
+            for (sum, row) in sum.iter_mut().zip(rows) {
+                let odds = get::<V>(row, at).sub(top).exp2();
+                *sum = sum.add(odds);
+                set(row, at, odds);
+            }
+        }
+        let [a, b, c, d] = sum;
+        set(&mut tops, at, top);
+        set(&mut sums, at, a.add(b).add(c.add(d)));
+    }
+    (tops, sums)
+}
+
+/// Divides each row by `by`.
+#[inline(always)]
+fn divide<V: Vector>(rows: &mut [Row], by: &Row) {
+    for at in vectors_of_row::<V>() {
+        let factor = V::splat(1.0).div(get(by, at));
+        for row in rows.iter_mut() {
+            set(row, at, get::<V>(row, at).mul(factor));
+        }
+    }
+}
