@@ -1,7 +1,7 @@
 //! Attention over one sequence, backward.
 
 use super::lanes::{
-    BLOCK, Head, PAIRS, Row, fold_pairs, get, load_block, pair_block, set, store_block, vectors_of_row,
+    BLOCK, Head, Row, Source, fold_pairs, get, load_block, pair_block, set, store_block, vectors_of_row,
 };
 use super::products::{mix, mix_back, scores};
 use super::sequence::Sequence;
@@ -10,27 +10,30 @@ use crate::tensor::simd::{LANES, Vector, WideKernel};
 use std::f32::consts::LN_2;
 use std::ops::Range;
 
-/// Keys at a time: their scores and slopes stay in the first-level cache from one product to the next.
-const CHUNK: usize = 4 * BLOCK;
+/// Rows of `dk` and `dv`, eight dimensions of a key each, that stay in the first-level cache while all queries pass by.
+const CHUNK_ROWS: usize = 8 * BLOCK;
 
-/// A block of queries, or of the gradient of what they have read, in both orders.
+/// A head's queries, or the gradient of what they have read, block by block in both orders.
 #[derive(Default)]
-struct Block {
+struct Blocks {
     /// A row for each dimension.
     lanes: Vec<Row>,
     /// `(width / 8, 8)` rows of pairs.
-    pairs: Vec<[Row; PAIRS]>,
+    pairs: Vec<Row>,
 }
 
-impl Block {
-    fn resize(&mut self, width: usize) {
-        self.lanes.resize(width, [0.0; BLOCK]);
-        self.pairs.resize(width / LANES, [[0.0; BLOCK]; PAIRS]);
-    }
-
+impl Blocks {
     #[inline(always)]
-    fn pair(&mut self) {
-        pair_block(&self.lanes, self.pairs.as_flattened_mut());
+    fn load<V: Vector>(&mut self, data: &[f32], source: Source<'_>, width: usize) {
+        let n_blocks = source.n_rows.div_ceil(BLOCK);
+        for rows in [&mut self.lanes, &mut self.pairs] {
+            rows.resize(n_blocks * width, Row::default());
+        }
+        let blocks = self.lanes.chunks_exact_mut(width).zip(self.pairs.chunks_exact_mut(width));
+        for (block, (lanes, pairs)) in blocks.enumerate() {
+            load_block::<V>(data, source, block * BLOCK, lanes);
+            pair_block(lanes, pairs);
+        }
     }
 }
 
@@ -39,10 +42,14 @@ impl Block {
 pub(super) struct BackwardScratch {
     k: Head,
     v: Head,
-    q: Block,
-    dout: Block,
+    q: Blocks,
+    dout: Blocks,
+    /// `sum(dout * out)`, and the log-sum-exp, of the queries of each block.
+    deltas: Vec<Row>,
+    shifts: Vec<Row>,
     /// Rows for each dimension of a block.
-    out: Vec<Row>,
+    block: Vec<Row>,
+    /// Rows for each dimension of each block.
     dq: Vec<Row>,
     /// `(width / 8, padded)` rows of sums over pairs, each.
     dk: Vec<Row>,
@@ -55,17 +62,17 @@ pub(super) struct BackwardScratch {
 }
 
 impl BackwardScratch {
-    fn resize(&mut self, width: usize, padded_keys: usize) {
-        self.q.resize(width);
-        self.dout.resize(width);
-        for rows in [&mut self.out, &mut self.dq] {
-            rows.resize(width, [0.0; BLOCK]);
+    fn resize(&mut self, width: usize, n_blocks: usize, padded_keys: usize) {
+        self.block.resize(width, Row::default());
+        self.dq.resize(n_blocks * width, Row::default());
+        for rows in [&mut self.deltas, &mut self.shifts] {
+            rows.resize(n_blocks, Row::default());
         }
         for rows in [&mut self.dk, &mut self.dv] {
-            rows.resize(width / LANES * padded_keys, [0.0; BLOCK]);
+            rows.resize(width / LANES * padded_keys, Row::default());
         }
         for rows in [&mut self.scores, &mut self.slopes] {
-            rows.resize(CHUNK, [0.0; BLOCK]);
+            rows.resize(CHUNK_ROWS, Row::default());
         }
     }
 }
@@ -93,47 +100,74 @@ impl WideKernel for BackwardHeads<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Self { scratch: s, sequence, out, log_sums, dout, dq, dk, dv, dbias } = self;
-        let padded = sequence.padded_keys();
-        s.resize(sequence.width(), padded);
+        let (width, padded) = (sequence.width(), sequence.padded_keys());
+        s.resize(width, sequence.n_queries.div_ceil(BLOCK), padded);
         for (head, log_sums) in log_sums.chunks_exact(sequence.n_queries).enumerate() {
             if let Some(kv_head) = sequence.first_query_of(head) {
-                s.k.pack::<V>(sequence.k, sequence.keys(kv_head, sequence.rope, 1.0));
-                s.v.pack::<V>(sequence.v, sequence.keys(kv_head, None, 1.0));
-                s.dk.fill([0.0; BLOCK]);
-                s.dv.fill([0.0; BLOCK]);
+                s.k.pack::<V>(sequence.k, sequence.keys(kv_head, sequence.rope, 1.0), true, true);
+                s.v.pack::<V>(sequence.v, sequence.keys(kv_head, None, 1.0), true, false);
+                s.dk.fill(Row::default());
+                s.dv.fill(Row::default());
             }
+            let queries = |scale| sequence.queries(head, sequence.rope, scale);
+            s.q.load::<V>(sequence.q, queries(sequence.query_scale()), width);
+            s.dout.load::<V>(dout, sequence.queries(head, None, 1.0), width);
+            s.load_sums::<V>(out, sequence.queries(head, None, 1.0), log_sums);
             sequence.bias_of(head, &mut s.bias);
             s.dbias.clear();
             s.dbias.resize(s.bias.len(), 0.0);
-            let (turned, plain) = (sequence.queries(head, sequence.rope, 1.0), sequence.queries(head, None, 1.0));
-            for (block, log_sums) in log_sums.chunks(BLOCK).enumerate() {
-                let first = block * BLOCK;
-                let scaled = |scale| super::lanes::Source { scale, ..turned };
-                load_block::<V>(sequence.q, scaled(sequence.query_scale()), first, &mut s.q.lanes);
-                load_block::<V>(dout, plain, first, &mut s.dout.lanes);
-                load_block::<V>(out, plain, first, &mut s.out);
-                s.q.pair();
-                s.dout.pair();
-                let deltas = deltas::<V>(&s.out, &s.dout.lanes);
-                let mut shifts = [0.0; BLOCK];
-                shifts[..log_sums.len()].copy_from_slice(log_sums);
-                let end = sequence.end_of_block(first);
-                for start in (0..end).step_by(CHUNK) {
-                    let keys = start..end.min(start + CHUNK);
-                    chunk::<V>(s, sequence, Place { head, first, keys }, &shifts, &deltas);
-                }
-                store_block::<V>(&mut s.dq, dq, scaled(sequence.shape.scale), first, Write::Add);
-            }
+            head_backward::<V>(s, sequence, head);
             sequence.add_dbias(head, &s.dbias, dbias);
+            for (block, rows) in s.dq.chunks_exact_mut(width).enumerate() {
+                store_block::<V>(rows, dq, queries(sequence.shape.scale), block * BLOCK, Write::Add);
+            }
             if let Some(kv_head) = sequence.last_query_of(head) {
                 // The queries that `dk` is made of were scaled for powers of 2.
-                let turned = sequence.keys(kv_head, sequence.rope, LN_2);
+                let (turned, plain) = (sequence.keys(kv_head, sequence.rope, LN_2), sequence.keys(kv_head, None, 1.0));
                 for first in (0..padded).step_by(BLOCK) {
-                    fold_pairs(&s.dk, padded, first, &mut s.dq);
-                    store_block::<V>(&mut s.dq, dk, turned, first, Write::Add);
-                    fold_pairs(&s.dv, padded, first, &mut s.dq);
-                    store_block::<V>(&mut s.dq, dv, sequence.keys(kv_head, None, 1.0), first, Write::Add);
+                    fold_pairs(&s.dk, padded, first, &mut s.block);
+                    store_block::<V>(&mut s.block, dk, turned, first, Write::Add);
+                    fold_pairs(&s.dv, padded, first, &mut s.block);
+                    store_block::<V>(&mut s.block, dv, plain, first, Write::Add);
                 }
+            }
+        }
+    }
+}
+
+impl BackwardScratch {
+    /// Fills `deltas` and `shifts` for one head, whose gradients are in `dout`.
+    #[inline(always)]
+    fn load_sums<V: Vector>(&mut self, out: &[f32], source: Source<'_>, log_sums: &[f32]) {
+        let width = self.block.len();
+        for (block, log_sums) in log_sums.chunks(BLOCK).enumerate() {
+            load_block::<V>(out, source, block * BLOCK, &mut self.block);
+            let mut sums = Row::default();
+            for (out, dout) in self.block.iter().zip(&self.dout.lanes[block * width..]) {
+                for at in vectors_of_row::<V>() {
+                    let sum = get::<V>(out, at).mul_add(get(dout, at), get(&sums, at));
+                    set(&mut sums, at, sum);
+                }
+            }
+            self.deltas[block] = sums;
+            // Zeros for the padding: their probabilities meet gradients of zero.
+            self.shifts[block] = Row::default();
+            self.shifts[block].0[..log_sums.len()].copy_from_slice(log_sums);
+        }
+    }
+}
+
+/// Adds the gradients of one head to `dk` and `dv`, and sets `dq`: some keys after the other, all queries that see them.
+#[inline(always)]
+fn head_backward<V: Vector>(s: &mut BackwardScratch, sequence: &Sequence<'_>, head: usize) {
+    let panels = s.block.len() / LANES;
+    let chunk_keys = (CHUNK_ROWS / panels / BLOCK * BLOCK).max(BLOCK);
+    for start in (0..sequence.padded_keys()).step_by(chunk_keys) {
+        for block in 0..s.deltas.len() {
+            let first = block * BLOCK;
+            let end = sequence.end_of_block(first).min(start + chunk_keys);
+            if end > start {
+                chunk_backward::<V>(s, sequence, Place { head, block, keys: start..end });
             }
         }
     }
@@ -142,34 +176,35 @@ impl WideKernel for BackwardHeads<'_> {
 /// A block of queries against some keys.
 struct Place {
     head: usize,
-    /// The first query.
-    first: usize,
+    block: usize,
     keys: Range<usize>,
 }
 
-/// Adds what a block of queries and some keys have to do with each other to `dq`, which it begins, `dk` and `dv`.
+/// Adds what a block of queries and some keys have to do with each other to `dq`, which the first keys begin, `dk` and `dv`.
 #[inline(always)]
-fn chunk<V: Vector>(s: &mut BackwardScratch, sequence: &Sequence<'_>, place: Place, shifts: &Row, deltas: &Row) {
-    let Place { head, first, keys } = place;
-    let (head_dim, padded) = (sequence.shape.head_dim, sequence.padded_keys());
+fn chunk_backward<V: Vector>(s: &mut BackwardScratch, sequence: &Sequence<'_>, place: Place) {
+    let Place { head, block, keys } = place;
+    let (first, width, padded) = (block * BLOCK, s.block.len(), sequence.padded_keys());
+    let of_block = block * width..(block + 1) * width;
     let (p, ds) = (&mut s.scores[..keys.len()], &mut s.slopes[..keys.len()]);
-    scores::<V>(&s.k, keys.clone(), &s.q.lanes[..head_dim], p);
-    scores::<V>(&s.v, keys.clone(), &s.dout.lanes[..head_dim], ds);
+    scores::<V>(&s.k, keys.clone(), &s.q.lanes[of_block.clone()], p);
+    scores::<V>(&s.v, keys.clone(), &s.dout.lanes[of_block.clone()], ds);
     sequence.finish_scores::<V>(p, first, keys.start, &s.bias);
     sequence.drop_rows(head, first, keys.start, ds);
-    slopes::<V>(p, ds, shifts, deltas);
+    slopes::<V>(p, ds, &s.shifts[block], &s.deltas[block]);
     sequence.drop_rows(head, first, keys.start, p);
     if !s.dbias.is_empty() {
         for (t, ds) in keys.clone().zip(&*ds) {
-            s.dbias[sequence.distances(first, t)].iter_mut().zip(ds).for_each(|(to, ds)| *to += ds);
+            s.dbias[sequence.distances(first, t)].iter_mut().zip(ds.0).for_each(|(to, ds)| *to += ds);
         }
     }
-    for (panel, (dout, q)) in s.dout.pairs.iter().zip(&s.q.pairs).enumerate() {
+    let (q, dout) = (&s.q.pairs[of_block.clone()], &s.dout.pairs[of_block.clone()]);
+    for (panel, (q, dout)) in q.as_chunks().0.iter().zip(dout.as_chunks().0).enumerate() {
         let at = panel * padded + keys.start..panel * padded + keys.end;
         mix_back::<V>(p, dout, &mut s.dv[at.clone()]);
         mix_back::<V>(ds, q, &mut s.dk[at]);
     }
-    mix::<V>(ds, &s.k, keys.clone(), &mut s.dq, keys.start > 0);
+    mix::<V>(ds, &s.k, keys.clone(), &mut s.dq[of_block], keys.start > 0);
 }
 
 /// Turns scores into probabilities, and the gradients of these into those of the scores.
@@ -183,17 +218,4 @@ fn slopes<V: Vector>(p: &mut [Row], ds: &mut [Row], shifts: &Row, deltas: &Row) 
             set(ds, at, get::<V>(ds, at).sub(delta).mul(odds));
         }
     }
-}
-
-/// `sum_d dout * out` for each query.
-#[inline(always)]
-fn deltas<V: Vector>(out: &[Row], dout: &[Row]) -> Row {
-    let mut sums = [0.0; BLOCK];
-    for (out, dout) in out.iter().zip(dout) {
-        for at in vectors_of_row::<V>() {
-            let sum = get::<V>(out, at).mul_add(get(dout, at), get(&sums, at));
-            set(&mut sums, at, sum);
-        }
-    }
-    sums
 }

@@ -35,15 +35,14 @@ impl WideKernel for ForwardHeads<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Self { scratch: s, sequence, out, log_sums } = self;
-        let zero = [0.0; BLOCK];
-        s.q.resize(sequence.width(), zero);
-        s.out.resize(sequence.width(), zero);
-        s.scores.resize(sequence.padded_keys(), zero);
+        s.q.resize(sequence.width(), Row::default());
+        s.out.resize(sequence.width(), Row::default());
+        s.scores.resize(sequence.padded_keys(), Row::default());
         let log_sums = log_sums.chunks_exact_mut(sequence.n_queries);
         for (head, log_sums) in log_sums.enumerate() {
             if let Some(kv_head) = sequence.first_query_of(head) {
-                s.k.pack::<V>(sequence.k, sequence.keys(kv_head, sequence.rope, 1.0));
-                s.v.pack::<V>(sequence.v, sequence.keys(kv_head, None, 1.0));
+                s.k.pack::<V>(sequence.k, sequence.keys(kv_head, sequence.rope, 1.0), true, false);
+                s.v.pack::<V>(sequence.v, sequence.keys(kv_head, None, 1.0), false, true);
             }
             sequence.bias_of(head, &mut s.bias);
             for (block, log_sums) in log_sums.chunks_mut(BLOCK).enumerate() {
@@ -52,14 +51,14 @@ impl WideKernel for ForwardHeads<'_> {
                 load_block::<V>(sequence.q, queries, first, &mut s.q);
                 let end = sequence.end_of_block(first);
                 let p = &mut s.scores[..end];
-                scores::<V>(&s.k, 0..end, &s.q[..sequence.shape.head_dim], p);
+                scores::<V>(&s.k, 0..end, &s.q, p);
                 sequence.finish_scores::<V>(p, first, 0, &s.bias);
                 let (tops, sums) = softmax::<V>(p);
                 sequence.drop_rows(head, first, 0, p);
                 mix::<V>(p, &s.v, 0..end, &mut s.out, false);
                 divide::<V>(&mut s.out, &sums);
                 store_block::<V>(&mut s.out, out, sequence.queries(head, None, 1.0), first, Write::Set);
-                for (to, (top, sum)) in log_sums.iter_mut().zip(tops.into_iter().zip(sums)) {
+                for (to, (top, sum)) in log_sums.iter_mut().zip(tops.0.into_iter().zip(sums.0)) {
                     *to = top + sum.log2();
                 }
             }
@@ -70,7 +69,7 @@ impl WideKernel for ForwardHeads<'_> {
 /// Turns scores into `2^(score - maximum)`; gives each query's maximum and sum.
 #[inline(always)]
 fn softmax<V: Vector>(scores: &mut [Row]) -> (Row, Row) {
-    let (mut tops, mut sums) = ([0.0; BLOCK], [0.0; BLOCK]);
+    let (mut tops, mut sums) = (Row::default(), Row::default());
     let chains = scores.as_chunks_mut::<CHAINS>().0;
     for at in vectors_of_row::<V>() {
         let mut top = [V::splat(MASKED); CHAINS];

@@ -10,8 +10,10 @@ use crate::tensor::simd::{LANES, Lanes, Vector, load_part, store_part};
 
 /// Positions of a block.
 pub(super) const BLOCK: usize = 16;
-/// One number for each position of a block; or of two positions, in turns, eight dimensions.
-pub(super) type Row = [f32; BLOCK];
+/// One number for each position of a block; or of two positions, in turns, eight dimensions. A cache line: no vector straddles two.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub(super) struct Row(pub [f32; BLOCK]);
 /// Pairs of positions in a block.
 pub(super) const PAIRS: usize = BLOCK / 2;
 
@@ -35,7 +37,7 @@ pub(super) struct Source<'a> {
 pub(super) fn get<V: Vector>(row: &Row, at: usize) -> V {
     assert!(at + V::WIDTH <= BLOCK);
     // SAFETY: a whole vector lies ahead, as was just seen.
-    unsafe { V::load_ptr(row.as_ptr().add(at)) }
+    unsafe { V::load_ptr(row.0.as_ptr().add(at)) }
 }
 
 /// Writes part of a row, from lane `at` on.
@@ -43,7 +45,7 @@ pub(super) fn get<V: Vector>(row: &Row, at: usize) -> V {
 pub(super) fn set<V: Vector>(row: &mut Row, at: usize, value: V) {
     assert!(at + V::WIDTH <= BLOCK);
     // SAFETY: as in `get`.
-    unsafe { value.store_ptr(row.as_mut_ptr().add(at)) }
+    unsafe { value.store_ptr(row.0.as_mut_ptr().add(at)) }
 }
 
 /// The lanes at which the vectors of a row begin.
@@ -140,8 +142,8 @@ pub(super) fn store_block<V: Vector>(
 pub(super) fn pair_block(block: &[Row], to: &mut [Row]) {
     for (block, to) in block.as_chunks::<LANES>().0.iter().zip(to.as_chunks_mut::<PAIRS>().0) {
         for (pair, to) in to.iter_mut().enumerate() {
-            for (dim, to) in to.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-                *to = block[dim].as_chunks::<2>().0[pair];
+            for (dim, to) in to.0.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                *to = block[dim].0.as_chunks::<2>().0[pair];
             }
         }
     }
@@ -154,8 +156,8 @@ pub(super) fn pair_block(block: &[Row], to: &mut [Row]) {
 pub(super) fn fold_pairs(sums: &[Row], padded: usize, first: usize, to: &mut [Row]) {
     for (sums, to) in sums.chunks_exact(padded).zip(to.as_chunks_mut::<LANES>().0) {
         for (t, sums) in sums[first..first + BLOCK].iter().enumerate() {
-            for (dim, [even, odd]) in sums.as_chunks::<2>().0.iter().enumerate() {
-                to[dim][t] = even + odd;
+            for (dim, [even, odd]) in sums.0.as_chunks::<2>().0.iter().enumerate() {
+                to[dim].0[t] = even + odd;
             }
         }
     }
@@ -164,27 +166,59 @@ pub(super) fn fold_pairs(sums: &[Row], padded: usize, first: usize, to: &mut [Ro
 /// Keys or values of one head.
 #[derive(Default)]
 pub(super) struct Head {
-    /// `(padded / 16, width)` rows of 16 positions.
+    /// `(padded / 16, width)` rows of 16 positions: what scores of wide heads are made of.
     pub blocks: Vec<Row>,
-    /// `(padded, width)`: a position's dimensions side by side.
+    /// `(padded, width)`, a position's dimensions side by side: what is mixed, and what scores of narrow heads are made of.
     pub rows: Vec<f32>,
     /// Dimensions with their padding.
     pub width: usize,
 }
 
 impl Head {
-    /// Reads one head of `data`, in both orders or only as rows.
+    /// Reads one head of `data`, to make scores with it, to mix it, or both.
     #[inline(always)]
-    pub fn pack<V: Vector>(&mut self, data: &[f32], source: Source<'_>) {
-        let padded = source.n_rows.next_multiple_of(BLOCK);
+    pub fn pack<V: Vector>(&mut self, data: &[f32], source: Source<'_>, for_scores: bool, for_mixing: bool) {
+        let (n_rows, padded) = (source.n_rows, source.n_rows.next_multiple_of(BLOCK));
         self.width = source.head_dim.next_multiple_of(LANES);
-        self.blocks.resize(padded / BLOCK * self.width, [0.0; BLOCK]);
-        self.rows.resize(padded * self.width, 0.0);
-        let blocks = self.blocks.chunks_exact_mut(self.width).zip(self.rows.chunks_exact_mut(self.width * BLOCK));
-        for (at, (block, rows)) in blocks.enumerate() {
-            load_block::<V>(data, source, at * BLOCK, block);
-            let whole = Source { n_rows: BLOCK, stride: self.width, col: 0, head_dim: self.width, rope: None, scale: 1.0 };
-            store_block::<V>(block, rows, whole, 0, Write::Set);
+        let width = self.width;
+        self.rows.resize(padded * width, 0.0);
+        let (as_blocks, as_rows) = (for_scores && !self.is_narrow(), for_mixing || self.is_narrow());
+        if as_blocks || (as_rows && source.rope.is_some()) {
+            self.blocks.resize(padded / BLOCK * width, Row::default());
+            let blocks = self.blocks.chunks_exact_mut(width).zip(self.rows.chunks_exact_mut(width * BLOCK));
+            for (at, (block, rows)) in blocks.enumerate() {
+                load_block::<V>(data, source, at * BLOCK, block);
+                if as_rows {
+                    rows_of_block::<V>(block, rows);
+                }
+            }
+        } else {
+            let from = data.chunks(source.stride).map(|row| &row[source.col..][..source.head_dim]);
+            for (to, from) in self.rows.chunks_exact_mut(width).zip(from) {
+                to[..source.head_dim].copy_from_slice(from);
+                to[source.head_dim..].fill(0.0);
+            }
+            self.rows[n_rows * width..].fill(0.0);
+        }
+    }
+
+    /// Whether scores are made of rows.
+    #[inline(always)]
+    pub fn is_narrow(&self) -> bool {
+        self.width == LANES
+    }
+}
+
+/// Transposes a block: a position's dimensions side by side.
+#[inline(always)]
+fn rows_of_block<V: Vector>(block: &[Row], to: &mut [f32]) {
+    let width = block.len();
+    for (panel, block) in block.as_chunks::<LANES>().0.iter().enumerate() {
+        for half in (0..BLOCK).step_by(LANES) {
+            let lanes: [V::Lanes; LANES] = std::array::from_fn(|i| get(&block[i], half));
+            for (lanes, to) in V::Lanes::transpose(lanes).into_iter().zip(to[half * width..].chunks_exact_mut(width)) {
+                store_part(lanes, &mut to[panel * LANES..][..LANES]);
+            }
         }
     }
 }

@@ -1,21 +1,45 @@
 //! The products of attention, all of them with 16 queries as lanes.
 
-use super::lanes::{BLOCK, Head, PAIRS, Row};
+use super::lanes::{BLOCK, Head, PAIRS, Row, get, set, vectors_of_row};
 use crate::tensor::gemm::{Strip, tile};
 use crate::tensor::simd::{LANES, Vector};
 use std::ops::Range;
 
-/// `to[t, i] = sum_d keys[t, d] * queries[d, i]` for whole blocks of keys, `queries` having a row for each of `head_dim` dimensions.
+/// `to[t, i] = sum_d keys[t, d] * queries[d, i]` for whole blocks of keys; `queries` has a row for each dimension of the padded head.
 ///
 /// # Panics
 /// If the keys are not whole blocks of `keys`, or a buffer is too short.
 #[inline(always)]
 pub(super) fn scores<V: Vector>(keys: &Head, range: Range<usize>, queries: &[Row], to: &mut [Row]) {
     assert!(range.start.is_multiple_of(BLOCK) && range.len().is_multiple_of(BLOCK) && to.len() == range.len());
-    let (depth, width) = (queries.len(), keys.width);
-    assert!(depth <= width);
-    let blocks = keys.blocks[range.start / BLOCK * width..range.end / BLOCK * width].chunks_exact(width);
-    for (keys, to) in blocks.zip(to.as_chunks_mut::<BLOCK>().0) {
+    assert!(queries.len() == keys.width);
+    if let Ok(queries) = queries.try_into() {
+        narrow_scores::<V>(&keys.rows[range.start * LANES..range.end * LANES], queries, to);
+    } else {
+        wide_scores::<V>(&keys.blocks[range.start / BLOCK * keys.width..range.end / BLOCK * keys.width], queries, to);
+    }
+}
+
+/// [`scores`] of heads so narrow that a block of queries stays in the registers: a key's score takes no more than its own numbers.
+#[inline(always)]
+fn narrow_scores<V: Vector>(keys: &[f32], queries: &[Row; LANES], to: &mut [Row]) {
+    for at in vectors_of_row::<V>() {
+        let queries: [V; LANES] = std::array::from_fn(|d| get(&queries[d], at));
+        for (key, to) in keys.as_chunks::<LANES>().0.iter().zip(to.iter_mut()) {
+            let mut sum = V::zero();
+            for (key, queries) in key.iter().zip(queries) {
+                sum = V::splat(*key).mul_add(queries, sum);
+            }
+            set(to, at, sum);
+        }
+    }
+}
+
+/// [`scores`] by tiles of 16 keys.
+#[inline(always)]
+fn wide_scores<V: Vector>(keys: &[Row], queries: &[Row], to: &mut [Row]) {
+    let depth = queries.len();
+    for (keys, to) in keys.chunks_exact(depth).zip(to.as_chunks_mut::<BLOCK>().0) {
         let (keys, queries) = (keys.as_ptr().cast::<f32>(), queries.as_ptr().cast());
         let to = to.as_mut_ptr().cast::<f32>();
         // SAFETY: `depth` rows of 16 numbers lie ahead of the keys and of the queries, and 16 of them are written.

@@ -25,7 +25,7 @@ impl RopeTable {
             position as f64 * f64::from(theta).powf(-(i as f64) / half as f64)
         };
         let table = |f: fn(f64) -> f64| {
-            (0..half * n_blocks).map(|row| std::array::from_fn(|lane| f(angle(row, lane)) as f32)).collect()
+            (0..half * n_blocks).map(|row| Row(std::array::from_fn(|lane| f(angle(row, lane)) as f32))).collect()
         };
         Self { cos: table(f64::cos), sin: table(f64::sin), positions, half }
     }

@@ -116,10 +116,10 @@ impl<'a> Sequence<'a> {
         if !bias.is_empty() {
             for (t, scores) in scores.iter_mut().enumerate() {
                 let bias = &bias[self.distances(first, first_key + t)];
-                scores.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
+                scores.0.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
             }
         }
-        let ends: Row = std::array::from_fn(|i| self.n_visible(first + i) as f32);
+        let ends = Row(std::array::from_fn(|i| self.n_visible(first + i) as f32));
         let seen_by_all = self.n_visible(first).saturating_sub(first_key);
         for (t, scores) in scores.iter_mut().enumerate().skip(seen_by_all) {
             let key = V::splat((first_key + t) as f32);
@@ -135,7 +135,7 @@ impl<'a> Sequence<'a> {
     pub fn drop_rows(&self, head: usize, first: usize, first_key: usize, rows: &mut [Row]) {
         let Some(mask) = self.dropout else { return };
         for (t, row) in rows.iter_mut().enumerate() {
-            for (i, p) in row.iter_mut().enumerate() {
+            for (i, p) in row.0.iter_mut().enumerate() {
                 let row = (self.first_place + (first + i) as u64) * self.shape.n_heads as u64 + head as u64;
                 *p *= mask.factor((row << 20) + (first_key + t) as u64);
             }
