@@ -3,7 +3,7 @@
 use super::groups::Member;
 use crate::recipe::OptimizerSection;
 use crate::tensor::bf16::{Dithers, Numbers, Stored};
-use crate::tensor::simd::{Kernel, Lanes, dispatch};
+use crate::tensor::simd::{Kernel, Sixteen, dispatch};
 use crate::tensor::{Dtype, WeightMut};
 use rayon::prelude::*;
 
@@ -135,7 +135,7 @@ impl<W: Stored, S: Stored> Kernel for Chunk<'_, W, S> {
 
     /// Plain arithmetic, which the compiler turns into vectors as wide as the CPU's and never fuses: the same bits everywhere.
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<V: Sixteen>(self) {
         let Moments { first, second, gradient, scales, dithers, start } = self.moments;
         let Scales { beta1, beta2, factor, rate, root, eps, keep } = scales;
         let mut place = start as u32;

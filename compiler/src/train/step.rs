@@ -6,7 +6,7 @@
 
 use crate::data::Example;
 use crate::model::{LossOptions, LossSums, Model, Pass};
-use crate::tensor::{Buffer, Params, Tape};
+use crate::tensor::{Buffer, Params, Tape, simd};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::sync::Mutex;
@@ -123,7 +123,7 @@ impl<'m> Stepper<'m> {
                 left[at]
                     .par_chunks_mut(SUM_CHUNK)
                     .zip(right[0].par_chunks(SUM_CHUNK))
-                    .for_each(|(to, from)| to.iter_mut().zip(from).for_each(|(to, from)| *to += from));
+                    .for_each(|(to, from)| simd::add_assign(to, from));
             }
             gap *= 2;
         }

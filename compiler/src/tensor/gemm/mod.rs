@@ -15,7 +15,7 @@ mod block;
 mod pack;
 mod tile;
 
-use super::simd::dispatch_wide;
+use super::simd::{add_assign, dispatch_wide};
 use block::{Gemm, Right};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -37,7 +37,7 @@ impl Write {
     pub fn store(self, to: &mut [f32], from: &[f32]) {
         match self {
             Self::Set => to.copy_from_slice(from),
-            Self::Add => to.iter_mut().zip(from).for_each(|(to, from)| *to += from),
+            Self::Add => add_assign(to, from),
         }
     }
 }

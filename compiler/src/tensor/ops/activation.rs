@@ -4,7 +4,7 @@
 //! Stegun 7.1.26 (absolute error below 1.5e-7), `tanh` is `1 - 2 / (1 + e^2x)` (absolute error below 1.5e-7).
 
 use crate::tensor::gemm::Write;
-use crate::tensor::simd::{Kernel, LANES, Lanes, dispatch, load_part, store_part};
+use crate::tensor::simd::{Kernel, SIXTEEN, Sixteen, dispatch, load_part, store_part};
 use crate::tensor::tape::{Backward, Graph, Op, Var};
 
 /// A function of one number.
@@ -27,7 +27,7 @@ pub enum Activation {
 impl Activation {
     /// The function's value and its slope.
     #[inline(always)]
-    fn value_and_slope<V: Lanes>(self, x: V) -> (V, V) {
+    fn value_and_slope<V: Sixteen>(self, x: V) -> (V, V) {
         let (zero, one) = (V::zero(), V::splat(1.0));
         match self {
             Self::None => (x, one),
@@ -89,14 +89,14 @@ impl Activation {
 
 /// `1 / (1 + e^-x)`.
 #[inline(always)]
-pub(super) fn sigmoid<V: Lanes>(x: V) -> V {
+pub(super) fn sigmoid<V: Sixteen>(x: V) -> V {
     let one = V::splat(1.0);
     one.div(one.add(V::zero().sub(x).exp()))
 }
 
 /// `1 - 2 / (1 + e^2x)`.
 #[inline(always)]
-pub(super) fn tanh<V: Lanes>(x: V) -> V {
+pub(super) fn tanh<V: Sixteen>(x: V) -> V {
     let one = V::splat(1.0);
     one.sub(V::splat(2.0).div(one.add(x.add(x).exp())))
 }
@@ -110,8 +110,8 @@ impl Kernel for Apply<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
-        for x in self.x.chunks_mut(LANES) {
+    fn run<V: Sixteen>(self) {
+        for x in self.x.chunks_mut(SIXTEEN) {
             store_part(self.activation.value_and_slope(load_part::<V>(x)).0, x);
         }
     }
@@ -127,8 +127,8 @@ impl Kernel for ApplySlope<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
-        for (x, dy) in self.x.chunks(LANES).zip(self.dy.chunks_mut(LANES)) {
+    fn run<V: Sixteen>(self) {
+        for (x, dy) in self.x.chunks(SIXTEEN).zip(self.dy.chunks_mut(SIXTEEN)) {
             let slope = self.activation.value_and_slope(load_part::<V>(x)).1;
             store_part(load_part::<V>(dy).mul(slope), dy);
         }
@@ -181,8 +181,8 @@ impl Kernel for Gate<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
-        for ((gate, up), y) in self.gate.chunks(LANES).zip(self.up.chunks(LANES)).zip(self.y.chunks_mut(LANES)) {
+    fn run<V: Sixteen>(self) {
+        for ((gate, up), y) in self.gate.chunks(SIXTEEN).zip(self.up.chunks(SIXTEEN)).zip(self.y.chunks_mut(SIXTEEN)) {
             let (value, _) = self.activation.value_and_slope(load_part::<V>(gate));
             store_part(value.mul(load_part(up)), y);
         }
@@ -203,9 +203,9 @@ impl Kernel for GateBack<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
-        let inputs = self.gate.chunks(LANES).zip(self.up.chunks(LANES));
-        let outputs = self.dy_then_dup.chunks_mut(LANES).zip(self.dgate.chunks_mut(LANES));
+    fn run<V: Sixteen>(self) {
+        let inputs = self.gate.chunks(SIXTEEN).zip(self.up.chunks(SIXTEEN));
+        let outputs = self.dy_then_dup.chunks_mut(SIXTEEN).zip(self.dgate.chunks_mut(SIXTEEN));
         for ((gate, up), (dy, dgate)) in inputs.zip(outputs) {
             let above = load_part::<V>(dy);
             let (value, slope) = self.activation.value_and_slope(load_part::<V>(gate));

@@ -1,5 +1,6 @@
 //! The residual connection.
 
+use crate::tensor::simd;
 use crate::tensor::tape::{Backward, Graph, Op, Var};
 
 impl Graph<'_> {
@@ -11,9 +12,7 @@ impl Graph<'_> {
         let (rows, cols) = self.shape(a);
         assert_eq!((rows, cols), self.shape(b), "shapes of a sum");
         let mut sum = self.buffer(rows * cols);
-        for ((sum, a), b) in sum.iter_mut().zip(self.value(a)).zip(self.value(b)) {
-            *sum = a + b;
-        }
+        simd::add(&mut sum, self.value(a), self.value(b));
         let out = self.push(rows, cols, sum);
         self.note(Add { a, b, out });
         out

@@ -4,7 +4,7 @@ use super::output_matrix::OutputMatrix;
 use crate::tensor::Buffer;
 use crate::tensor::gemm::{MatRef, Write, gemm};
 use crate::tensor::params::ParamId;
-use crate::tensor::simd::{Kernel, LANES, Lanes, dispatch, load_part, store_part};
+use crate::tensor::simd::{Kernel, SIXTEEN, Sixteen, dispatch, load_part, store_part};
 use crate::tensor::tape::{Backward, Graph, Op, Var};
 
 /// Logits held at a time, unless a single block of rows needs more: they fit in an L2 cache.
@@ -157,7 +157,7 @@ impl Kernel for SoftmaxLoss<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<V: Sixteen>(self) {
         let CrossEntropy { weight, label_smoothing } = self.options;
         let spread = label_smoothing / self.outputs as f32;
         for (row, &target) in self.logits.chunks_exact_mut(self.outputs).zip(self.targets) {
@@ -187,8 +187,8 @@ impl Kernel for SoftmaxLoss<'_> {
 
 /// Turns logits into `exp(logit - largest)`; gives the largest and the sum.
 #[inline(always)]
-fn softmax_sums<V: Lanes>(row: &mut [f32]) -> (f32, f32) {
-    let (whole, rest) = row.as_chunks_mut::<LANES>();
+fn softmax_sums<V: Sixteen>(row: &mut [f32]) -> (f32, f32) {
+    let (whole, rest) = row.as_chunks_mut::<SIXTEEN>();
     let mut top = V::splat(f32::NEG_INFINITY);
     for logits in &*whole {
         top = top.max(V::load(logits));

@@ -12,7 +12,7 @@ use super::activation::{sigmoid, tanh};
 use crate::tensor::Segments;
 use crate::tensor::gemm::{MatRef, PackedRight, Write, gemm, gemm_packed};
 use crate::tensor::params::ParamId;
-use crate::tensor::simd::{Kernel, LANES, Lanes, dispatch, load_part, store_part};
+use crate::tensor::simd::{Kernel, SIXTEEN, Sixteen, dispatch, load_part, store_part};
 use crate::tensor::tape::{Backward, Graph, Op, Var};
 
 impl Graph<'_> {
@@ -181,11 +181,11 @@ impl Kernel for Step<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<V: Sixteen>(self) {
         let hidden = self.state.len();
-        for at in (0..hidden).step_by(LANES) {
+        for at in (0..hidden).step_by(SIXTEEN) {
             let part = |from: &[f32], gate: usize| {
-                load_part::<V>(&from[gate * hidden + at..gate * hidden + (at + LANES).min(hidden)])
+                load_part::<V>(&from[gate * hidden + at..gate * hidden + (at + SIXTEEN).min(hidden)])
             };
             let r = sigmoid(part(self.gates, 0).add(part(self.recurrent, 0)));
             let z = sigmoid(part(self.gates, 1).add(part(self.recurrent, 1)));
@@ -193,9 +193,9 @@ impl Kernel for Step<'_> {
             let n = tanh(part(self.gates, 2).add(r.mul(candidate)));
             let h = z.mul(part(self.state, 0).sub(n)).add(n);
             for (which, value) in [r, z, n, candidate].into_iter().enumerate() {
-                store_part(value, &mut self.saved[which * hidden + at..which * hidden + (at + LANES).min(hidden)]);
+                store_part(value, &mut self.saved[which * hidden + at..which * hidden + (at + SIXTEEN).min(hidden)]);
             }
-            store_part(h, &mut self.out[at..(at + LANES).min(hidden)]);
+            store_part(h, &mut self.out[at..(at + SIXTEEN).min(hidden)]);
         }
     }
 }
@@ -213,11 +213,11 @@ impl Kernel for StepBack<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<V: Sixteen>(self) {
         let hidden = self.state.len();
         let one = V::splat(1.0);
-        for at in (0..hidden).step_by(LANES) {
-            let end = (at + LANES).min(hidden);
+        for at in (0..hidden).step_by(SIXTEEN) {
+            let end = (at + SIXTEEN).min(hidden);
             let part = |which: usize| load_part::<V>(&self.saved[which * hidden + at..which * hidden + end]);
             let [r, z, n, candidate] = [part(0), part(1), part(2), part(3)];
             let (dh, state) = (load_part::<V>(&self.dstate[at..end]), load_part::<V>(&self.state[at..end]));

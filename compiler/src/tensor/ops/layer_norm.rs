@@ -2,7 +2,7 @@
 
 use crate::tensor::gemm::Write;
 use crate::tensor::params::ParamId;
-use crate::tensor::simd::{Kernel, LANES, Lanes, dispatch, load_part, store_part};
+use crate::tensor::simd::{Kernel, SIXTEEN, Sixteen, dispatch, load_part, store_part};
 use crate::tensor::tape::{Backward, Graph, Op, Var};
 
 impl Graph<'_> {
@@ -62,11 +62,11 @@ struct Forward<'a> {
 
 /// The vectors of a row less its mean; missing lanes stay zero.
 #[inline(always)]
-fn centred<V: Lanes>(x: &[f32], mean: f32) -> V {
-    if x.len() == LANES {
+fn centred<V: Sixteen>(x: &[f32], mean: f32) -> V {
+    if x.len() == SIXTEEN {
         return load_part::<V>(x).sub(V::splat(mean));
     }
-    let mut lanes = [0.0; LANES];
+    let mut lanes = [0.0; SIXTEEN];
     lanes.iter_mut().zip(x).for_each(|(to, x)| *to = x - mean);
     V::load(&lanes)
 }
@@ -75,25 +75,25 @@ impl Kernel for Forward<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<V: Sixteen>(self) {
         let dim = self.gain.len();
         let rows = self.x.chunks_exact(dim).zip(self.y.chunks_exact_mut(dim));
         for ((x, y), moments) in rows.zip(self.moments.chunks_exact_mut(2)) {
             let mut sum = V::zero();
-            for x in x.chunks(LANES) {
+            for x in x.chunks(SIXTEEN) {
                 sum = sum.add(load_part(x));
             }
             let mean = sum.reduce_sum() / dim as f32;
             let mut squares = V::zero();
-            for x in x.chunks(LANES) {
+            for x in x.chunks(SIXTEEN) {
                 let x = centred::<V>(x, mean);
                 squares = x.mul_add(x, squares);
             }
             let inverse = 1.0 / (squares.reduce_sum() / dim as f32 + self.eps).sqrt();
             moments.copy_from_slice(&[mean, inverse]);
             let scale = V::splat(inverse);
-            let affine = self.gain.chunks(LANES).zip(self.bias.chunks(LANES));
-            for ((x, (gain, bias)), y) in x.chunks(LANES).zip(affine).zip(y.chunks_mut(LANES)) {
+            let affine = self.gain.chunks(SIXTEEN).zip(self.bias.chunks(SIXTEEN));
+            for ((x, (gain, bias)), y) in x.chunks(SIXTEEN).zip(affine).zip(y.chunks_mut(SIXTEEN)) {
                 store_part(centred::<V>(x, mean).mul(scale).mul_add(load_part(gain), load_part(bias)), y);
             }
         }
@@ -116,14 +116,17 @@ impl Kernel for BackwardRows<'_> {
     /// With `z` the normed row and `r` the inverse deviation:
     /// `dx = r (gain dy - mean(gain dy) - z mean(gain dy z))`, `dgain += dy z`.
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<V: Sixteen>(self) {
         let dim = self.gain.len();
         let rows = self.x.chunks_exact(dim).zip(self.dy.chunks_exact(dim)).zip(self.dx.chunks_exact_mut(dim));
         for (((x, dy), dx), moments) in rows.zip(self.moments.chunks_exact(2)) {
             let (mean, scale) = (moments[0], V::splat(moments[1]));
             let (mut sum, mut slope) = (V::zero(), V::zero());
-            for (((x, dy), gain), dgain) in
-                x.chunks(LANES).zip(dy.chunks(LANES)).zip(self.gain.chunks(LANES)).zip(self.dgain.chunks_mut(LANES))
+            for (((x, dy), gain), dgain) in x
+                .chunks(SIXTEEN)
+                .zip(dy.chunks(SIXTEEN))
+                .zip(self.gain.chunks(SIXTEEN))
+                .zip(self.dgain.chunks_mut(SIXTEEN))
             {
                 let (z, dy) = (centred::<V>(x, mean).mul(scale), load_part::<V>(dy));
                 store_part(dy.mul_add(z, load_part(dgain)), dgain);
@@ -134,7 +137,7 @@ impl Kernel for BackwardRows<'_> {
             let shift = V::splat(sum.reduce_sum() / dim as f32);
             let pull = V::splat(-slope.reduce_sum() / dim as f32);
             for (((x, dy), gain), dx) in
-                x.chunks(LANES).zip(dy.chunks(LANES)).zip(self.gain.chunks(LANES)).zip(dx.chunks_mut(LANES))
+                x.chunks(SIXTEEN).zip(dy.chunks(SIXTEEN)).zip(self.gain.chunks(SIXTEEN)).zip(dx.chunks_mut(SIXTEEN))
             {
                 let z = centred::<V>(x, mean).mul(scale);
                 let dz = load_part::<V>(dy).mul(load_part(gain)).sub(shift);

@@ -2,7 +2,7 @@
 
 use crate::tensor::gemm::Write;
 use crate::tensor::params::ParamId;
-use crate::tensor::simd::{Kernel, LANES, Lanes, dispatch, load_part, store_part};
+use crate::tensor::simd::{Kernel, SIXTEEN, Sixteen, dispatch, load_part, store_part};
 use crate::tensor::tape::{Backward, Graph, Op, Var};
 
 impl Graph<'_> {
@@ -56,18 +56,18 @@ impl Kernel for Forward<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<V: Sixteen>(self) {
         let dim = self.gain.len();
         let rows = self.x.chunks_exact(dim).zip(self.y.chunks_exact_mut(dim));
         for ((x, y), inverse_rms) in rows.zip(self.inverse_rms) {
             let mut sum = V::zero();
-            for x in x.chunks(LANES) {
+            for x in x.chunks(SIXTEEN) {
                 let x = load_part::<V>(x);
                 sum = x.mul_add(x, sum);
             }
             *inverse_rms = 1.0 / (sum.reduce_sum() / dim as f32 + self.eps).sqrt();
             let scale = V::splat(*inverse_rms);
-            for ((x, gain), y) in x.chunks(LANES).zip(self.gain.chunks(LANES)).zip(y.chunks_mut(LANES)) {
+            for ((x, gain), y) in x.chunks(SIXTEEN).zip(self.gain.chunks(SIXTEEN)).zip(y.chunks_mut(SIXTEEN)) {
                 store_part(load_part::<V>(x).mul(scale).mul(load_part(gain)), y);
             }
         }
@@ -89,14 +89,17 @@ impl Kernel for BackwardRows<'_> {
 
     /// With `r` the inverse root mean square: `dx = r (gain dy) - x r³ mean(gain dy x)`, `dgain += dy x r`.
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<V: Sixteen>(self) {
         let dim = self.gain.len();
         let rows = self.x.chunks_exact(dim).zip(self.dy.chunks_exact(dim)).zip(self.dx.chunks_exact_mut(dim));
         for (((x, dy), dx), &inverse_rms) in rows.zip(self.inverse_rms) {
             let scale = V::splat(inverse_rms);
             let mut sum = V::zero();
-            for (((x, dy), gain), dgain) in
-                x.chunks(LANES).zip(dy.chunks(LANES)).zip(self.gain.chunks(LANES)).zip(self.dgain.chunks_mut(LANES))
+            for (((x, dy), gain), dgain) in x
+                .chunks(SIXTEEN)
+                .zip(dy.chunks(SIXTEEN))
+                .zip(self.gain.chunks(SIXTEEN))
+                .zip(self.dgain.chunks_mut(SIXTEEN))
             {
                 let slope = load_part::<V>(x).mul(load_part(dy));
                 sum = slope.mul_add(load_part(gain), sum);
@@ -104,7 +107,7 @@ impl Kernel for BackwardRows<'_> {
             }
             let pull = V::splat(-sum.reduce_sum() / dim as f32 * inverse_rms * inverse_rms * inverse_rms);
             for (((x, dy), gain), dx) in
-                x.chunks(LANES).zip(dy.chunks(LANES)).zip(self.gain.chunks(LANES)).zip(dx.chunks_mut(LANES))
+                x.chunks(SIXTEEN).zip(dy.chunks(SIXTEEN)).zip(self.gain.chunks(SIXTEEN)).zip(dx.chunks_mut(SIXTEEN))
             {
                 let direct = load_part::<V>(dy).mul(load_part(gain)).mul(scale);
                 let grad = load_part::<V>(x).mul_add(pull, direct);

@@ -1,19 +1,25 @@
 //! Vectors of `f32`: eight lanes for AVX2 + FMA, NEON or any CPU, sixteen for AVX-512, and the switch between them.
 //!
-//! A kernel is a type with a [`Kernel::run`] that is generic over [`Lanes`]; [`dispatch`] runs it with the widest lanes the
-//! CPU has. Every operation works lane by lane and rounds as IEEE 754 says (`mul_add` rounds once, in both forms), and
-//! reductions fold in one fixed tree, so both forms give the same bits: the portable form is only slower.
+//! A kernel is a type with a [`Kernel::run`] that is generic over vectors of [`Sixteen`] lanes, two of eight where the CPU has no wider;
+//! [`dispatch`] runs it with those that the CPU has. Every operation works lane by lane and rounds as IEEE 754 says (`mul_add`
+//! rounds once, in all forms), and reductions fold in one fixed tree, so all forms give the same bits: the portable one is only
+//! slower. A [`WideKernel`], in which lanes never meet, is generic over vectors of any width.
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod pair;
 mod portable;
+mod slices;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use portable::Portable;
+pub use slices::{add, add_assign};
 
 /// Lanes of a [`Lanes`].
 pub const LANES: usize = 8;
+/// Lanes of a [`Sixteen`].
+pub const SIXTEEN: usize = 16;
 
 /// A vector of some width, no lane of which ever meets another.
 ///
@@ -146,17 +152,42 @@ pub trait Lanes: Vector {
         self.store(&mut l);
         ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]))
     }
+}
 
+/// A vector of sixteen numbers, and what takes several lanes together.
+pub trait Sixteen: Vector {
+    /// The lower and the upper eight lanes.
+    fn halves(self) -> [Self::Lanes; 2];
+
+    /// Reads a vector.
+    #[inline(always)]
+    fn load(from: &[f32; SIXTEEN]) -> Self {
+        // SAFETY: the array is valid for reading all lanes.
+        unsafe { Self::load_ptr(from.as_ptr()) }
+    }
+    /// Writes a vector.
+    #[inline(always)]
+    fn store(self, to: &mut [f32; SIXTEEN]) {
+        // SAFETY: the array is valid for writing all lanes.
+        unsafe { self.store_ptr(to.as_mut_ptr()) }
+    }
+    /// The sum of all lanes: the lower and the upper eight added, and then as [`Lanes::reduce_sum`].
+    #[inline(always)]
+    fn reduce_sum(self) -> f32 {
+        let [low, high] = self.halves();
+        low.add(high).reduce_sum()
+    }
     /// The largest lane.
     #[inline(always)]
     fn reduce_max(self) -> f32 {
+        let [low, high] = self.halves();
         let mut l = [0.0; LANES];
-        self.store(&mut l);
+        Lanes::store(low.max(high), &mut l);
         l.iter().copied().fold(f32::NEG_INFINITY, f32::max)
     }
 }
 
-/// A computation that can run on any kind of lanes.
+/// A computation that takes sixteen numbers at a time.
 ///
 /// `run` and everything it calls that touches lanes must be `#[inline(always)]`, so that it is compiled for the CPU features
 /// of the [`dispatch`] arm it ends up in.
@@ -164,21 +195,27 @@ pub trait Kernel {
     /// What the computation returns.
     type Output;
     /// Computes with vectors of kind `V`.
-    fn run<V: Lanes>(self) -> Self::Output;
+    fn run<V: Sixteen>(self) -> Self::Output;
 }
 
-/// Runs `kernel` with the widest lanes this CPU has.
+/// Runs `kernel` with the widest vectors this CPU has.
 #[inline]
 pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
-    if x86::has_avx2() {
-        // SAFETY: the CPU was just seen to have the features that `run` is compiled for.
-        return unsafe { x86::run(kernel) };
+    {
+        if x86::has_avx512() {
+            // SAFETY: the CPU was just seen to have the features that `run` is compiled for.
+            return unsafe { x86::run_avx512(kernel) };
+        }
+        if x86::has_avx2() {
+            // SAFETY: as above.
+            return unsafe { x86::run_avx2(kernel) };
+        }
     }
     #[cfg(target_arch = "aarch64")]
-    return kernel.run::<neon::Neon>();
+    return kernel.run::<pair::Pair<neon::Neon>>();
     #[cfg(not(target_arch = "aarch64"))]
-    kernel.run::<Portable>()
+    kernel.run::<pair::Pair<Portable>>()
 }
 
 /// A computation that no lane's neighbours have a part in, so that the width of the vectors leaves no trace in its result.
@@ -211,53 +248,51 @@ pub fn dispatch_wide<K: WideKernel>(kernel: K) -> K::Output {
     kernel.run::<Portable>()
 }
 
-/// Splits `x` into whole vectors and the rest.
+/// Reads up to a vector of numbers, the missing ones as zero.
+///
+/// # Panics
+/// If there are more.
 #[inline(always)]
-pub fn vectors(x: &[f32]) -> (&[[f32; LANES]], &[f32]) {
-    x.as_chunks()
-}
-
-/// Splits `x` into whole vectors and the rest, for writing.
-#[inline(always)]
-pub fn vectors_mut(x: &mut [f32]) -> (&mut [[f32; LANES]], &mut [f32]) {
-    x.as_chunks_mut()
-}
-
-/// Reads up to [`LANES`] numbers, the missing ones as zero.
-#[inline(always)]
-pub fn load_part<V: Lanes>(from: &[f32]) -> V {
-    if let Ok(whole) = from.try_into() {
-        return V::load(whole);
+pub fn load_part<V: Vector>(from: &[f32]) -> V {
+    assert!(from.len() <= V::WIDTH);
+    // SAFETY: as many numbers are read as there are.
+    unsafe {
+        if from.len() == V::WIDTH { V::load_ptr(from.as_ptr()) } else { V::load_first(from.as_ptr(), from.len()) }
     }
-    let mut lanes = [0.0; LANES];
-    lanes[..from.len()].copy_from_slice(from);
-    V::load(&lanes)
 }
 
 /// Writes the first `to.len()` lanes.
+///
+/// # Panics
+/// If there are not as many.
 #[inline(always)]
-pub fn store_part<V: Lanes>(value: V, to: &mut [f32]) {
-    if let Ok(whole) = to.try_into() {
-        return value.store(whole);
+pub fn store_part<V: Vector>(value: V, to: &mut [f32]) {
+    assert!(to.len() <= V::WIDTH);
+    // SAFETY: as many numbers are written as there is room for.
+    unsafe {
+        if to.len() == V::WIDTH {
+            value.store_ptr(to.as_mut_ptr());
+        } else {
+            value.store_first(to.as_mut_ptr(), to.len());
+        }
     }
-    let mut lanes = [0.0; LANES];
-    value.store(&mut lanes);
-    to.copy_from_slice(&lanes[..to.len()]);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    struct ExpOf<'a>(&'a [f32]);
+    /// `exp`, or `exp2` where the flag is set.
+    struct ExpOf<'a>(&'a [f32], bool);
 
     impl Kernel for ExpOf<'_> {
         type Output = Vec<f32>;
         #[inline(always)]
-        fn run<V: Lanes>(self) -> Vec<f32> {
+        fn run<V: Sixteen>(self) -> Vec<f32> {
             let mut out = vec![0.0; self.0.len()];
-            for (to, from) in vectors_mut(&mut out).0.iter_mut().zip(vectors(self.0).0) {
-                V::load(from).exp().store(to);
+            for (to, from) in out.chunks_mut(SIXTEEN).zip(self.0.chunks(SIXTEEN)) {
+                let x = load_part::<V>(from);
+                store_part(if self.1 { x.exp2() } else { x.exp() }, to);
             }
             out
         }
@@ -270,7 +305,7 @@ mod tests {
     #[test]
     fn exp_is_close_to_the_true_value() {
         let x = grid();
-        for (x, got) in x.iter().zip(dispatch(ExpOf(&x))) {
+        for (x, got) in x.iter().zip(dispatch(ExpOf(&x, false))) {
             let want = f64::from(x.clamp(-1e9, 88.37)).exp();
             let error = (f64::from(got) - want).abs() / want;
             assert!(error < 2.5e-7 || (*x < -87.3 && got == 0.0), "exp({x}) = {got}, want {want}");
@@ -278,15 +313,52 @@ mod tests {
     }
 
     #[test]
+    fn exp2_is_close_to_the_true_value() {
+        let x: Vec<f32> = (0..32_001).map(|i| (i as f32 - 16_000.0) / 16_000.0 * 127.0).collect();
+        for (x, got) in x.iter().zip(dispatch(ExpOf(&x, true))) {
+            let want = f64::from(*x).exp2();
+            let error = (f64::from(got) - want).abs() / want;
+            assert!(error < 2.5e-7 || (*x < -126.4 && got == 0.0), "exp2({x}) = {got}, want {want}");
+        }
+    }
+
+    #[test]
     fn portable_lanes_give_the_same_bits() {
-        let x = grid();
-        let wide: Vec<u32> = dispatch(ExpOf(&x)).iter().map(|v| v.to_bits()).collect();
-        let portable: Vec<u32> = ExpOf(&x).run::<Portable>().iter().map(|v| v.to_bits()).collect();
-        assert_eq!(wide, portable);
+        let bits = |x: Vec<f32>| x.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        // Not a whole number of vectors.
+        let x = &grid()[..31_997];
+        for base_2 in [false, true] {
+            let x = if base_2 { x.iter().map(|x| x.min(127.0)).collect() } else { x.to_vec() };
+            let [wide, portable] =
+                [dispatch(ExpOf(&x, base_2)), ExpOf(&x, base_2).run::<pair::Pair<Portable>>()].map(bits);
+            assert!(wide == portable, "base 2: {base_2}");
+        }
+    }
+
+    struct Reductions<'a>(&'a [f32; SIXTEEN]);
+
+    impl Kernel for Reductions<'_> {
+        type Output = [f32; 2];
+        #[inline(always)]
+        fn run<V: Sixteen>(self) -> [f32; 2] {
+            let x = V::load(self.0);
+            [x.reduce_sum(), x.reduce_max()]
+        }
+    }
+
+    #[test]
+    fn reductions_take_every_lane_in_one_order() {
+        let x: [f32; SIXTEEN] = std::array::from_fn(|i| (i as f32 * 0.7).sin() * 10f32.powi(i as i32 % 5));
+        let wide = dispatch(Reductions(&x));
+        assert_eq!(wide, Reductions(&x).run::<pair::Pair<Portable>>());
+        assert!((wide[0] - x.iter().sum::<f32>()).abs() < 1e-2);
+        assert_eq!(wide[1], x.iter().copied().fold(f32::MIN, f32::max));
     }
 
     #[test]
     fn very_negative_arguments_vanish() {
-        assert_eq!(dispatch(ExpOf(&[-1e30; LANES])), vec![0.0; LANES]);
+        for base_2 in [false, true] {
+            assert_eq!(dispatch(ExpOf(&[-1e30; SIXTEEN], base_2)), vec![0.0; SIXTEEN]);
+        }
     }
 }

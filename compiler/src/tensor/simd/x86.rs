@@ -3,7 +3,8 @@
 //! `Avx2` and `Avx512` are used only below the functions here that have the features enabled, whose callers have seen them: that is the
 //! proof each intrinsic needs.
 
-use super::{Kernel, LANES, Lanes, Vector, WideKernel};
+use super::pair::Pair;
+use super::{Kernel, LANES, Lanes, Sixteen, Vector, WideKernel};
 use core::arch::x86_64::*;
 
 #[derive(Clone, Copy)]
@@ -22,13 +23,22 @@ pub(super) fn has_avx512() -> bool {
     has_avx2() && std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512vl")
 }
 
-/// Runs `kernel` on AVX2 lanes.
+/// Runs `kernel` on pairs of AVX2 vectors.
 ///
 /// # Safety
 /// The CPU must have AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run::<Avx2>()
+pub(super) unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<Pair<Avx2>>()
+}
+
+/// Runs `kernel` on AVX-512 vectors.
+///
+/// # Safety
+/// The CPU must have AVX2, FMA, AVX-512F and AVX-512VL.
+#[target_feature(enable = "avx2,fma,avx512f,avx512vl")]
+pub(super) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<Avx512>()
 }
 
 /// Runs `kernel` on AVX2 vectors.
@@ -169,6 +179,14 @@ impl Lanes for Avx2 {
         unsafe { self.store_ptr(to.as_mut_ptr()) }
     }
     #[inline(always)]
+    fn reduce_sum(self) -> f32 {
+        avx!({
+            let fours = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+            let twos = _mm_add_ps(fours, _mm_movehl_ps(fours, fours));
+            _mm_cvtss_f32(_mm_add_ss(twos, _mm_movehdup_ps(twos)))
+        })
+    }
+    #[inline(always)]
     fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
         let [a, b, c, d, e, f, g, h] = rows;
         // Neighbours interleaved in pairs, then in fours, then the halves of the registers put together.
@@ -251,5 +269,13 @@ impl Vector for Avx512 {
     unsafe fn splat_pair(from: *const f32) -> Self {
         // SAFETY: the caller's promise: the two numbers are read as one.
         Self(unsafe { _mm512_castpd_ps(_mm512_set1_pd(from.cast::<f64>().read_unaligned())) })
+    }
+}
+
+impl Sixteen for Avx512 {
+    #[inline(always)]
+    fn halves(self) -> [Avx2; 2] {
+        let x = avx!(_mm512_castps_pd(self.0));
+        [Avx2(avx!(_mm512_castps512_ps256(self.0))), Avx2(avx!(_mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(x))))]
     }
 }

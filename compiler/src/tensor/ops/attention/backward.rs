@@ -85,11 +85,11 @@ pub(super) struct BackwardHeads<'a> {
     /// As [`ForwardHeads`](super::forward::ForwardHeads) has left them.
     pub log_sums: &'a [f32],
     pub dout: &'a [f32],
-    /// Added to, like `dk`, `dv` and `dbias`.
-    pub dq: &'a mut [f32],
-    pub dk: &'a mut [f32],
-    pub dv: &'a mut [f32],
-    /// `(n_buckets, n_heads)`.
+    /// Where the gradient of the queries goes, and whether it is added; so for keys and values.
+    pub dq: (&'a mut [f32], Write),
+    pub dk: (&'a mut [f32], Write),
+    pub dv: (&'a mut [f32], Write),
+    /// `(n_buckets, n_heads)`, added to.
     pub dbias: &'a mut [f32],
 }
 
@@ -119,16 +119,16 @@ impl WideKernel for BackwardHeads<'_> {
             head_backward::<V>(s, sequence, head);
             sequence.add_dbias(head, &s.dbias, dbias);
             for (block, rows) in s.dq.chunks_exact_mut(width).enumerate() {
-                store_block::<V>(rows, dq, queries(sequence.shape.scale), block * BLOCK, Write::Add);
+                store_block::<V>(rows, dq.0, queries(sequence.shape.scale), block * BLOCK, dq.1);
             }
             if let Some(kv_head) = sequence.last_query_of(head) {
                 // The queries that `dk` is made of were scaled for powers of 2.
                 let (turned, plain) = (sequence.keys(kv_head, sequence.rope, LN_2), sequence.keys(kv_head, None, 1.0));
                 for first in (0..padded).step_by(BLOCK) {
                     fold_pairs(&s.dk, padded, first, &mut s.block);
-                    store_block::<V>(&mut s.block, dk, turned, first, Write::Add);
+                    store_block::<V>(&mut s.block, dk.0, turned, first, dk.1);
                     fold_pairs(&s.dv, padded, first, &mut s.block);
-                    store_block::<V>(&mut s.block, dv, plain, first, Write::Add);
+                    store_block::<V>(&mut s.block, dv.0, plain, first, dv.1);
                 }
             }
         }

@@ -231,27 +231,26 @@ impl Op for Attention {
         let Some(dout) = pass.take(self.out) else { return };
         let shape = self.shape;
         let (q_dim, kv_dim) = (shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim);
-        let mut grads = [self.q, self.k, self.v].map(|var| {
-            let (mut grad, write) = pass.open(var);
-            if write == Write::Set {
-                grad.fill(0.0);
-            }
-            grad
-        });
-        let [dq, dk, dv] = &mut grads;
+        let [(mut dq, q_write), (mut dk, k_write), (mut dv, v_write)] =
+            [self.q, self.k, self.v].map(|var| pass.open(var));
         let values = [self.q, self.k, self.v].map(|var| pass.value(var));
         let (out_rows, log_rows) = (pass.value(self.out), pass.value(self.log_sums.unwrap_or(self.out)));
         let bias = self.bias.map(|bias| pass.param(bias.table));
         let mut dbias = vec![0.0; bias.map_or(0, <[f32]>::len)];
         for at in 0..self.queries.len() {
             let (rows, keys) = (self.queries.rows(at), self.keys.rows(at));
+            let key_range = keys.start * kv_dim..keys.end * kv_dim;
             if rows.is_empty() {
+                for (grad, write) in [(&mut dk, k_write), (&mut dv, v_write)] {
+                    if write == Write::Set {
+                        grad[key_range.clone()].fill(0.0);
+                    }
+                }
                 continue;
             }
             let [q, k, v] = self.slices(at, values);
             let sequence = self.sequence(at, q, k, v, bias);
             let queries = rows.start * q_dim..rows.end * q_dim;
-            let keys = keys.start * kv_dim..keys.end * kv_dim;
             SCRATCH.with_borrow_mut(|(_, scratch)| {
                 dispatch_wide(BackwardHeads {
                     scratch,
@@ -259,14 +258,14 @@ impl Op for Attention {
                     out: &out_rows[queries.clone()],
                     log_sums: &log_rows[rows.start * shape.n_heads..rows.end * shape.n_heads],
                     dout: &dout[queries.clone()],
-                    dq: &mut dq[queries],
-                    dk: &mut dk[keys.clone()],
-                    dv: &mut dv[keys],
+                    dq: (&mut dq[queries], q_write),
+                    dk: (&mut dk[key_range.clone()], k_write),
+                    dv: (&mut dv[key_range], v_write),
                     dbias: &mut dbias,
                 });
             });
         }
-        for (var, grad) in [self.q, self.k, self.v].into_iter().zip(grads) {
+        for (var, grad) in [(self.q, dq), (self.k, dk), (self.v, dv)] {
             pass.close(var, grad);
         }
         if let Some(bias) = self.bias {

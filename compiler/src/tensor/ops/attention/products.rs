@@ -24,11 +24,14 @@ pub(super) fn scores<V: Vector>(keys: &Head, range: Range<usize>, queries: &[Row
 #[inline(always)]
 fn narrow_scores<V: Vector>(keys: &[f32], queries: &[Row; LANES], to: &mut [Row]) {
     for at in vectors_of_row::<V>() {
-        let queries: [V; LANES] = std::array::from_fn(|d| get(&queries[d], at));
+        let mut lanes = [V::zero(); LANES];
+        for (lanes, queries) in lanes.iter_mut().zip(queries) {
+            *lanes = get(queries, at);
+        }
         for (key, to) in keys.as_chunks::<LANES>().0.iter().zip(to.iter_mut()) {
             let mut sum = V::zero();
-            for (key, queries) in key.iter().zip(queries) {
-                sum = V::splat(*key).mul_add(queries, sum);
+            for (key, lanes) in key.iter().zip(lanes) {
+                sum = V::splat(*key).mul_add(lanes, sum);
             }
             set(to, at, sum);
         }
