@@ -7,7 +7,7 @@
 //! chance instead, each as likely as its neighbour is near, so that it is right on average (Gupta et al. 2015). The chance is a hash of
 //! the update and the place: the same for any number of threads, any vectors, and for a run that was resumed.
 
-use super::simd::{Kernel, Lanes, dispatch};
+use super::simd::{Kernel, Sixteen, dispatch};
 use serde::{Deserialize, Serialize};
 
 pub use half::bf16;
@@ -82,7 +82,7 @@ impl Kernel for Narrow<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<V: Sixteen>(self) {
         self.to.iter_mut().zip(self.from).for_each(|(to, from)| *to = nearest(*from));
     }
 }
@@ -96,7 +96,7 @@ impl Kernel for Widen<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<V: Sixteen>(self) {
         self.to.iter_mut().zip(self.from).for_each(|(to, from)| *to = from.widen());
     }
 }
