@@ -18,6 +18,8 @@ mod products;
 mod relative_bias;
 mod rope;
 mod sequence;
+#[cfg(test)]
+mod tests;
 
 pub use relative_bias::RelativeBias;
 pub use rope::RopeTable;
