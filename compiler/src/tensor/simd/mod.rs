@@ -116,6 +116,7 @@ pub trait Vector: Copy {
     ///
     /// Results below `2^-126.5` are zero.
     #[inline(always)]
+    #[expect(clippy::approx_constant, reason = "the best polynomial's first coefficient is not quite ln 2")]
     fn exp2(self) -> Self {
         // As in `exp`, without the way from base e. The polynomial has the least relative error of its degree for `2^r`, `|r| <= 1/2`.
         let magic = Self::splat(12_582_912.0 + 127.0);
