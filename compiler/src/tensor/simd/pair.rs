@@ -25,6 +25,7 @@ impl<V: Lanes<Lanes = V>> Vector for Pair<V> {
     type Lanes = V;
     const WIDTH: usize = SIXTEEN;
     const TILE_ROWS: usize = V::TILE_ROWS / 2;
+    const TILE_VECTORS: usize = V::TILE_VECTORS;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {
