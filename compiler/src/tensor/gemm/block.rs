@@ -14,9 +14,12 @@ const ROW_BLOCK: usize = 192;
 const GROUP_NUMBERS: usize = 1 << 18;
 /// Rows of a column-major A that are copied at a time: so close that a prefetcher follows from column to column.
 const COPIED_ROWS: usize = 80;
-/// Panels of B from which copying a column-major A pays.
+/// Panels of B from which copying a column-major A pays, and where its columns are [`FAR_COLS`] numbers apart.
 const COPY_COLS_FROM: usize = 16;
-/// Numbers between rows or columns of A from which copying it pays: each is on a page of its own.
+const COPY_FAR_COLS_FROM: usize = 2;
+/// Numbers between columns of A from which they compete for a few places of the cache.
+const FAR_COLS: usize = 512;
+/// Numbers between rows or columns of A from which copying it always pays: each is on a page of its own.
 const FAR: usize = 2048;
 /// Fewest rows of A for which packing a row-major B pays, and numbers of an inner block of B from which it always does: it is read once for each strip.
 const PACK_B_FROM: usize = 1024;
@@ -148,8 +151,9 @@ impl WideKernel for Gemm<'_> {
         }
         let Plan { blocks, group_cols, n_together, block_len } = plan;
         let is_by_rows = a.col_stride == 1;
+        let n_panels = cols.div_ceil(V::TILE_VECTORS * V::WIDTH);
         let copies_a = a.row_stride.max(a.col_stride) >= FAR
-            || (!is_by_rows && cols >= COPY_COLS_FROM * V::TILE_VECTORS * V::WIDTH);
+            || (!is_by_rows && n_panels >= if a.col_stride < FAR_COLS { COPY_COLS_FROM } else { COPY_FAR_COLS_FROM });
         let block_rows = if copies_a && !is_by_rows { COPIED_ROWS } else { ROW_BLOCK };
         let packs_b =
             prepacked.is_some() || b.col_stride != 1 || a.rows >= PACK_B_FROM || blocks.depth_max() * cols >= LARGE_B;
@@ -179,7 +183,8 @@ impl WideKernel for Gemm<'_> {
                         } else {
                             a.block(rows.clone(), blocks.get(block))
                         };
-                        row_block::<V>(a, &panels, Destination { to, cols, add });
+                        let is_cold = write == Write::Add && block == together.start;
+                        row_block::<V>(a, &panels, Destination { to, cols, add, is_cold });
                     }
                 }
             }
@@ -291,12 +296,13 @@ struct Destination<'a> {
     to: &'a mut [f32],
     cols: usize,
     add: bool,
+    is_cold: bool,
 }
 
 /// Multiplies a block of rows of A with a group of panels.
 #[inline(always)]
 fn row_block<V: Vector>(a: MatRef<'_>, panels: &Panels<'_, &[f32]>, destination: Destination<'_>) {
-    let Destination { to, cols, add } = destination;
+    let Destination { to, cols, add, is_cold } = destination;
     assert!(to.len() == a.rows * cols && panels.group.end <= cols && panels.depth.len() == a.cols);
     // Tiles of nearly equal size: a last one of a row or two would not keep the multipliers busy.
     let n_tiles = a.rows.div_ceil(panels.tile_rows::<V>());
@@ -312,7 +318,7 @@ fn row_block<V: Vector>(a: MatRef<'_>, panels: &Panels<'_, &[f32]>, destination:
             // SAFETY: the rows are those of A, the panel lies where it was packed or in B, and the tile inside the rows of C.
             unsafe {
                 let start = to.as_mut_ptr().add(rows.start * cols + panel.start);
-                let out = Out { start, stride: cols, rows: rows.len(), cols: panel.len(), add };
+                let out = Out { start, stride: cols, rows: rows.len(), cols: panel.len(), add, is_cold };
                 tile_of::<V>(a.cols, strip, b, out);
             }
         }

@@ -42,6 +42,8 @@ pub(super) struct Out {
     pub cols: usize,
     /// Whether the product is added to what is there.
     pub add: bool,
+    /// Whether what is there was not touched lately.
+    pub is_cold: bool,
 }
 
 /// `c[i, j] (+)= sum_p a[i, p] b[p, j]` for a tile of up to [`Vector::TILE_VECTORS`] vectors of columns and [`tile_rows`] rows.
@@ -79,6 +81,14 @@ pub(super) unsafe fn tile_of<V: Vector>(depth: usize, a: Strip, b: Panel, out: O
 unsafe fn edge_tile<V: Vector, const ROWS: usize, const VECTORS: usize>(depth: usize, a: Strip, b: Panel, out: Out) {
     // SAFETY: the caller's promise; the last vector is read and written as far as C goes.
     unsafe {
+        if out.is_cold {
+            // Far from the previous tile's rows: no prefetcher would know, and there is time until the sums are made.
+            for i in 0..ROWS {
+                for j in 0..VECTORS {
+                    V::prefetch(out.start.wrapping_add(i * out.stride + j * V::WIDTH));
+                }
+            }
+        }
         let sums = sums::<V, ROWS, VECTORS>(depth, a, b);
         let n_last = out.cols - (VECTORS - 1) * V::WIDTH;
         match (n_last < V::WIDTH, out.add) {
@@ -107,7 +117,7 @@ pub(in crate::tensor) unsafe fn tile<V: Vector, const ROWS: usize, const VECTORS
     // SAFETY: the caller's promise.
     unsafe {
         let b = Panel { start: b, row: VECTORS * V::WIDTH };
-        let out = Out { start: c, stride: c_row, rows: ROWS, cols: VECTORS * V::WIDTH, add };
+        let out = Out { start: c, stride: c_row, rows: ROWS, cols: VECTORS * V::WIDTH, add, is_cold: false };
         edge_tile::<V, ROWS, VECTORS>(depth, a, b, out);
     }
 }
