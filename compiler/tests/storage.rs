@@ -15,7 +15,9 @@ use siskin_compiler::train::step::{DropoutSeed, Stepper};
 use siskin_compiler::train::{Options, Outcome, run};
 use std::fmt::Write as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// What a recipe stores in 16 bits.
 const STORAGES: [&[&str]; 5] = [
@@ -28,6 +30,12 @@ const STORAGES: [&[&str]; 5] = [
 
 /// All that can be.
 const ALL: [&str; 3] = ["train.weights_dtype=bf16", "train.activations_dtype=bf16", "optimizer.state_dtype=bf16"];
+
+/// Set for a child process that is to be killed: the folder it works in, and the model.
+const CHILD_FOLDER: &str = "SISKIN_TEST_STORAGE_FOLDER";
+const CHILD_CASE: &str = "SISKIN_TEST_STORAGE_CASE";
+/// Enough for a child not to end before it is killed.
+const N_KILLED_STEPS: u64 = 60;
 
 /// A model, an objective and its data, an optimiser.
 const CASES: [[&str; 4]; 4] = [
@@ -97,6 +105,45 @@ fn threads_and_interruptions_leave_no_trace() {
                 "{case:?}, {storage:?}: an interruption leaves a trace"
             );
         }
+    }
+}
+
+#[test]
+#[ignore = "run by the test that kills it"]
+fn child_trains() {
+    let (Ok(folder), Ok(name)) = (std::env::var(CHILD_FOLDER), std::env::var(CHILD_CASE)) else { return };
+    let case = CASES.into_iter().find(|case| case[0] == name).unwrap();
+    let folder = Path::new(&folder);
+    let mut recipe = recipe(folder, case, &ALL);
+    recipe.train.steps = N_KILLED_STEPS;
+    train(&recipe, &folder.join(format!("{name}-killed")), 2, &mut Silent);
+}
+
+#[test]
+fn a_killed_run_resumes_to_the_same_bytes() {
+    let dir = workshop();
+    for case in CASES {
+        let out = |run: &str| dir.path().join(format!("{}-{run}", case[0]));
+        let mut recipe = recipe(dir.path(), case, &ALL);
+        recipe.train.steps = N_KILLED_STEPS;
+        train(&recipe, &out("whole"), 1, &mut Silent);
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_trains", "--ignored"])
+            .envs([(CHILD_FOLDER, dir.path().as_os_str()), (CHILD_CASE, case[0].as_ref())])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        // A few steps behind the second checkpoint, or wherever it is by then.
+        let log = out("killed").join("metrics.jsonl");
+        let n_logged = || std::fs::read_to_string(&log).map_or(0, |text| text.matches("\"loss\"").count());
+        while n_logged() < 13 && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        assert!(!child.wait().unwrap().success(), "{case:?}: the child ended before it was killed");
+        let n_logged = n_logged();
+        train(&recipe, &out("killed"), 2, &mut Silent);
+        assert!(files(&out("whole")) == files(&out("killed")), "{case:?}: killed after {n_logged} steps");
     }
 }
 

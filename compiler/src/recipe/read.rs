@@ -241,6 +241,7 @@ fn set(table: &mut Table, text: &str) -> Result<(), RecipeError> {
 mod tests {
     use super::*;
     use crate::recipe::{ObjectiveSection, Schedule};
+    use crate::tensor::Dtype;
 
     const RECIPE: &str = "\
 [model]
@@ -332,6 +333,21 @@ learning_rate = 4e-3
         assert!(group("params = []").starts_with("optimizer.group.params is empty"));
         assert!(group("params = ['*'], weight_decay = -1.0").starts_with("optimizer.group.weight_decay is -1"));
         assert!(error_of(RECIPE, &["model.n_kv_heads=3"]).contains("3 key heads do not divide 8"));
+    }
+
+    #[test]
+    fn types_of_numbers_have_the_names_that_others_give_them() {
+        let overrides =
+            ["train.weights_dtype=bf16", "train.activations_dtype=float32", "optimizer.state_dtype=bfloat16"];
+        let recipe = parse(RECIPE, &overrides).unwrap();
+        let (train, rule) = (&recipe.train, &recipe.optimizer);
+        let found = [train.weights_dtype, train.activations_dtype, rule.state_dtype];
+        assert_eq!(found, [Dtype::Bf16, Dtype::F32, Dtype::Bf16]);
+        let error = error_of(RECIPE, &["train.weights_dtype=fp8"]);
+        assert!(
+            error.contains("train.weights_dtype=fp8") && error.contains("`f32`") && error.contains("`bf16`"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(super) struct OutputMatrix<'a> {
     dim: usize,
     /// Some rows of the matrix; empty where it is not widened.
     widened: Buffer,
-    /// Their products, `(rows of x, widened rows)`.
+    /// Their products, `(rows of x, widened rows)`; empty where all rows are widened at once.
     products: Buffer,
 }
 
@@ -29,7 +29,7 @@ impl<'a> OutputMatrix<'a> {
             Weight::F32(_) => Default::default(),
             Weight::Bf16(_) => {
                 let rows = ROWS.min(outputs);
-                (graph.buffer(rows * dim), graph.buffer(n * rows))
+                (graph.buffer(rows * dim), graph.buffer(if rows < outputs { n * rows } else { 0 }))
             }
         };
         Self { weight, outputs, dim, widened, products }
@@ -44,7 +44,7 @@ impl<'a> OutputMatrix<'a> {
     pub fn logits(&mut self, x: &[f32], logits: &mut [f32]) {
         let (dim, outputs, n) = (self.dim, self.outputs, x.len() / self.dim);
         let x = MatRef::new(x, n, dim);
-        if let Weight::F32(weight) = self.weight {
+        if let Some(weight) = self.whole() {
             return gemm(Write::Set, x, MatRef::new(weight, outputs, dim).transposed(), logits);
         }
         for first in (0..outputs).step_by(ROWS) {
@@ -60,7 +60,7 @@ impl<'a> OutputMatrix<'a> {
     /// `dx = slopes W` for `slopes`, `(n, outputs)`.
     pub fn gradient(&mut self, slopes: &[f32], dx: &mut [f32]) {
         let (dim, outputs, n) = (self.dim, self.outputs, slopes.len() / self.outputs);
-        if let Weight::F32(weight) = self.weight {
+        if let Some(weight) = self.whole() {
             return gemm(Write::Set, MatRef::new(slopes, n, outputs), MatRef::new(weight, outputs, dim), dx);
         }
         for first in (0..outputs).step_by(ROWS) {
@@ -71,6 +71,15 @@ impl<'a> OutputMatrix<'a> {
             }
             let write = if first == 0 { Write::Set } else { Write::Add };
             gemm(write, MatRef::new(part, n, n_rows), MatRef::new(rows, n_rows, dim), dx);
+        }
+    }
+
+    /// The matrix, if it is there as a whole or small enough to be widened so.
+    fn whole(&mut self) -> Option<&[f32]> {
+        match self.weight {
+            Weight::F32(weight) => Some(weight),
+            Weight::Bf16(_) if self.outputs <= ROWS => Some(self.widen(0, 0).0),
+            Weight::Bf16(_) => None,
         }
     }
 
