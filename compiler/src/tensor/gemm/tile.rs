@@ -92,10 +92,36 @@ unsafe fn edge_tile<V: Vector, const ROWS: usize, const VECTORS: usize>(depth: u
         let sums = sums::<V, ROWS, VECTORS>(depth, a, b);
         let n_last = out.cols - (VECTORS - 1) * V::WIDTH;
         match (n_last < V::WIDTH, out.add) {
-            (false, true) => each(&sums, out, |sum, to, _| V::load_ptr(to).add(sum).store_ptr(to)),
-            (false, false) => each(&sums, out, |sum, to, _| sum.store_ptr(to)),
-            (true, true) => each(&sums, out, |sum, to, n| V::load_first(to, n).add(sum).store_first(to, n)),
-            (true, false) => each(&sums, out, |sum, to, n| sum.store_first(to, n)),
+            (false, true) => store::<V, ROWS, VECTORS, false, true>(sums, out),
+            (false, false) => store::<V, ROWS, VECTORS, false, false>(sums, out),
+            (true, true) => store::<V, ROWS, VECTORS, true, true>(sums, out),
+            (true, false) => store::<V, ROWS, VECTORS, true, false>(sums, out),
+        }
+    }
+}
+
+/// Writes sums to C, or adds them; with `PART`, only as much of the last vector as there are columns for.
+///
+/// # Safety
+/// As for [`tile_of`].
+#[inline(always)]
+unsafe fn store<V: Vector, const ROWS: usize, const VECTORS: usize, const PART: bool, const ADD: bool>(
+    sums: [[V; VECTORS]; ROWS],
+    out: Out,
+) {
+    let n_last = out.cols - (VECTORS - 1) * V::WIDTH;
+    for (i, sums) in sums.iter().enumerate() {
+        for (j, sum) in sums.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let to = out.start.add(i * out.stride + j * V::WIDTH);
+                match (PART && j + 1 == VECTORS, ADD) {
+                    (false, true) => V::load_ptr(to).add(*sum).store_ptr(to),
+                    (false, false) => sum.store_ptr(to),
+                    (true, true) => V::load_first(to, n_last).add(*sum).store_first(to, n_last),
+                    (true, false) => sum.store_first(to, n_last),
+                }
+            }
         }
     }
 }
@@ -137,28 +163,27 @@ unsafe fn sums<V: Vector, const ROWS: usize, const VECTORS: usize>(
     // SAFETY: every address that is read is one of those that the caller promised.
     unsafe {
         match a {
-            Strip::Columns { start, stride } => {
-                let mut start = start;
+            Strip::Columns { mut start, stride } => {
                 for _ in 0..depth / UNROLLED {
                     for p in 0..UNROLLED {
-                        add_products(&mut sums, b_at.add(p * b.row), |i| start.add(p * stride + i));
+                        add_products(&mut sums, start.add(p * stride), 1, b_at.add(p * b.row));
                     }
                     (start, b_at) = (start.wrapping_add(UNROLLED * stride), b_at.wrapping_add(UNROLLED * b.row));
                 }
                 for p in 0..depth % UNROLLED {
-                    add_products(&mut sums, b_at.add(p * b.row), |i| start.add(p * stride + i));
+                    add_products(&mut sums, start.add(p * stride), 1, b_at.add(p * b.row));
                 }
             }
             Strip::Rows { start, stride } => {
                 let whole = depth / UNROLLED * UNROLLED;
                 for first in (0..whole).step_by(UNROLLED) {
                     for p in 0..UNROLLED {
-                        add_products(&mut sums, b_at.add(p * b.row), |i| start.add(i * stride + first + p));
+                        add_products(&mut sums, start.add(first + p), stride, b_at.add(p * b.row));
                     }
                     b_at = b_at.wrapping_add(UNROLLED * b.row);
                 }
                 for p in whole..depth {
-                    add_products(&mut sums, b_at, |i| start.add(i * stride + p));
+                    add_products(&mut sums, start.add(p), stride, b_at);
                     b_at = b_at.wrapping_add(b.row);
                 }
             }
@@ -167,15 +192,16 @@ unsafe fn sums<V: Vector, const ROWS: usize, const VECTORS: usize>(
     sums
 }
 
-/// Adds the products of a column of A, its number of row `i` at `a(i)`, with a row of B.
+/// Adds the products of a column of A, its numbers `a_row` apart, with a row of B.
 ///
 /// # Safety
-/// `b` must be valid for reading `VECTORS` vectors, and each `a(i)` for a number.
+/// `a` must be valid for reading `ROWS` numbers that far apart, and `b` for `VECTORS` vectors.
 #[inline(always)]
 unsafe fn add_products<V: Vector, const ROWS: usize, const VECTORS: usize>(
     sums: &mut [[V; VECTORS]; ROWS],
+    a: *const f32,
+    a_row: usize,
     b: *const f32,
-    a: impl Fn(usize) -> *const f32,
 ) {
     let mut row = [V::zero(); VECTORS];
     for (j, vector) in row.iter_mut().enumerate() {
@@ -184,24 +210,9 @@ unsafe fn add_products<V: Vector, const ROWS: usize, const VECTORS: usize>(
     }
     for (i, sums) in sums.iter_mut().enumerate() {
         // SAFETY: the caller's promise.
-        let factor = V::splat(unsafe { *a(i) });
+        let factor = V::splat(unsafe { *a.add(i * a_row) });
         for (sum, column) in sums.iter_mut().zip(row) {
             *sum = factor.mul_add(column, *sum);
-        }
-    }
-}
-
-/// Calls `f` with each sum, where in C it goes and how many of its lanes are inside.
-#[inline(always)]
-fn each<V: Vector, const ROWS: usize, const VECTORS: usize>(
-    sums: &[[V; VECTORS]; ROWS],
-    out: Out,
-    f: impl Fn(V, *mut f32, usize),
-) {
-    for (i, sums) in sums.iter().enumerate() {
-        for (j, sum) in sums.iter().enumerate() {
-            let n = (out.cols - j * V::WIDTH).min(V::WIDTH);
-            f(*sum, out.start.wrapping_add(i * out.stride + j * V::WIDTH), n);
         }
     }
 }
