@@ -14,12 +14,11 @@ const ROW_BLOCK: usize = 192;
 const GROUP_NUMBERS: usize = 1 << 18;
 /// Rows of a column-major A that are copied at a time: so close that a prefetcher follows from column to column.
 const COPIED_ROWS: usize = 80;
-/// Panels of B from which copying a column-major A pays, and where its columns are [`FAR_COLS`] numbers apart.
-const COPY_COLS_FROM: usize = 16;
-const COPY_FAR_COLS_FROM: usize = 2;
-/// Numbers between columns of A from which they compete for a few places of the cache.
+/// Panels of B from which copying A pays if it is column-major, or each row is on a page of its own.
+const COPY_FROM: usize = 16;
+/// Numbers between columns of A from which they compete for a few places of the cache: copying pays for fewer panels.
 const FAR_COLS: usize = 512;
-/// Numbers between rows or columns of A from which copying it always pays: each is on a page of its own.
+/// Numbers between rows or columns of A from which each is on a page of its own.
 const FAR: usize = 2048;
 /// Fewest rows of A for which packing a row-major B pays, and numbers of an inner block of B from which it always does: it is read once for each strip.
 const PACK_B_FROM: usize = 1024;
@@ -152,8 +151,10 @@ impl WideKernel for Gemm<'_> {
         let Plan { blocks, group_cols, n_together, block_len } = plan;
         let is_by_rows = a.col_stride == 1;
         let n_panels = cols.div_ceil(V::TILE_VECTORS * V::WIDTH);
-        let copies_a = a.row_stride.max(a.col_stride) >= FAR
-            || (!is_by_rows && n_panels >= if a.col_stride < FAR_COLS { COPY_COLS_FROM } else { COPY_FAR_COLS_FROM });
+        let copies_a = match is_by_rows {
+            true => a.row_stride >= FAR && n_panels >= COPY_FROM,
+            false => a.col_stride >= FAR || n_panels >= if a.col_stride < FAR_COLS { COPY_FROM } else { 2 },
+        };
         let block_rows = if copies_a && !is_by_rows { COPIED_ROWS } else { ROW_BLOCK };
         let packs_b =
             prepacked.is_some() || b.col_stride != 1 || a.rows >= PACK_B_FROM || blocks.depth_max() * cols >= LARGE_B;

@@ -163,6 +163,8 @@ mod tests {
             (5, 3, 300),
             (29, 17, 260),
             (1, 700, 300),
+            (5, 2050, 1030),
+            (515, 9, 70),
         ];
         for (rows, inner, cols) in sizes {
             for (a_flipped, b_flipped) in [(false, false), (false, true), (true, false), (true, true)] {
