@@ -1,5 +1,6 @@
 //! Attention over one sequence, backward.
 
+use super::forward::scale;
 use super::lanes::{
     BLOCK, Head, Row, Source, fold_pairs, get, load_block, pair_block, set, store_block, vectors_of_row,
 };
@@ -23,16 +24,9 @@ struct Blocks {
 }
 
 impl Blocks {
-    #[inline(always)]
-    fn load<V: Vector>(&mut self, data: &[f32], source: Source<'_>, width: usize) {
-        let n_blocks = source.n_rows.div_ceil(BLOCK);
+    fn resize(&mut self, n_rows: usize) {
         for rows in [&mut self.lanes, &mut self.pairs] {
-            rows.resize(n_blocks * width, Row::default());
-        }
-        let blocks = self.lanes.chunks_exact_mut(width).zip(self.pairs.chunks_exact_mut(width));
-        for (block, (lanes, pairs)) in blocks.enumerate() {
-            load_block::<V>(data, source, block * BLOCK, lanes);
-            pair_block(lanes, pairs);
+            rows.resize(n_rows, Row::default());
         }
     }
 }
@@ -44,9 +38,9 @@ pub(super) struct BackwardScratch {
     v: Head,
     q: Blocks,
     dout: Blocks,
-    /// `sum(dout * out)`, and the log-sum-exp, of the queries of each block.
+    /// `sum(dout * out)`, and the largest score, of the queries of each block.
     deltas: Vec<Row>,
-    shifts: Vec<Row>,
+    tops: Vec<Row>,
     /// Rows for each dimension of a block.
     block: Vec<Row>,
     /// Rows for each dimension of each block.
@@ -64,8 +58,10 @@ pub(super) struct BackwardScratch {
 impl BackwardScratch {
     fn resize(&mut self, width: usize, n_blocks: usize, padded_keys: usize) {
         self.block.resize(width, Row::default());
+        self.q.resize(n_blocks * width);
+        self.dout.resize(n_blocks * width);
         self.dq.resize(n_blocks * width, Row::default());
-        for rows in [&mut self.deltas, &mut self.shifts] {
+        for rows in [&mut self.deltas, &mut self.tops] {
             rows.resize(n_blocks, Row::default());
         }
         for rows in [&mut self.dk, &mut self.dv] {
@@ -82,8 +78,8 @@ pub(super) struct BackwardHeads<'a> {
     pub scratch: &'a mut BackwardScratch,
     pub sequence: &'a Sequence<'a>,
     pub out: &'a [f32],
-    /// As [`ForwardHeads`](super::forward::ForwardHeads) has left them.
-    pub log_sums: &'a [f32],
+    /// As [`ForwardHeads`](super::forward::ForwardHeads) has left it.
+    pub softmax: &'a [f32],
     pub dout: &'a [f32],
     /// Where the gradient of the queries goes, and whether it is added; so for keys and values.
     pub dq: (&'a mut [f32], Write),
@@ -96,13 +92,15 @@ pub(super) struct BackwardHeads<'a> {
 impl WideKernel for BackwardHeads<'_> {
     type Output = ();
 
-    /// With `p` the probabilities: `dv = pᵀ dout`, `ds = p (dout vᵀ - sum(dout out))`, `dq = ds k`, `dk = dsᵀ q`.
+    /// With `p` the probabilities, here times their sum, and `dout` divided by it: `dv = pᵀ dout`, `ds = p (dout vᵀ - sum(dout out))`, `dq = ds k`, `dk = dsᵀ q`.
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { scratch: s, sequence, out, log_sums, dout, dq, dk, dv, dbias } = self;
+        let Self { scratch: s, sequence, out, softmax, dout, dq, dk, dv, dbias } = self;
         let (width, padded) = (sequence.width(), sequence.padded_keys());
         s.resize(width, sequence.n_queries.div_ceil(BLOCK), padded);
-        for (head, log_sums) in log_sums.chunks_exact(sequence.n_queries).enumerate() {
+        let (tops, inverses) = softmax.split_at(softmax.len() / 2);
+        let n = sequence.n_queries;
+        for (head, (tops, inverses)) in tops.chunks_exact(n).zip(inverses.chunks_exact(n)).enumerate() {
             if let Some(kv_head) = sequence.first_query_of(head) {
                 s.k.pack::<V>(sequence.k, sequence.keys(kv_head, sequence.rope, 1.0), true, true);
                 s.v.pack::<V>(sequence.v, sequence.keys(kv_head, None, 1.0), true, false);
@@ -110,9 +108,10 @@ impl WideKernel for BackwardHeads<'_> {
                 s.dv.fill(Row::default());
             }
             let queries = |scale| sequence.queries(head, sequence.rope, scale);
-            s.q.load::<V>(sequence.q, queries(sequence.query_scale()), width);
-            s.dout.load::<V>(dout, sequence.queries(head, None, 1.0), width);
-            s.load_sums::<V>(out, sequence.queries(head, None, 1.0), log_sums);
+            let (q, plain) = (queries(sequence.query_scale()), sequence.queries(head, None, 1.0));
+            for (block, (tops, inverses)) in tops.chunks(BLOCK).zip(inverses.chunks(BLOCK)).enumerate() {
+                s.load_queries::<V>(block, (sequence.q, q), ([out, dout], plain), (tops, inverses));
+            }
             sequence.bias_of(head, &mut s.bias);
             s.dbias.clear();
             s.dbias.resize(s.bias.len(), 0.0);
@@ -136,24 +135,36 @@ impl WideKernel for BackwardHeads<'_> {
 }
 
 impl BackwardScratch {
-    /// Fills `deltas` and `shifts` for one head, whose gradients are in `dout`.
+    /// Reads a block of a head's queries, what they have read and the gradient of it, which it divides by the sums of the softmax: so
+    /// `2^(score - top)` does for the probabilities in all that follows.
     #[inline(always)]
-    fn load_sums<V: Vector>(&mut self, out: &[f32], source: Source<'_>, log_sums: &[f32]) {
-        let width = self.block.len();
-        for (block, log_sums) in log_sums.chunks(BLOCK).enumerate() {
-            load_block::<V>(out, source, block * BLOCK, &mut self.block);
-            let mut sums = Row::default();
-            for (out, dout) in self.block.iter().zip(&self.dout.lanes[block * width..]) {
-                for at in vectors_of_row::<V>() {
-                    let sum = get::<V>(out, at).mul_add(get(dout, at), get(&sums, at));
-                    set(&mut sums, at, sum);
-                }
+    fn load_queries<V: Vector>(
+        &mut self,
+        block: usize,
+        (q, turned): (&[f32], Source<'_>),
+        ([out, dout], plain): ([&[f32]; 2], Source<'_>),
+        (tops, inverses): (&[f32], &[f32]),
+    ) {
+        let (first, width) = (block * BLOCK, self.block.len());
+        let of_block = block * width..(block + 1) * width;
+        // Zeros for the padding: gradients of zero.
+        let (mut top, mut inverse, mut delta) = (Row::default(), Row::default(), Row::default());
+        top.0[..tops.len()].copy_from_slice(tops);
+        inverse.0[..inverses.len()].copy_from_slice(inverses);
+        let (q_lanes, dout_lanes) = (&mut self.q.lanes[of_block.clone()], &mut self.dout.lanes[of_block.clone()]);
+        load_block::<V>(q, turned, first, q_lanes);
+        pair_block(q_lanes, &mut self.q.pairs[of_block.clone()]);
+        load_block::<V>(dout, plain, first, dout_lanes);
+        scale::<V>(dout_lanes, &inverse);
+        pair_block(dout_lanes, &mut self.dout.pairs[of_block]);
+        load_block::<V>(out, plain, first, &mut self.block);
+        for (out, dout) in self.block.iter().zip(dout_lanes) {
+            for at in vectors_of_row::<V>() {
+                let sum = get::<V>(out, at).mul_add(get(dout, at), get(&delta, at));
+                set(&mut delta, at, sum);
             }
-            self.deltas[block] = sums;
-            // Zeros for the padding: their probabilities meet gradients of zero.
-            self.shifts[block] = Row::default();
-            self.shifts[block].0[..log_sums.len()].copy_from_slice(log_sums);
         }
+        (self.tops[block], self.deltas[block]) = (top, delta);
     }
 }
 
@@ -187,11 +198,12 @@ fn chunk_backward<V: Vector>(s: &mut BackwardScratch, sequence: &Sequence<'_>, p
     let (first, width, padded) = (block * BLOCK, s.block.len(), sequence.padded_keys());
     let of_block = block * width..(block + 1) * width;
     let (p, ds) = (&mut s.scores[..keys.len()], &mut s.slopes[..keys.len()]);
-    scores::<V>(&s.k, keys.clone(), &s.q.lanes[of_block.clone()], p);
-    scores::<V>(&s.v, keys.clone(), &s.dout.lanes[of_block.clone()], ds);
+    let (q, dout) = (&s.q.lanes[of_block.clone()], &s.dout.lanes[of_block.clone()]);
+    scores::<V>(&s.k, keys.clone(), q, p);
+    scores::<V>(&s.v, keys.clone(), dout, ds);
     sequence.finish_scores::<V>(p, first, keys.start, &s.bias);
     sequence.drop_rows(head, first, keys.start, ds);
-    slopes::<V>(p, ds, &s.shifts[block], &s.deltas[block]);
+    slopes::<V>(p, ds, &s.tops[block], &s.deltas[block]);
     sequence.drop_rows(head, first, keys.start, p);
     if !s.dbias.is_empty() {
         for (t, ds) in keys.clone().zip(&*ds) {
@@ -209,11 +221,11 @@ fn chunk_backward<V: Vector>(s: &mut BackwardScratch, sequence: &Sequence<'_>, p
 
 /// Turns scores into probabilities, and the gradients of these into those of the scores.
 #[inline(always)]
-fn slopes<V: Vector>(p: &mut [Row], ds: &mut [Row], shifts: &Row, deltas: &Row) {
+fn slopes<V: Vector>(p: &mut [Row], ds: &mut [Row], tops: &Row, deltas: &Row) {
     for at in vectors_of_row::<V>() {
-        let (shift, delta) = (get::<V>(shifts, at), get::<V>(deltas, at));
+        let (top, delta) = (get::<V>(tops, at), get::<V>(deltas, at));
         for (p, ds) in p.iter_mut().zip(ds.iter_mut()) {
-            let odds = get::<V>(p, at).sub(shift).exp2();
+            let odds = get::<V>(p, at).sub(top).exp2();
             set(p, at, odds);
             set(ds, at, get::<V>(ds, at).sub(delta).mul(odds));
         }

@@ -25,8 +25,9 @@ pub(super) struct ForwardHeads<'a> {
     pub scratch: &'a mut ForwardScratch,
     pub sequence: &'a Sequence<'a>,
     pub out: &'a mut [f32],
-    /// Logarithm to base 2 of the sum of each row's scores as powers of 2, `(n_heads, n_queries)`.
-    pub log_sums: &'a mut [f32],
+    /// What the way back makes the probabilities of again: the largest score of each query, `(n_heads, n_queries)`, and then one over
+    /// the sum of 2 to the power of the scores less the largest, as many.
+    pub softmax: &'a mut [f32],
 }
 
 impl WideKernel for ForwardHeads<'_> {
@@ -34,18 +35,19 @@ impl WideKernel for ForwardHeads<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { scratch: s, sequence, out, log_sums } = self;
+        let Self { scratch: s, sequence, out, softmax: kept } = self;
         s.q.resize(sequence.width(), Row::default());
         s.out.resize(sequence.width(), Row::default());
         s.scores.resize(sequence.padded_keys(), Row::default());
-        let log_sums = log_sums.chunks_exact_mut(sequence.n_queries);
-        for (head, log_sums) in log_sums.enumerate() {
+        let (tops, inverses) = kept.split_at_mut(kept.len() / 2);
+        let n = sequence.n_queries;
+        for (head, (tops, inverses)) in tops.chunks_exact_mut(n).zip(inverses.chunks_exact_mut(n)).enumerate() {
             if let Some(kv_head) = sequence.first_query_of(head) {
                 s.k.pack::<V>(sequence.k, sequence.keys(kv_head, sequence.rope, 1.0), true, false);
                 s.v.pack::<V>(sequence.v, sequence.keys(kv_head, None, 1.0), false, true);
             }
             sequence.bias_of(head, &mut s.bias);
-            for (block, log_sums) in log_sums.chunks_mut(BLOCK).enumerate() {
+            for (block, (tops, inverses)) in tops.chunks_mut(BLOCK).zip(inverses.chunks_mut(BLOCK)).enumerate() {
                 let first = block * BLOCK;
                 let queries = sequence.queries(head, sequence.rope, sequence.query_scale());
                 load_block::<V>(sequence.q, queries, first, &mut s.q);
@@ -53,23 +55,22 @@ impl WideKernel for ForwardHeads<'_> {
                 let p = &mut s.scores[..end];
                 scores::<V>(&s.k, 0..end, &s.q, p);
                 sequence.finish_scores::<V>(p, first, 0, &s.bias);
-                let (tops, sums) = softmax::<V>(p);
+                let (top, inverse) = softmax::<V>(p);
                 sequence.drop_rows(head, first, 0, p);
                 mix::<V>(p, &s.v, 0..end, &mut s.out, false);
-                divide::<V>(&mut s.out, &sums);
+                scale::<V>(&mut s.out, &inverse);
                 store_block::<V>(&mut s.out, out, sequence.queries(head, None, 1.0), first, Write::Set);
-                for (to, (top, sum)) in log_sums.iter_mut().zip(tops.0.into_iter().zip(sums.0)) {
-                    *to = top + sum.log2();
-                }
+                tops.copy_from_slice(&top.0[..tops.len()]);
+                inverses.copy_from_slice(&inverse.0[..inverses.len()]);
             }
         }
     }
 }
 
-/// Turns scores into `2^(score - maximum)`; gives each query's maximum and sum.
+/// Turns scores into `2^(score - maximum)`; gives each query's maximum, and one over its sum.
 #[inline(always)]
 fn softmax<V: Vector>(scores: &mut [Row]) -> (Row, Row) {
-    let (mut tops, mut sums) = (Row::default(), Row::default());
+    let (mut tops, mut inverses) = (Row::default(), Row::default());
     let chains = scores.as_chunks_mut::<CHAINS>().0;
     for at in vectors_of_row::<V>() {
         let mut top = [V::splat(MASKED); CHAINS];
@@ -90,18 +91,17 @@ fn softmax<V: Vector>(scores: &mut [Row]) -> (Row, Row) {
         }
         let [a, b, c, d] = sum;
         set(&mut tops, at, top);
-        set(&mut sums, at, a.add(b).add(c.add(d)));
+        set(&mut inverses, at, V::splat(1.0).div(a.add(b).add(c.add(d))));
     }
-    (tops, sums)
+    (tops, inverses)
 }
 
-/// Divides each row by `by`.
+/// Multiplies each row by `by`.
 #[inline(always)]
-fn divide<V: Vector>(rows: &mut [Row], by: &Row) {
-    for at in vectors_of_row::<V>() {
-        let factor = V::splat(1.0).div(get(by, at));
-        for row in rows.iter_mut() {
-            set(row, at, get::<V>(row, at).mul(factor));
+pub(super) fn scale<V: Vector>(rows: &mut [Row], by: &Row) {
+    for row in rows {
+        for at in vectors_of_row::<V>() {
+            set(row, at, get::<V>(row, at).mul(get(by, at)));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! fills the vectors, masks and sums over keys cross no lanes, and positions turn by contiguous cosines. Positions are padded to
 //! whole blocks and heads to eights, with zeros, so that every product is made of full tiles.
 
+use super::products::columns;
 use super::rope::RopeTable;
 use crate::tensor::gemm::Write;
 use crate::tensor::simd::{LANES, Lanes, Vector, load_part, store_part};
@@ -46,16 +47,6 @@ pub(super) fn set<V: Vector>(row: &mut Row, at: usize, value: V) {
     assert!(at + V::WIDTH <= BLOCK);
     // SAFETY: as in `get`.
     unsafe { value.store_ptr(row.0.as_mut_ptr().add(at)) }
-}
-
-/// Half of eight rows, from lane `at` on.
-#[inline(always)]
-fn eight_rows<L: Lanes>(rows: &[Row; LANES], at: usize) -> [L; LANES] {
-    let mut lanes = [L::zero(); LANES];
-    for (lanes, row) in lanes.iter_mut().zip(rows) {
-        *lanes = get(row, at);
-    }
-    lanes
 }
 
 /// The lanes at which the vectors of a row begin.
@@ -136,7 +127,7 @@ pub(super) fn store_block<V: Vector>(
         let n_dims = (head_dim - panel * LANES).min(LANES);
         for half in (0..BLOCK).step_by(LANES) {
             let t = first + half;
-            let lanes = eight_rows::<V::Lanes>(block, half);
+            let lanes = columns::<V::Lanes>(block, half);
             let n = n_rows.saturating_sub(t).min(LANES);
             for (i, lanes) in V::Lanes::transpose(lanes).into_iter().enumerate().take(n) {
                 let to = &mut to[(t + i) * stride + col + panel * LANES..][..n_dims];
@@ -225,7 +216,7 @@ fn rows_of_block<V: Vector>(block: &[Row], to: &mut [f32]) {
     let width = block.len();
     for (panel, block) in block.as_chunks::<LANES>().0.iter().enumerate() {
         for half in (0..BLOCK).step_by(LANES) {
-            let lanes = eight_rows::<V::Lanes>(block, half);
+            let lanes = columns::<V::Lanes>(block, half);
             for (lanes, to) in V::Lanes::transpose(lanes).into_iter().zip(to[half * width..].chunks_exact_mut(width)) {
                 store_part(lanes, &mut to[panel * LANES..][..LANES]);
             }

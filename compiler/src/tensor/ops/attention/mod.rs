@@ -8,7 +8,7 @@
 //!       scores = k qᵀ, maxima over the keys, probabilities, out = vᵀ p
 //! ```
 //!
-//! Scores exist for one block at a time, with the queries as lanes. The way back needs only each query's log-sum-exp: it computes the
+//! Scores exist for one block at a time, with the queries as lanes. The way back needs only each query's maximum and sum: it computes the
 //! scores again, which costs less than reading them from memory. Scores are to base 2, which spares each a multiplication.
 
 mod backward;
@@ -107,7 +107,7 @@ impl Graph<'_> {
             _ => Vec::new(),
         };
         let is_causal = mask != Mask::Bidirectional;
-        let (mut out, mut log_sums) = (self.buffer(n * q_dim), self.buffer(n * shape.n_heads));
+        let (mut out, mut softmax) = (self.buffer(n * q_dim), self.buffer(2 * n * shape.n_heads));
         let op = Attention {
             q,
             k,
@@ -120,7 +120,7 @@ impl Graph<'_> {
             rope: rope.cloned(),
             bias,
             dropout,
-            log_sums: None,
+            softmax: None,
             out: q,
         };
         let [q_rows, k_rows, v_rows] = [q, k, v].map(|var| self.value(var));
@@ -134,14 +134,14 @@ impl Graph<'_> {
             let sequence = op.sequence(at, q, k, v, bias_rows);
             debug_assert_eq!(k.len(), key_rows.len() * shape.n_kv_heads * shape.head_dim);
             let out = &mut out[rows.start * q_dim..rows.end * q_dim];
-            let log_sums = &mut log_sums[rows.start * shape.n_heads..rows.end * shape.n_heads];
+            let softmax = &mut softmax[2 * rows.start * shape.n_heads..2 * rows.end * shape.n_heads];
             SCRATCH.with_borrow_mut(|(scratch, _)| {
-                dispatch_wide(ForwardHeads { scratch, sequence: &sequence, out, log_sums });
+                dispatch_wide(ForwardHeads { scratch, sequence: &sequence, out, softmax });
             });
         }
-        let log_sums = self.push_exact(n, shape.n_heads, log_sums);
+        let softmax = self.push_exact(n, 2 * shape.n_heads, softmax);
         let out = self.push(n, q_dim, out);
-        self.note(Attention { log_sums: Some(log_sums), out, ..op });
+        self.note(Attention { softmax: Some(softmax), out, ..op });
         out
     }
 
@@ -182,8 +182,8 @@ struct Attention {
     rope: Option<Arc<RopeTable>>,
     bias: Option<RelativeBias>,
     dropout: Option<DropoutMask>,
-    /// For each sequence, `(n_heads, n_queries)`.
-    log_sums: Option<Var>,
+    /// For each sequence, what [`ForwardHeads`] keeps of its softmax.
+    softmax: Option<Var>,
     out: Var,
 }
 
@@ -236,7 +236,7 @@ impl Op for Attention {
         let [(mut dq, q_write), (mut dk, k_write), (mut dv, v_write)] =
             [self.q, self.k, self.v].map(|var| pass.open(var));
         let values = [self.q, self.k, self.v].map(|var| pass.value(var));
-        let (out_rows, log_rows) = (pass.value(self.out), pass.value(self.log_sums.unwrap_or(self.out)));
+        let (out_rows, softmax_rows) = (pass.value(self.out), pass.value(self.softmax.unwrap_or(self.out)));
         let bias = self.bias.map(|bias| pass.param(bias.table));
         let mut dbias = vec![0.0; bias.map_or(0, <[f32]>::len)];
         for at in 0..self.queries.len() {
@@ -258,7 +258,7 @@ impl Op for Attention {
                     scratch,
                     sequence: &sequence,
                     out: &out_rows[queries.clone()],
-                    log_sums: &log_rows[rows.start * shape.n_heads..rows.end * shape.n_heads],
+                    softmax: &softmax_rows[2 * rows.start * shape.n_heads..2 * rows.end * shape.n_heads],
                     dout: &dout[queries.clone()],
                     dq: (&mut dq[queries], q_write),
                     dk: (&mut dk[key_range.clone()], k_write),

@@ -24,18 +24,25 @@ pub(super) fn scores<V: Vector>(keys: &Head, range: Range<usize>, queries: &[Row
 #[inline(always)]
 fn narrow_scores<V: Vector>(keys: &[f32], queries: &[Row; LANES], to: &mut [Row]) {
     for at in vectors_of_row::<V>() {
-        let mut lanes = [V::zero(); LANES];
-        for (lanes, queries) in lanes.iter_mut().zip(queries) {
-            *lanes = get(queries, at);
-        }
+        let queries = columns::<V>(queries, at);
         for (key, to) in keys.as_chunks::<LANES>().0.iter().zip(to.iter_mut()) {
             let mut sum = V::zero();
-            for (key, lanes) in key.iter().zip(lanes) {
-                sum = V::splat(*key).mul_add(lanes, sum);
+            for (key, queries) in key.iter().zip(queries) {
+                sum = V::splat(*key).mul_add(queries, sum);
             }
             set(to, at, sum);
         }
     }
+}
+
+/// Eight rows, from lane `at` on.
+#[inline(always)]
+pub(super) fn columns<V: Vector>(rows: &[Row; LANES], at: usize) -> [V; LANES] {
+    let mut columns = [V::zero(); LANES];
+    for (column, row) in columns.iter_mut().zip(rows) {
+        *column = get(row, at);
+    }
+    columns
 }
 
 /// [`scores`] by tiles of 16 keys.

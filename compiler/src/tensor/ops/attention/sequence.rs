@@ -119,7 +119,10 @@ impl<'a> Sequence<'a> {
                 scores.0.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
             }
         }
-        let ends = Row(std::array::from_fn(|i| self.n_visible(first + i) as f32));
+        let mut ends = Row::default();
+        for (i, end) in ends.0.iter_mut().enumerate() {
+            *end = self.n_visible(first + i) as f32;
+        }
         let seen_by_all = self.n_visible(first).saturating_sub(first_key);
         for (t, scores) in scores.iter_mut().enumerate().skip(seen_by_all) {
             let key = V::splat((first_key + t) as f32);

@@ -50,23 +50,23 @@ fn results(
         k: &k,
         v: &v,
     };
-    let (mut out, mut log_sums) = (vec![0.0; n_q], vec![0.0; case.n_queries * n_heads]);
+    let (mut out, mut softmax) = (vec![0.0; n_q], vec![0.0; 2 * case.n_queries * n_heads]);
     let scratch = &mut ForwardScratch::default();
-    run_forward(ForwardHeads { scratch, sequence: &sequence, out: &mut out, log_sums: &mut log_sums });
+    run_forward(ForwardHeads { scratch, sequence: &sequence, out: &mut out, softmax: &mut softmax });
     let [mut dq, mut dk, mut dv] = [(n_q, 6), (n_kv, 7), (n_kv, 8)].map(|(n, seed)| numbers(n, seed));
     let mut dbias = vec![0.0; bias.len()];
     run_backward(BackwardHeads {
         scratch: &mut BackwardScratch::default(),
         sequence: &sequence,
         out: &out,
-        log_sums: &log_sums,
+        softmax: &softmax,
         dout: &dout,
         dq: (&mut dq, Write::Set),
         dk: (&mut dk, Write::Add),
         dv: (&mut dv, Write::Set),
         dbias: &mut dbias,
     });
-    vec![out, log_sums, dq, dk, dv, dbias]
+    vec![out, softmax, dq, dk, dv, dbias]
 }
 
 #[test]
