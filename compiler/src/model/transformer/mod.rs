@@ -174,26 +174,31 @@ impl Transformer {
         })
     }
 
-    /// A residual branch with its norm before or after: nothing else asks for `x` afterwards.
+    /// A residual branch with its norm before or after: nothing else asks for `x` afterwards. `update` stops before its last product.
     fn branch(
         &self,
         graph: &mut Graph<'_>,
         x: Var,
         norm: NormParams,
         dropout: f32,
-        update: impl FnOnce(&mut Graph<'_>, Var) -> Var,
+        update: impl FnOnce(&mut Graph<'_>, Var) -> (Var, LinearParams),
     ) -> Var {
         let is_pre = self.architecture.norm_place == NormPlace::Pre;
         graph.section(Some(x), |graph| {
             let input = if is_pre { self.norm(graph, x, norm) } else { x };
-            let update = update(graph, input);
-            let update = graph.dropout(update, dropout);
-            let sum = graph.add(x, update);
+            let (hidden, last) = update(graph, input);
+            let sum = if dropout > 0.0 {
+                let update = linear(graph, hidden, last, Activation::None);
+                let update = graph.dropout(update, dropout);
+                graph.add(x, update)
+            } else {
+                graph.linear_onto(x, hidden, last.weight, last.bias)
+            };
             if is_pre { sum } else { self.norm(graph, sum, norm) }
         })
     }
 
-    /// Attention to the sequence itself, or to the encoder's output where the view has one.
+    /// Attention to the sequence itself, or to the encoder's output where the view has one: what it mixes, and the product that ends it.
     fn attention(
         &self,
         graph: &mut Graph<'_>,
@@ -201,7 +206,7 @@ impl Transformer {
         params: &AttentionParams,
         stack: &StackParams,
         view: &View<'_>,
-    ) -> Var {
+    ) -> (Var, LinearParams) {
         let a = &self.architecture;
         let (source, keys, mask) = match view.memory {
             Some((memory, keys)) => (memory, keys, Mask::Bidirectional),
@@ -232,10 +237,11 @@ impl Transformer {
             bias,
             dropout: view.dropout,
         });
-        linear(graph, mixed, params.o, Activation::None)
+        (mixed, params.o)
     }
 
-    fn feed_forward(&self, graph: &mut Graph<'_>, x: Var, params: &FeedForwardParams) -> Var {
+    /// The hidden layer, and the product that ends it.
+    fn feed_forward(&self, graph: &mut Graph<'_>, x: Var, params: &FeedForwardParams) -> (Var, LinearParams) {
         let activation = activation(self.architecture.feed_forward);
         let hidden = match params.gate {
             Some(gate) => {
@@ -245,7 +251,7 @@ impl Transformer {
             }
             None => linear(graph, x, params.up, activation),
         };
-        linear(graph, hidden, params.down, Activation::None)
+        (hidden, params.down)
     }
 
     fn norm(&self, graph: &mut Graph<'_>, x: Var, norm: NormParams) -> Var {

@@ -3,6 +3,7 @@
 use super::Activation;
 use crate::tensor::gemm::{MatRef, Write, gemm};
 use crate::tensor::params::ParamId;
+use crate::tensor::simd::add_assign;
 use crate::tensor::tape::{Backward, Graph, Op, Var};
 
 impl Graph<'_> {
@@ -11,21 +12,9 @@ impl Graph<'_> {
     /// # Panics
     /// If the inner sizes differ.
     pub fn linear(&mut self, x: Var, weight: ParamId, bias: Option<ParamId>, activation: Activation) -> Var {
-        let (n, inputs) = self.shape(x);
-        let params = self.params();
-        let outputs = params.layout.spec(weight).rows;
+        let (n, outputs) = (self.shape(x).0, self.params().layout.spec(weight).rows);
         let mut y = self.buffer(n * outputs);
-        let w = self.weight(weight);
-        let w_t = MatRef::new(&w, outputs, inputs).transposed();
-        gemm(Write::Set, MatRef::new(self.value(x), n, inputs), w_t, &mut y);
-        self.recycle_weight(w);
-        if let Some(bias) = bias {
-            let bias = params.get(bias);
-            assert_eq!(bias.len(), outputs, "a bias for each output");
-            for row in y.chunks_exact_mut(outputs) {
-                row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
-            }
-        }
+        self.product(x, weight, bias, Write::Set, &mut y);
         let before = match activation {
             Activation::None => None,
             _ if !self.records() => {
@@ -40,8 +29,42 @@ impl Graph<'_> {
             }
         };
         let out = self.push(n, outputs, y);
-        self.note(Linear { x, weight, bias, activation, before, out });
+        self.note(Linear { x, weight, bias, activation, before, residual: None, out });
         out
+    }
+
+    /// `residual + x wᵀ + bias`: the end of a residual branch, as [`Graph::linear`] otherwise.
+    ///
+    /// # Panics
+    /// If the inner sizes differ, or `residual` is not `(n, outputs)`.
+    pub fn linear_onto(&mut self, residual: Var, x: Var, weight: ParamId, bias: Option<ParamId>) -> Var {
+        let (n, outputs) = (self.shape(x).0, self.params().layout.spec(weight).rows);
+        assert_eq!(self.shape(residual), (n, outputs), "shape of the residual");
+        let mut y = self.buffer(n * outputs);
+        y.copy_from_slice(self.value(residual));
+        self.product(x, weight, bias, Write::Add, &mut y);
+        let out = self.push(n, outputs, y);
+        let activation = Activation::None;
+        self.note(Linear { x, weight, bias, activation, before: None, residual: Some(residual), out });
+        out
+    }
+
+    /// Writes, or adds, `x wᵀ + bias`.
+    fn product(&mut self, x: Var, weight: ParamId, bias: Option<ParamId>, write: Write, y: &mut [f32]) {
+        let (n, inputs) = self.shape(x);
+        let params = self.params();
+        let outputs = params.layout.spec(weight).rows;
+        let w = self.weight(weight);
+        let w_t = MatRef::new(&w, outputs, inputs).transposed();
+        gemm(write, MatRef::new(self.value(x), n, inputs), w_t, y);
+        self.recycle_weight(w);
+        if let Some(bias) = bias {
+            let bias = params.get(bias);
+            assert_eq!(bias.len(), outputs, "a bias for each output");
+            for row in y.chunks_exact_mut(outputs) {
+                add_assign(row, bias);
+            }
+        }
     }
 }
 
@@ -52,6 +75,8 @@ struct Linear {
     activation: Activation,
     /// The activation's input, where there is one.
     before: Option<Var>,
+    /// What it was added to, if to anything.
+    residual: Option<Var>,
     out: Var,
 }
 
@@ -65,7 +90,7 @@ impl Op for Linear {
         if let Some(bias) = self.bias {
             let sums = pass.param_grad(bias);
             for row in grad.chunks_exact(outputs) {
-                sums.iter_mut().zip(row).for_each(|(sum, dy)| *sum += dy);
+                add_assign(sums, row);
             }
         }
         let dy = MatRef::new(&grad, n, outputs);
@@ -76,6 +101,9 @@ impl Op for Linear {
         gemm(write, dy, MatRef::new(&w, outputs, inputs), &mut dx);
         pass.recycle_weight(w);
         pass.close(self.x, dx);
-        pass.recycle(grad);
+        match self.residual {
+            Some(residual) => pass.hand_on(residual, grad),
+            None => pass.recycle(grad),
+        }
     }
 }
