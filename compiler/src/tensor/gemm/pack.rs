@@ -6,6 +6,8 @@ use std::ops::Range;
 
 /// Numbers in a line of the caches.
 pub(super) const CACHE_LINE: usize = 16;
+/// How many rows of B before it is packed a row is asked for: a panel has too little of each for a prefetcher to follow.
+const ROWS_AHEAD: usize = 8;
 /// How many lines of A before it is copied a line is asked for: with a large stride, each is on another page, and no
 /// prefetcher guesses that.
 const LINES_AHEAD: usize = 4;
@@ -19,6 +21,9 @@ pub(super) fn pack_panel<V: Vector>(b: MatRef<'_>, depth: Range<usize>, cols: Ra
     debug_assert!(width <= V::TILE_VECTORS * V::WIDTH && to.len() == depth.len() * width);
     if b.col_stride == 1 {
         for (p, to) in depth.zip(to.chunks_exact_mut(width)) {
+            for col in cols.clone().step_by(CACHE_LINE) {
+                V::prefetch(b.data.as_ptr().wrapping_add((p + ROWS_AHEAD) * b.row_stride + col));
+            }
             let from = &b.data[p * b.row_stride + cols.start..][..cols.len()];
             for (from, to) in from.chunks(V::WIDTH).zip(to.chunks_exact_mut(V::WIDTH)) {
                 // SAFETY: a whole vector of `to`, and as much of `from` as there is.
