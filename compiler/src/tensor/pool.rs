@@ -75,11 +75,11 @@ impl Shelves {
         buffer
     }
 
-    /// A buffer that was not taken from a pool, and is of no class, is let go.
+    /// A buffer that was not taken from a pool, and is empty or of no class, is let go.
     fn give(&mut self, mut buffer: Buffer) {
         let n_lines = buffer.n_lines();
         buffer.set_len(0);
-        if buffer.is_of_class() {
+        if n_lines > 0 && buffer.is_of_class() {
             let shelf = self.0.entry(n_lines).or_default();
             shelf.count(-1, 0);
             shelf.free.push(buffer);
@@ -203,6 +203,13 @@ impl Saved {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn empty_buffers_do_not_pile_up() {
+        let mut pool = Pool::default();
+        (0..3).for_each(|_| pool.give(Buffer::default()));
+        assert_eq!(pool.whole.0.values().map(|shelf| shelf.free.len()).sum::<usize>(), 0);
+    }
 
     #[test]
     fn narrowed_numbers_come_back_rounded_from_half_the_memory() {
