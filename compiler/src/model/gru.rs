@@ -101,7 +101,11 @@ impl Gru {
             x = graph.section(Some(x), |graph| {
                 let x = graph.dropout(x, dropout);
                 let gates = graph.linear(x, layer.input_weight, Some(layer.input_bias), Activation::None);
-                graph.gru(gates, layer.state_weight, layer.state_bias, &segments, initial.get(idx).copied())
+                let initial = initial.get(idx).copied();
+                let states = graph.gru(gates, layer.state_weight, layer.state_bias, &segments, initial);
+                // The way back goes by the gates as they turned out.
+                graph.release(gates);
+                states
             });
             states.push(graph.gather_rows(x, &last_rows));
         }

@@ -12,7 +12,7 @@
 //!
 //! ```text
 //! forward:   section 1 ── narrow ── section 2 ── narrow ── … ── head and loss
-//! backward:  head and loss ── … ── widen ── section 2 ── release ── widen ── section 1 ── release
+//! backward:  head and loss ── … ── widen ── section 2 ── leave ── widen ── section 1 ── leave
 //! ```
 //! What comes forward is that of `f32` to the bit. Numbers that ops put on the tape by [`Graph::push_exact`] stay as they are.
 
@@ -34,19 +34,21 @@ pub trait Op: Send {
 }
 
 struct Value {
-    /// `None` once the way back has left the section.
+    /// `None` once it is released, or the way back has left its section.
     data: Option<Saved>,
     rows: usize,
     cols: usize,
     /// Whether it is never narrowed.
     is_exact: bool,
+    /// Whether its buffer is free only because values are narrowed.
+    is_spared: bool,
 }
 
 impl Value {
     fn whole(&self) -> &Buffer {
         match &self.data {
             Some(Saved::Whole(data)) => data,
-            _ => panic!("the section of a value has ended"),
+            _ => panic!("a value was released, or its section has ended"),
         }
     }
 
@@ -62,17 +64,20 @@ impl Value {
         self.data = self.data.take().map(|data| Saved::Whole(pool.restore(data)));
     }
 
-    fn release(&mut self, pool: &mut Pool) {
+    /// Gives the buffer back, which a pass of `f32` would hold to its end.
+    fn leave(&mut self, pool: &mut Pool) {
         if let Some(data) = self.data.take() {
             let data = pool.restore(data);
             pool.forget(data);
+            self.is_spared = true;
         }
     }
 
     fn clear(self, pool: &mut Pool) {
         match self.data {
             Some(data) => pool.discard(data),
-            None => pool.remember(self.rows * self.cols),
+            None if self.is_spared => pool.remember(self.rows * self.cols),
+            None => {}
         }
     }
 }
@@ -98,8 +103,8 @@ impl Section {
         input.chain(self.values.clone()).for_each(|idx| values[idx].widen(pool));
     }
 
-    fn release(&self, values: &mut [Value], pool: &mut Pool) {
-        values[self.values.clone()].iter_mut().for_each(|value| value.release(pool));
+    fn leave(&self, values: &mut [Value], pool: &mut Pool) {
+        values[self.values.clone()].iter_mut().for_each(|value| value.leave(pool));
     }
 }
 
@@ -261,9 +266,17 @@ impl<'a> Graph<'a> {
 
     fn push_value(&mut self, rows: usize, cols: usize, data: Buffer, is_exact: bool) -> Var {
         assert_eq!(data.len(), rows * cols, "value of {rows} x {cols}");
-        self.tape.values.push(Value { data: Some(Saved::Whole(data)), rows, cols, is_exact });
+        self.tape.values.push(Value { data: Some(Saved::Whole(data)), rows, cols, is_exact, is_spared: false });
         self.tape.grads.push(None);
         Var(self.tape.values.len() - 1)
+    }
+
+    /// Gives the buffer of a value back early: for one whose numbers nothing that follows asks for, neither forward nor on the way back.
+    pub fn release(&mut self, var: Var) {
+        let Tape { values, pool, .. } = &mut *self.tape;
+        if let Some(data) = values[var.0].data.take() {
+            pool.discard(data);
+        }
     }
 
     /// Notes how to come back through an operation; does nothing in a pass that only computes.
@@ -331,7 +344,7 @@ impl<'a> Graph<'a> {
             go(&ops[section.ops.end..end], values, pool);
             section.widen(values, pool);
             go(&ops[section.ops.clone()], values, pool);
-            section.release(values, pool);
+            section.leave(values, pool);
             end = section.ops.start;
         }
         go(&ops[..end], values, pool);

@@ -188,9 +188,12 @@ impl Transformer {
             let input = if is_pre { self.norm(graph, x, norm) } else { x };
             let (hidden, last) = update(graph, input);
             let sum = if dropout > 0.0 {
-                let update = linear(graph, hidden, last, Activation::None);
-                let update = graph.dropout(update, dropout);
-                graph.add(x, update)
+                let before = linear(graph, hidden, last, Activation::None);
+                let update = graph.dropout(before, dropout);
+                let sum = graph.add(x, update);
+                // The ways back through a product, a dropout and a sum ask for none of their results.
+                [before, update].into_iter().for_each(|var| graph.release(var));
+                sum
             } else {
                 graph.linear_onto(x, hidden, last.weight, last.bias)
             };
