@@ -30,7 +30,7 @@ pub struct TrainSection {
     /// every update. Vectors, and the running average of the parameters, are `f32` all the same.
     #[serde(default, skip_serializing_if = "Dtype::is_f32")]
     pub weights_dtype: Dtype,
-    /// What is kept for the way back is stored as: `"f32"`, or `"bf16"` in about half the memory.
+    /// What is kept for the way back is stored as: `"f32"`, or `"bf16"` in half the memory, widened again a branch at a time.
     #[serde(default, skip_serializing_if = "Dtype::is_f32")]
     pub activations_dtype: Dtype,
     /// Seed of the first values, of the examples' order and of what is random about them.
