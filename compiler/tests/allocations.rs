@@ -10,8 +10,8 @@ use siskin_compiler::train::step::{DropoutSeed, Stepper};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes from which an allocation is a matrix: the smallest of activations, 31 x 32, has 3,968, a list of rows or buffers at most 1,024.
-const BUFFER: usize = 2048;
+/// Bytes from which an allocation is a matrix: the smallest of activations, 31 x 32, has 3,968, a list of a sequence's rows at most 512.
+const BUFFER: usize = 1024;
 
 static N_BUFFERS: AtomicUsize = AtomicUsize::new(0);
 
