@@ -14,6 +14,7 @@ use crate::tensor::gemm::{MatRef, PackedRight, Write, gemm, gemm_packed};
 use crate::tensor::params::ParamId;
 use crate::tensor::simd::{Kernel, SIXTEEN, Sixteen, dispatch, load_part, store_part};
 use crate::tensor::tape::{Backward, Graph, Op, Var};
+use std::ops::Range;
 
 impl Graph<'_> {
     /// The states of a recurrent layer, `(n, hidden)`, from the inputs' share of its gates.
@@ -169,6 +170,17 @@ impl Op for Gru {
     }
 }
 
+/// The same units of `N` neighbouring vectors of `hidden` numbers.
+// A closure would not be compiled for the kernel's CPU features.
+#[inline(always)]
+fn parts<V: Sixteen, const N: usize>(from: &[f32], hidden: usize, units: Range<usize>) -> [V; N] {
+    let mut parts = [V::zero(); N];
+    for (part, from) in parts.iter_mut().zip(from.chunks_exact(hidden)) {
+        *part = load_part(&from[units.clone()]);
+    }
+    parts
+}
+
 struct Step<'a> {
     gates: &'a [f32],
     recurrent: &'a [f32],
@@ -184,18 +196,17 @@ impl Kernel for Step<'_> {
     fn run<V: Sixteen>(self) {
         let hidden = self.state.len();
         for at in (0..hidden).step_by(SIXTEEN) {
-            let part = |from: &[f32], gate: usize| {
-                load_part::<V>(&from[gate * hidden + at..gate * hidden + (at + SIXTEEN).min(hidden)])
-            };
-            let r = sigmoid(part(self.gates, 0).add(part(self.recurrent, 0)));
-            let z = sigmoid(part(self.gates, 1).add(part(self.recurrent, 1)));
-            let candidate = part(self.recurrent, 2);
-            let n = tanh(part(self.gates, 2).add(r.mul(candidate)));
-            let h = z.mul(part(self.state, 0).sub(n)).add(n);
+            let end = (at + SIXTEEN).min(hidden);
+            let [gate_r, gate_z, gate_n] = parts::<V, 3>(self.gates, hidden, at..end);
+            let [recurrent_r, recurrent_z, candidate] = parts::<V, 3>(self.recurrent, hidden, at..end);
+            let r = sigmoid(gate_r.add(recurrent_r));
+            let z = sigmoid(gate_z.add(recurrent_z));
+            let n = tanh(gate_n.add(r.mul(candidate)));
+            let h = z.mul(load_part::<V>(&self.state[at..end]).sub(n)).add(n);
             for (which, value) in [r, z, n, candidate].into_iter().enumerate() {
-                store_part(value, &mut self.saved[which * hidden + at..which * hidden + (at + SIXTEEN).min(hidden)]);
+                store_part(value, &mut self.saved[which * hidden + at..which * hidden + end]);
             }
-            store_part(h, &mut self.out[at..(at + SIXTEEN).min(hidden)]);
+            store_part(h, &mut self.out[at..end]);
         }
     }
 }
@@ -218,8 +229,7 @@ impl Kernel for StepBack<'_> {
         let one = V::splat(1.0);
         for at in (0..hidden).step_by(SIXTEEN) {
             let end = (at + SIXTEEN).min(hidden);
-            let part = |which: usize| load_part::<V>(&self.saved[which * hidden + at..which * hidden + end]);
-            let [r, z, n, candidate] = [part(0), part(1), part(2), part(3)];
+            let [r, z, n, candidate] = parts::<V, 4>(self.saved, hidden, at..end);
             let (dh, state) = (load_part::<V>(&self.dstate[at..end]), load_part::<V>(&self.state[at..end]));
             let dn = dh.mul(one.sub(z)).mul(one.sub(n.mul(n)));
             let dz = dh.mul(state.sub(n)).mul(z).mul(one.sub(z));
