@@ -45,20 +45,35 @@ impl DropoutSeed {
 pub struct Stepper<'m> {
     model: &'m dyn Model,
     tapes: Mutex<Vec<Tape>>,
-    grads: Vec<Buffer>,
+    shards: Vec<Shard>,
+}
+
+/// The gradient of a shard.
+struct Shard {
+    grads: Buffer,
+    /// Whether it is of a step that is over: who adds to it first begins with zeros, which are then in that thread's cache.
+    is_stale: bool,
+}
+
+impl Shard {
+    fn renew(&mut self) {
+        if std::mem::take(&mut self.is_stale) {
+            self.grads.fill(0.0);
+        }
+    }
 }
 
 impl<'m> Stepper<'m> {
     /// A stepper for batches of a model.
     pub fn new(model: &'m dyn Model) -> Self {
-        Self { model, tapes: Mutex::default(), grads: Vec::new() }
+        Self { model, tapes: Mutex::default(), shards: Vec::new() }
     }
 
     /// Bytes held between steps: first of activations and their gradients, of as many passes as ran at the same time; then of the gradients of
     /// the parameters, of all shards.
     pub fn n_bytes(&self) -> (usize, usize) {
         let tapes = self.tapes.lock().map_or(0, |tapes| tapes.iter().map(Tape::n_bytes).sum());
-        (tapes, self.grads.iter().map(|grads| size_of_val(&**grads)).sum())
+        (tapes, self.shards.iter().map(|shard| size_of_val(&*shard.grads)).sum())
     }
 
     /// What the first of [`Stepper::n_bytes`] would be if no activation were stored in 16 bits.
@@ -68,7 +83,7 @@ impl<'m> Stepper<'m> {
 
     /// Sets the gradients to zero: the start of a step that may accumulate several batches.
     pub fn clear(&mut self) {
-        self.grads.iter_mut().for_each(|grads| grads.par_chunks_mut(SUM_CHUNK).for_each(|grads| grads.fill(0.0)));
+        self.shards.iter_mut().for_each(|shard| shard.is_stale = true);
     }
 
     /// Adds the gradient of a batch's loss times `options.weight`, and returns the sums over its targets. Each of the batch is an
@@ -83,18 +98,20 @@ impl<'m> Stepper<'m> {
         let n_params = params.layout.len();
         let n_shards = (GRADIENTS_MAX / n_params.max(1)).clamp(SHARDS_MIN, SHARDS_MAX).min(batch.len());
         let pass_tokens = (n_params / PARAMS_PER_TOKEN).clamp(*PASS_TOKENS.start(), *PASS_TOKENS.end());
-        while self.grads.len() < n_shards {
-            self.grads.push(Buffer::zeros(n_params));
+        while self.shards.len() < n_shards {
+            self.shards.push(Shard { grads: Buffer::zeros(n_params), is_stale: false });
         }
         let (model, tapes) = (self.model, &self.tapes);
-        let sums: Vec<LossSums> = self.grads[..n_shards]
+        let sums: Vec<LossSums> = self.shards[..n_shards]
             .par_iter_mut()
             .enumerate()
             .with_max_len(1)
-            .map(|(shard, grads)| {
+            .map(|(idx, shard)| {
+                shard.renew();
+                let grads = &mut *shard.grads;
                 let mut tape = tapes.lock().ok().and_then(|mut tapes| tapes.pop()).unwrap_or_default();
                 let mut sums = LossSums::default();
-                let (mut first, end) = (shard * batch.len() / n_shards, (shard + 1) * batch.len() / n_shards);
+                let (mut first, end) = (idx * batch.len() / n_shards, (idx + 1) * batch.len() / n_shards);
                 while first < end {
                     let rows = &batch[first..first + n_rows_of_pass(&batch[first..end], pass_tokens)];
                     let examples = match rows {
@@ -116,18 +133,27 @@ impl<'m> Stepper<'m> {
 
     /// Adds up what the shards have accumulated and lends the sum.
     pub fn gradient(&mut self) -> &mut [f32] {
-        let mut gap = 1;
-        while gap < self.grads.len() {
-            for at in (0..self.grads.len() - gap).step_by(2 * gap) {
-                let (left, right) = self.grads.split_at_mut(at + gap);
-                left[at]
-                    .par_chunks_mut(SUM_CHUNK)
-                    .zip(right[0].par_chunks(SUM_CHUNK))
-                    .for_each(|(to, from)| simd::add_assign(to, from));
-            }
-            gap *= 2;
+        self.shards.iter_mut().for_each(Shard::renew);
+        let n_params = self.shards.first().map_or(0, |shard| shard.grads.len());
+        let mut chunks: Vec<Vec<&mut [f32]>> = Vec::new();
+        chunks.resize_with(n_params.div_ceil(SUM_CHUNK), Vec::new);
+        for shard in &mut self.shards {
+            chunks.iter_mut().zip(shard.grads.chunks_mut(SUM_CHUNK)).for_each(|(list, chunk)| list.push(chunk));
         }
-        self.grads.first_mut().map_or(&mut [], |grads| &mut **grads)
+        chunks.par_iter_mut().for_each(|shards| add_up(shards));
+        self.shards.first_mut().map_or(&mut [], |shard| &mut *shard.grads)
+    }
+}
+
+/// Adds neighbours, then neighbouring sums, until the first has them all.
+fn add_up(shards: &mut [&mut [f32]]) {
+    let mut gap = 1;
+    while gap < shards.len() {
+        for at in (0..shards.len() - gap).step_by(2 * gap) {
+            let (left, right) = shards.split_at_mut(at + gap);
+            simd::add_assign(left[at], right[0]);
+        }
+        gap *= 2;
     }
 }
 
