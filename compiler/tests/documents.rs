@@ -2,14 +2,14 @@
 
 mod interruption;
 
-use interruption::{StopAt, files};
+use interruption::{StopAt, files, try_train};
 use siskin_compiler::artifact::hf;
 use siskin_compiler::data::Example;
 use siskin_compiler::model;
 use siskin_compiler::recipe::Recipe;
 use siskin_compiler::tensor::Tape;
-use siskin_compiler::train::progress::{Progress, Silent};
-use siskin_compiler::train::{Options, Outcome, TrainError, run};
+use siskin_compiler::train::progress::Silent;
+use siskin_compiler::train::{Options, Outcome, run};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -124,18 +124,6 @@ optimizer = {{ learning_rate = 1e-2, warmup_steps = 1 }}
     let path = dir.join("recipe.toml");
     std::fs::write(&path, text).unwrap();
     Recipe::load(&path, &[]).unwrap()
-}
-
-fn try_train(
-    recipe: &Recipe,
-    out: &Path,
-    n_threads: usize,
-    progress: &mut (dyn Progress + Send),
-) -> Result<Outcome, TrainError> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
-    let interrupt = AtomicBool::new(false);
-    let resume = out.exists();
-    pool.install(|| run(recipe, &Options { out, resume, interrupt: &interrupt }, progress))
 }
 
 fn train(recipe: &Recipe, out: &Path, n_threads: usize) -> Outcome {

@@ -2,7 +2,7 @@
 
 mod interruption;
 
-use interruption::{StopAt, files};
+use interruption::{StopAt, files, try_train};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use siskin_compiler::artifact::hf;
@@ -87,10 +87,7 @@ optimizer = {{ learning_rate = 1e-2, warmup_steps = 5, clip_norm = 1.0, weight_d
 }
 
 fn train(recipe: &Recipe, out: &Path, n_threads: usize, progress: &mut (dyn Progress + Send)) -> Outcome {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
-    let interrupt = AtomicBool::new(false);
-    let resume = out.exists();
-    pool.install(|| run(recipe, &Options { out, resume, interrupt: &interrupt }, progress)).unwrap()
+    try_train(recipe, out, n_threads, progress).unwrap()
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod interruption;
 
-use interruption::{StopAt, files};
+use interruption::{StopAt, files, try_train};
 use siskin_compiler::artifact::hf;
 use siskin_compiler::data::Example;
 use siskin_compiler::model::{self, Family, Head, Kind, LossOptions, LossSums, Model};
@@ -79,10 +79,7 @@ optimizer = {{ kind = '{optimizer}', learning_rate = 1e-2, warmup_steps = 5, cli
 }
 
 fn train(recipe: &Recipe, out: &Path, n_threads: usize, progress: &mut (dyn Progress + Send)) -> Outcome {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
-    let interrupt = AtomicBool::new(false);
-    let resume = out.exists();
-    pool.install(|| run(recipe, &Options { out, resume, interrupt: &interrupt }, progress)).unwrap()
+    try_train(recipe, out, n_threads, progress).unwrap()
 }
 
 #[test]

@@ -140,9 +140,17 @@ pub trait Vector: Copy {
 /// A vector of [`LANES`] numbers, and what takes several lanes together.
 pub trait Lanes: Vector {
     /// Reads a vector.
-    fn load(from: &[f32; LANES]) -> Self;
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Self {
+        // SAFETY: the array is valid for reading `LANES` numbers.
+        unsafe { Self::load_ptr(from.as_ptr()) }
+    }
     /// Writes a vector.
-    fn store(self, to: &mut [f32; LANES]);
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        // SAFETY: the array is valid for writing `LANES` numbers.
+        unsafe { self.store_ptr(to.as_mut_ptr()) }
+    }
     /// Rows and columns exchanged: lane `j` of the result's row `i` is lane `i` of row `j`.
     fn transpose(rows: [Self; LANES]) -> [Self; LANES];
 

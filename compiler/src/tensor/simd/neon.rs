@@ -106,16 +106,6 @@ impl Vector for Neon {
 
 impl Lanes for Neon {
     #[inline(always)]
-    fn load(from: &[f32; LANES]) -> Self {
-        // SAFETY: the array is valid for reading `LANES` numbers.
-        unsafe { Self::load_ptr(from.as_ptr()) }
-    }
-    #[inline(always)]
-    fn store(self, to: &mut [f32; LANES]) {
-        // SAFETY: the array is valid for writing `LANES` numbers.
-        unsafe { self.store_ptr(to.as_mut_ptr()) }
-    }
-    #[inline(always)]
     fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
         let mut numbers = [[0.0; LANES]; LANES];
         for (row, to) in rows.into_iter().zip(&mut numbers) {

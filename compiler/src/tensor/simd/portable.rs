@@ -91,14 +91,6 @@ impl Vector for Portable {
 
 impl Lanes for Portable {
     #[inline(always)]
-    fn load(from: &[f32; LANES]) -> Self {
-        Self(*from)
-    }
-    #[inline(always)]
-    fn store(self, to: &mut [f32; LANES]) {
-        *to = self.0;
-    }
-    #[inline(always)]
     fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
         core::array::from_fn(|i| Self(core::array::from_fn(|j| rows[j].0[i])))
     }

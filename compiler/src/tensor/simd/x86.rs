@@ -169,16 +169,6 @@ impl Vector for Avx2 {
 
 impl Lanes for Avx2 {
     #[inline(always)]
-    fn load(from: &[f32; LANES]) -> Self {
-        // SAFETY: the array is valid for reading `LANES` numbers.
-        unsafe { Self::load_ptr(from.as_ptr()) }
-    }
-    #[inline(always)]
-    fn store(self, to: &mut [f32; LANES]) {
-        // SAFETY: the array is valid for writing `LANES` numbers.
-        unsafe { self.store_ptr(to.as_mut_ptr()) }
-    }
-    #[inline(always)]
     fn reduce_sum(self) -> f32 {
         avx!({
             let fours = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
