@@ -92,7 +92,8 @@ pub(super) struct BackwardHeads<'a> {
 impl WideKernel for BackwardHeads<'_> {
     type Output = ();
 
-    /// With `p` the probabilities, here times their sum, and `dout` divided by it: `dv = pᵀ dout`, `ds = p (dout vᵀ - sum(dout out))`, `dq = ds k`, `dk = dsᵀ q`.
+    /// With `p` the probabilities, here times their sum, and `dout` divided by it: `dv = pᵀ dout`,
+    /// `ds = p (dout vᵀ - sum(dout out))`, `dq = ds k`, `dk = dsᵀ q`.
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Self { scratch: s, sequence, out, softmax, dout, dq, dk, dv, dbias } = self;
@@ -225,6 +226,7 @@ fn slopes<V: Vector>(p: &mut [Row], ds: &mut [Row], tops: &Row, deltas: &Row) {
     for at in vectors_of_row::<V>() {
         let (top, delta) = (get::<V>(tops, at), get::<V>(deltas, at));
         for (p, ds) in p.iter_mut().zip(ds.iter_mut()) {
+            // At most 1, or little more where queries and keys were rounded to 16 bits since `top` was found.
             let odds = get::<V>(p, at).sub(top).exp2();
             set(p, at, odds);
             set(ds, at, get::<V>(ds, at).sub(delta).mul(odds));

@@ -176,9 +176,10 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Reads one head of `data`, to make scores with it, to mix it, or both.
+    /// Reads one head of `data`, which `source` must not scale, to make scores with it, to mix it, or both.
     #[inline(always)]
     pub fn pack<V: Vector>(&mut self, data: &[f32], source: Source<'_>, for_scores: bool, for_mixing: bool) {
+        debug_assert_eq!(source.scale, 1.0, "keys and values are copied as they are");
         let (n_rows, padded) = (source.n_rows, source.n_rows.next_multiple_of(BLOCK));
         self.width = source.head_dim.next_multiple_of(LANES);
         let width = self.width;
