@@ -17,7 +17,7 @@ pub use transformer::Transformer;
 pub use crate::tensor::ops::LossSums;
 
 use crate::data::Example;
-use crate::tensor::{Dtype, Graph, ParamLayout, Params, Tape, Var};
+use crate::tensor::{Dtype, Graph, ParamGrads, ParamLayout, Params, Tape, Var};
 
 /// Something that can be trained: named parameters, and a loss over examples.
 pub trait Model: Send + Sync {
@@ -60,7 +60,7 @@ pub struct Pass<'a> {
     /// The parameters.
     pub params: &'a Params,
     /// Where their gradients are added.
-    pub grads: &'a mut [f32],
+    pub grads: &'a mut ParamGrads,
     /// Decides which activations are dropped.
     pub dropout_key: u64,
 }

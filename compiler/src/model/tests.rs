@@ -3,7 +3,7 @@
 use super::*;
 use crate::artifact::{Checkpoint, names};
 use crate::reference::ReferenceModel;
-use crate::tensor::Tape;
+use crate::tensor::{ParamGrads, Tape};
 use siskin_runtime::ModelConfig;
 
 fn config(tied_head: bool) -> ModelConfig {
@@ -78,12 +78,13 @@ fn gradients_of_the_whole_model_agree_with_differences() {
     let text = tokens(23);
     let halves = [Example::causal(&text[..11], &text[1..12]), Example::causal(&text[11..22], &text[12..])];
     let mut tape = Tape::default();
-    let mut grads = vec![0.0; params.values.len()];
+    let mut grads = ParamGrads::new(model.layout());
     let mut graph = tape.record(&params, &mut grads);
     let (loss, _) = model.loss(&mut graph, &halves, LossOptions::plain(1.0 / 22.0));
     graph.backward(loss, &[1.0]);
     let mut nats =
         |params: &Params| model.loss(&mut tape.evaluate(params), &halves, LossOptions::plain(1.0)).1.nats / 22.0;
+    let grads = grads.values(model.layout());
     let step = 2e-3;
     for spec in model.layout().specs() {
         let grads = &grads[spec.range.clone()];

@@ -10,6 +10,7 @@ pub mod bf16;
 mod buffer;
 pub mod gemm;
 pub mod ops;
+mod param_grads;
 pub mod params;
 mod pool;
 mod segments;
@@ -18,6 +19,7 @@ pub mod tape;
 
 pub use bf16::Dtype;
 pub use buffer::Buffer;
+pub use param_grads::ParamGrads;
 pub use params::{ParamId, ParamLayout, ParamSpec, Params, Weight, WeightMut};
 pub use pool::{Narrowed, Saved, Widened};
 pub use segments::Segments;

@@ -19,6 +19,7 @@
 use super::Buffer;
 use super::bf16::Dtype;
 use super::gemm::Write;
+use super::param_grads::ParamGrads;
 use super::params::{ParamId, Params};
 use super::pool::{Pool, Saved, Widened};
 use std::ops::Range;
@@ -119,12 +120,12 @@ pub struct Tape {
 }
 
 impl Tape {
-    /// Starts a pass that can go back: parameter gradients are added to `param_grads`, laid out as `params`.
+    /// Starts a pass that can go back: parameter gradients are added to `param_grads`.
     ///
     /// # Panics
     /// If `param_grads` has another length than the parameters.
-    pub fn record<'a>(&'a mut self, params: &'a Params, param_grads: &'a mut [f32]) -> Graph<'a> {
-        assert_eq!(param_grads.len(), params.layout.len(), "gradient buffer of another model");
+    pub fn record<'a>(&'a mut self, params: &'a Params, param_grads: &'a mut ParamGrads) -> Graph<'a> {
+        assert_eq!(param_grads.len(), params.layout.len(), "gradients of another model");
         self.clear();
         Graph { tape: self, params, param_grads: Some(param_grads), dropout_key: 0, dtype: Dtype::F32 }
     }
@@ -179,7 +180,7 @@ impl Tape {
 pub struct Graph<'a> {
     tape: &'a mut Tape,
     params: &'a Params,
-    param_grads: Option<&'a mut [f32]>,
+    param_grads: Option<&'a mut ParamGrads>,
     dropout_key: u64,
     /// What the values of sections are stored as.
     dtype: Dtype,
@@ -317,10 +318,9 @@ impl<'a> Graph<'a> {
         self.tape.pool.give_widened(weight);
     }
 
-    /// The numbers of a matrix, and where the gradient of a parameter is added, in a pass that can go back.
-    pub fn value_and_param_grad(&mut self, var: Var, id: ParamId) -> (&[f32], Option<&mut [f32]>) {
-        let range = self.params.layout.spec(id).range.clone();
-        let grad = self.param_grads.as_deref_mut().map(|grads| &mut grads[range]);
+    /// The numbers of a matrix, and where the gradient of a parameter is written, in a pass that can go back.
+    pub fn value_and_param_grad(&mut self, var: Var, id: ParamId) -> (&[f32], Option<(&mut [f32], Write)>) {
+        let grad = self.param_grads.as_deref_mut().map(|grads| grads.open(&self.params.layout, id));
         (self.tape.values[var.0].whole(), grad)
     }
 
@@ -362,7 +362,7 @@ pub struct Backward<'a> {
     grads: &'a mut [Option<Buffer>],
     pool: &'a mut Pool,
     params: &'a Params,
-    param_grads: &'a mut [f32],
+    param_grads: &'a mut ParamGrads,
 }
 
 impl<'a> Backward<'a> {
@@ -438,8 +438,13 @@ impl<'a> Backward<'a> {
         self.params.get(id)
     }
 
-    /// Where the gradient of a parameter is added.
-    pub fn param_grad(&mut self, id: ParamId) -> &mut [f32] {
-        &mut self.param_grads[self.params.layout.spec(id).range.clone()]
+    /// Where the gradient of a parameter is written, all of it, and whether to set it or to add to it.
+    pub fn param_grad(&mut self, id: ParamId) -> (&mut [f32], Write) {
+        self.param_grads.open(&self.params.layout, id)
+    }
+
+    /// Where to add to the gradient of a parameter, for an operation that does not reach all of it.
+    pub fn param_grad_to_add(&mut self, id: ParamId) -> &mut [f32] {
+        self.param_grads.open_to_add(&self.params.layout, id)
     }
 }

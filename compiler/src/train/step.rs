@@ -6,7 +6,7 @@
 
 use crate::data::Example;
 use crate::model::{LossOptions, LossSums, Model, Pass};
-use crate::tensor::{Buffer, Params, Tape, simd};
+use crate::tensor::{ParamGrads, Params, Tape, simd};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::sync::Mutex;
@@ -45,22 +45,7 @@ impl DropoutSeed {
 pub struct Stepper<'m> {
     model: &'m dyn Model,
     tapes: Mutex<Vec<Tape>>,
-    shards: Vec<Shard>,
-}
-
-/// The gradient of a shard.
-struct Shard {
-    grads: Buffer,
-    /// Whether it is of a step that is over: who adds to it first begins with zeros, which are then in that thread's cache.
-    is_stale: bool,
-}
-
-impl Shard {
-    fn renew(&mut self) {
-        if std::mem::take(&mut self.is_stale) {
-            self.grads.fill(0.0);
-        }
-    }
+    shards: Vec<ParamGrads>,
 }
 
 impl<'m> Stepper<'m> {
@@ -73,7 +58,7 @@ impl<'m> Stepper<'m> {
     /// the parameters, of all shards.
     pub fn n_bytes(&self) -> (usize, usize) {
         let tapes = self.tapes.lock().map_or(0, |tapes| tapes.iter().map(Tape::n_bytes).sum());
-        (tapes, self.shards.iter().map(|shard| size_of_val(&*shard.grads)).sum())
+        (tapes, self.shards.iter().map(|shard| shard.len() * size_of::<f32>()).sum())
     }
 
     /// What the first of [`Stepper::n_bytes`] would be if no activation were stored in 16 bits.
@@ -83,7 +68,7 @@ impl<'m> Stepper<'m> {
 
     /// Sets the gradients to zero: the start of a step that may accumulate several batches.
     pub fn clear(&mut self) {
-        self.shards.iter_mut().for_each(|shard| shard.is_stale = true);
+        self.shards.iter_mut().for_each(ParamGrads::clear);
     }
 
     /// Adds the gradient of a batch's loss times `options.weight`, and returns the sums over its targets. Each of the batch is an
@@ -99,16 +84,14 @@ impl<'m> Stepper<'m> {
         let n_shards = (GRADIENTS_MAX / n_params.max(1)).clamp(SHARDS_MIN, SHARDS_MAX).min(batch.len());
         let pass_tokens = (n_params / PARAMS_PER_TOKEN).clamp(*PASS_TOKENS.start(), *PASS_TOKENS.end());
         while self.shards.len() < n_shards {
-            self.shards.push(Shard { grads: Buffer::zeros(n_params), is_stale: false });
+            self.shards.push(ParamGrads::new(&params.layout));
         }
         let (model, tapes) = (self.model, &self.tapes);
         let sums: Vec<LossSums> = self.shards[..n_shards]
             .par_iter_mut()
             .enumerate()
             .with_max_len(1)
-            .map(|(idx, shard)| {
-                shard.renew();
-                let grads = &mut *shard.grads;
+            .map(|(idx, grads)| {
                 let mut tape = tapes.lock().ok().and_then(|mut tapes| tapes.pop()).unwrap_or_default();
                 let mut sums = LossSums::default();
                 let (mut first, end) = (idx * batch.len() / n_shards, (idx + 1) * batch.len() / n_shards);
@@ -133,15 +116,17 @@ impl<'m> Stepper<'m> {
 
     /// Adds up what the shards have accumulated and lends the sum.
     pub fn gradient(&mut self) -> &mut [f32] {
-        self.shards.iter_mut().for_each(Shard::renew);
-        let n_params = self.shards.first().map_or(0, |shard| shard.grads.len());
+        let layout = self.model.layout();
         let mut chunks: Vec<Vec<&mut [f32]>> = Vec::new();
-        chunks.resize_with(n_params.div_ceil(SUM_CHUNK), Vec::new);
+        chunks.resize_with(layout.len().div_ceil(SUM_CHUNK), Vec::new);
         for shard in &mut self.shards {
-            chunks.iter_mut().zip(shard.grads.chunks_mut(SUM_CHUNK)).for_each(|(list, chunk)| list.push(chunk));
+            chunks
+                .iter_mut()
+                .zip(shard.values(layout).chunks_mut(SUM_CHUNK))
+                .for_each(|(list, chunk)| list.push(chunk));
         }
         chunks.par_iter_mut().for_each(|shards| add_up(shards));
-        self.shards.first_mut().map_or(&mut [], |shard| &mut *shard.grads)
+        self.shards.first_mut().map_or(&mut [], |shard| shard.values(layout))
     }
 }
 

@@ -94,12 +94,13 @@ impl Graph<'_> {
                 let slopes = MatRef::new(logits, rows, outputs);
                 w.gradient(logits, &mut dx[x_block.clone()]);
                 let (x_rows, dhead) = self.value_and_param_grad(x, head);
-                if let Some(dhead) = dhead {
-                    gemm(Write::Add, slopes.transposed(), MatRef::new(&x_rows[x_block], rows, dim), dhead);
+                if let Some((dhead, head_write)) = dhead {
+                    gemm(head_write, slopes.transposed(), MatRef::new(&x_rows[x_block], rows, dim), dhead);
                 }
-                if let Some((_, Some(dbias))) = bias.map(|bias| self.value_and_param_grad(x, bias)) {
+                if let Some((_, Some((dbias, mut write)))) = bias.map(|bias| self.value_and_param_grad(x, bias)) {
                     for row in logits.chunks_exact(outputs) {
-                        Write::Add.store(dbias, row);
+                        write.store(dbias, row);
+                        write = Write::Add;
                     }
                 }
             }

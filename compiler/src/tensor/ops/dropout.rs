@@ -78,7 +78,7 @@ impl Op for Dropout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::{ParamLayout, Params, Tape};
+    use crate::tensor::{ParamGrads, ParamLayout, Params, Tape};
 
     #[test]
     fn drops_its_share_and_keeps_the_mean() {
@@ -93,9 +93,9 @@ mod tests {
     #[test]
     fn masks_differ_by_seed_and_by_operation_and_go_back_as_they_came() {
         let params = Params::zeros(ParamLayout::default());
-        let mut tape = Tape::default();
+        let (mut tape, mut no_grads) = (Tape::default(), ParamGrads::new(&params.layout));
         let mut pass = |seed: u64| {
-            let mut graph = tape.record(&params, &mut []);
+            let mut graph = tape.record(&params, &mut no_grads);
             graph.seed_dropout(seed);
             let x = graph.input(1, 64, &[1.0; 64]);
             let (a, b) = (graph.dropout(x, 0.5), graph.dropout(x, 0.5));

@@ -32,7 +32,7 @@ impl Op for Embedding {
     fn backward(&self, pass: &mut Backward<'_>) {
         let Some(grad) = pass.take(self.out) else { return };
         let dim = pass.shape(self.out).1;
-        let table = pass.param_grad(self.table);
+        let table = pass.param_grad_to_add(self.table);
         for (row, &token) in grad.chunks_exact(dim).zip(&self.tokens) {
             let to = &mut table[token as usize * dim..][..dim];
             to.iter_mut().zip(row).for_each(|(to, from)| *to += from);

@@ -1,7 +1,7 @@
 //! Every operation against central differences of its own forward pass.
 
 use super::{Activation, AttentionInputs, AttentionShape, CrossEntropy, Mask, RelativeBias, RopeTable};
-use crate::tensor::{Graph, ParamId, ParamLayout, Params, Segments, Tape, Var};
+use crate::tensor::{Graph, ParamGrads, ParamId, ParamLayout, Params, Segments, Tape, Var};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ fn check_by(case: &Case<'_>, recorded: bool) {
     let mut params = Params::zeros(case.params.clone());
     params.values = random(params.values.len(), &mut rng).as_slice().into();
 
-    let mut param_grads = vec![0.0; params.values.len()];
+    let mut param_grads = ParamGrads::new(&case.params);
     let mut graph = tape.record(&params, &mut param_grads);
     let vars = put(&mut graph, &case.inputs, &inputs);
     let out = (case.run)(&mut graph, &vars);
@@ -47,7 +47,7 @@ fn check_by(case: &Case<'_>, recorded: bool) {
     graph.backward(out, &weights);
     let input_grads: Vec<Vec<f32>> = vars.iter().map(|var| graph.grad(*var).expect("used").to_vec()).collect();
 
-    let mut unused_grads = param_grads.clone();
+    let mut unused_grads = ParamGrads::new(&case.params);
     let mut value = |inputs: &[Vec<f32>], params: &Params| -> f64 {
         let mut graph = if recorded { tape.record(params, &mut unused_grads) } else { tape.evaluate(params) };
         let vars = put(&mut graph, &case.inputs, inputs);
@@ -63,7 +63,7 @@ fn check_by(case: &Case<'_>, recorded: bool) {
             moved
         });
     }
-    compare("parameters", &param_grads, |i, step| {
+    compare("parameters", param_grads.values(&case.params), |i, step| {
         let old = params.values[i];
         params.values[i] = old + step;
         let moved = value(&inputs, &params);
@@ -337,7 +337,7 @@ fn wide_head(layout: ParamLayout, run: &dyn Fn(&mut Graph<'_>, &[Var]) -> Var, n
     params.values = random(params.values.len(), &mut rng).as_slice().into();
     let x = random(n, &mut rng);
     let mut tape = Tape::default();
-    let mut grads = vec![0.0; params.values.len()];
+    let mut grads = ParamGrads::new(&params.layout);
     let mut graph = tape.record(&params, &mut grads);
     let var = graph.input(n, 1, &x);
     let loss = run(&mut graph, &[var]);

@@ -155,9 +155,11 @@ impl Op for Gru {
             }
         }
         let all = MatRef::new(&drecurrent, n, 3 * hidden);
-        gemm(Write::Add, all.transposed(), MatRef::new(&states, n, hidden), pass.param_grad(self.weight));
+        let (dweight, weight_write) = pass.param_grad(self.weight);
+        gemm(weight_write, all.transposed(), MatRef::new(&states, n, hidden), dweight);
+        let dbias = pass.param_grad_to_add(self.bias);
         for row in drecurrent.chunks_exact(3 * hidden) {
-            Write::Add.store(pass.param_grad(self.bias), row);
+            Write::Add.store(dbias, row);
         }
         pass.hand_on(self.gates, dgates);
         match self.initial {

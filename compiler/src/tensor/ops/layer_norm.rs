@@ -38,13 +38,13 @@ impl Op for LayerNorm {
     fn backward(&self, pass: &mut Backward<'_>) {
         let Some(dy) = pass.take(self.out) else { return };
         let dim = pass.shape(self.x).1;
-        let dbias = pass.param_grad(self.bias);
+        let dbias = pass.param_grad_to_add(self.bias);
         for row in dy.chunks_exact(dim) {
             dbias.iter_mut().zip(row).for_each(|(sum, dy)| *sum += dy);
         }
         let (mut dx, write) = pass.open(self.x);
         let (x, gain, moments) = (pass.value(self.x), pass.param(self.gain), pass.value(self.moments));
-        let dgain = pass.param_grad(self.gain);
+        let dgain = pass.param_grad_to_add(self.gain);
         dispatch(BackwardRows { x, gain, moments, dy: &dy, dx: &mut dx, dgain, write });
         pass.close(self.x, dx);
         pass.recycle(dy);

@@ -88,14 +88,15 @@ impl Op for Linear {
             self.activation.apply_slope(pass.value(before), &mut grad);
         }
         if let Some(bias) = self.bias {
-            let sums = pass.param_grad(bias);
+            let sums = pass.param_grad_to_add(bias);
             for row in grad.chunks_exact(outputs) {
                 add_assign(sums, row);
             }
         }
         let dy = MatRef::new(&grad, n, outputs);
         let x = MatRef::new(pass.value(self.x), n, inputs);
-        gemm(Write::Add, dy.transposed(), x, pass.param_grad(self.weight));
+        let (dweight, weight_write) = pass.param_grad(self.weight);
+        gemm(weight_write, dy.transposed(), x, dweight);
         let (mut dx, write) = pass.open(self.x);
         let w = pass.weight(self.weight);
         gemm(write, dy, MatRef::new(&w, outputs, inputs), &mut dx);

@@ -37,7 +37,7 @@ impl Op for RmsNorm {
         let Some(dy) = pass.take(self.out) else { return };
         let (mut dx, write) = pass.open(self.x);
         let (x, gain, inverse_rms) = (pass.value(self.x), pass.param(self.gain), pass.value(self.inverse_rms));
-        let dgain = pass.param_grad(self.gain);
+        let dgain = pass.param_grad_to_add(self.gain);
         dispatch(BackwardRows { x, gain, inverse_rms, dy: &dy, dx: &mut dx, dgain, write });
         pass.close(self.x, dx);
         pass.recycle(dy);

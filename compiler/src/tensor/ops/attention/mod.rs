@@ -271,7 +271,8 @@ impl Op for Attention {
             pass.close(var, grad);
         }
         if let Some(bias) = self.bias {
-            Write::Add.store(pass.param_grad(bias.table), &dbias);
+            let (table, write) = pass.param_grad(bias.table);
+            write.store(table, &dbias);
         }
         pass.recycle(dout);
     }
