@@ -1,13 +1,33 @@
-//! Turns the packed model named by `SISKIN_MODEL` into a `static` in flash, and its arena's size into a constant.
+//! Turns the packed model named by `SISKIN_MODEL` into a `static` in flash, and its arena's size into a constant. The applications that
+//! need no model have none; `gemv` gets matrices in the layout named by `SISKIN_LAYOUT`.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, process};
+
+#[path = "build/products.rs"]
+mod products;
 
 use siskin_runtime::PackedModel;
 use siskin_runtime::format::SECTION_ALIGN;
 
 fn main() {
     println!("cargo::rerun-if-env-changed=SISKIN_MODEL");
+    println!("cargo::rerun-if-env-changed=SISKIN_LAYOUT");
+    let out_dir = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_else(|| fail("cargo sets OUT_DIR")));
+    let has_feature = |name: &str| env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
+    let (conforms, multiplies) = (has_feature("CONFORMANCE"), has_feature("GEMV"));
+    println!("cargo::rustc-check-cfg=cfg(generates)");
+    if multiplies {
+        write(&out_dir.join("products.rs"), &products::source());
+    }
+    if !conforms && !multiplies {
+        println!("cargo::rustc-cfg=generates");
+        write(&out_dir.join("model.rs"), &linked_model());
+    }
+}
+
+/// The packed model as source text.
+fn linked_model() -> String {
     let Some(model_path) = env::var_os("SISKIN_MODEL").map(PathBuf::from) else {
         fail("SISKIN_MODEL must be the path of a packed model (.siskin); `cargo xtask firmware` sets it");
     };
@@ -19,16 +39,14 @@ fn main() {
     let arena_bytes = arena_bytes(&bytes)
         .unwrap_or_else(|error| fail(&format!("{} is not a packed model: {error}", model_path.display())));
 
-    let source = format!(
+    format!(
         "/// The packed model, in flash.\n\
          pub static MODEL: Aligned<[u8; {}]> = Aligned(*include_bytes!({:?}));\n\
          /// Bytes of the arena that the model needs.\n\
          pub const ARENA_BYTES: usize = {arena_bytes};\n",
         bytes.len(),
         model_path.display().to_string(),
-    );
-    let out_dir = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_else(|| fail("cargo sets OUT_DIR")));
-    write(&out_dir.join("model.rs"), &source);
+    )
 }
 
 /// Checks the whole file, so that a board never holds one that it would refuse.
@@ -45,7 +63,7 @@ fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap_or_else(|error| fail(&format!("cannot write {}: {error}", path.display())));
 }
 
-fn fail(why: &str) -> ! {
+pub(crate) fn fail(why: &str) -> ! {
     eprintln!("{why}");
     process::exit(1)
 }

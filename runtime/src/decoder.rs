@@ -5,9 +5,9 @@ use crate::arena::Buffers;
 use crate::attention::{self, CachedHead, Scratch};
 use crate::config::ModelConfig;
 use crate::format::{LayerWeights, PackedModel};
-use crate::kernels::{Join, Kernels, generic, matmul_f32_q8_q8};
+use crate::kernels::{Join, Kernels, matmul_f32_q8_q8};
 use crate::kv_cache;
-use crate::tensor::{ActivationsQ8, MatrixQ8, WeightFormat, activation_stride, quantize_groups};
+use crate::tensor::{ActivationsQ8, MatrixQ8, WeightFormat, activation_stride, quantize};
 
 /// What a pass over the weights needs besides its buffers.
 pub(crate) struct Decoder<'m, J> {
@@ -39,7 +39,7 @@ impl<J: Join + Sync> Decoder<'_, J> {
         let config = self.model.config();
         let head = self.model.head();
         let x = &buffers.residual[token_idx * config.dim..(token_idx + 1) * config.dim];
-        generic::rmsnorm(&mut buffers.row[..config.dim], x, self.model.final_norm(), config.norm_eps);
+        self.kernels.rmsnorm(&mut buffers.row[..config.dim], x, self.model.final_norm(), config.norm_eps);
         let mut staged =
             Staged::new(self.kernels, head.format(), config.dim, buffers.activations, buffers.activation_scales);
         staged.put(0, &buffers.row[..config.dim]);
@@ -66,7 +66,7 @@ impl<J: Join + Sync> Decoder<'_, J> {
             let position = first_position + i;
             let (qk, v) = qkv.split_at_mut(config.q_dim() + config.kv_dim());
             for head in qk.chunks_mut(config.head_dim) {
-                generic::rotate(head, self.model.rope(position));
+                self.kernels.rotate(head, self.model.rope(position));
             }
             let k = &qk[config.q_dim()..];
             for (kv_head_idx, (k, v)) in k.chunks(config.head_dim).zip(v.chunks(config.head_dim)).enumerate() {
@@ -124,7 +124,7 @@ impl<J: Join + Sync> Decoder<'_, J> {
         let mut staged = Staged::new(self.kernels, format, hidden_dim, buffers.activations, buffers.activation_scales);
         for (i, gate_up) in buffers.product[..n_tokens * 2 * hidden_dim].chunks(2 * hidden_dim).enumerate() {
             let (gate, up) = gate_up.split_at(hidden_dim);
-            generic::swiglu(&mut buffers.row[..hidden_dim], gate, up);
+            self.kernels.swiglu(&mut buffers.row[..hidden_dim], gate, up);
             staged.put(i, &buffers.row[..hidden_dim]);
         }
         self.add_staged_product(buffers, &layer.down, n_tokens);
@@ -136,7 +136,7 @@ impl<J: Join + Sync> Decoder<'_, J> {
         let mut staged =
             Staged::new(self.kernels, w.format(), config.dim, buffers.activations, buffers.activation_scales);
         for (i, x) in buffers.residual.chunks(config.dim).take(n_tokens).enumerate() {
-            generic::rmsnorm(&mut buffers.row[..config.dim], x, gain, config.norm_eps);
+            self.kernels.rmsnorm(&mut buffers.row[..config.dim], x, gain, config.norm_eps);
             staged.put(i, &buffers.row[..config.dim]);
         }
         self.matmul(&mut buffers.product[..n_tokens * w.rows()], w, &staged.view(n_tokens));
@@ -147,9 +147,7 @@ impl<J: Join + Sync> Decoder<'_, J> {
         let staged = Staged::new(self.kernels, w.format(), w.cols(), buffers.activations, buffers.activation_scales);
         let product = &mut buffers.product[..n_tokens * w.rows()];
         self.matmul(product, w, &staged.view(n_tokens));
-        for (x, &y) in buffers.residual.iter_mut().zip(product.iter()) {
-            *x += y;
-        }
+        self.kernels.add(&mut buffers.residual[..product.len()], product);
     }
 }
 
@@ -172,12 +170,12 @@ impl<'a> Staged<'a> {
         let (stride, groups) = (activation_stride(self.cols), self.format.groups(self.cols));
         let values = &mut self.values[token_idx * stride..(token_idx + 1) * stride];
         let scales = &mut self.scales[token_idx * groups..(token_idx + 1) * groups];
-        quantize_groups(self.format, x, values, scales, |limit, x, values| self.kernels.quantize_to(limit, x, values));
+        quantize(self.kernels, self.format, x, values, scales);
     }
 
     /// The first `n_tokens` tokens.
     fn view(&self, n_tokens: usize) -> ActivationsQ8<'_> {
-        ActivationsQ8::new(n_tokens, self.cols, self.format, self.values, self.scales)
+        ActivationsQ8::new(n_tokens, self.cols, self.format, self.kernels.lanes(self.format), self.values, self.scales)
             .expect("the memory plan has room for a batch of the widest input")
     }
 }

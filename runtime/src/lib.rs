@@ -4,7 +4,7 @@
 //!
 //! - [`math`] fixes the bits of the few functions that are not plain arithmetic; [`config`] is the shape of a model.
 //! - [`format`] is the packed file: [`PackedModel::parse`] checks everything once, after which nothing can fail.
-//! - [`tensor`] views int8 matrices where they lie; [`plan`] says where every byte of the [`arena`] goes.
+//! - [`layout`] is the order of a matrix's bytes; [`tensor`] views int8 matrices where they lie; [`plan`] says where every byte of the [`arena`] goes.
 //! - [`kernels`] do the work: plain loops that define each result, and one backend per kind of core.
 //! - [`tokenizer`] turns text into tokens and back.
 //! - [`session`] holds the KV cache and steps through tokens; [`sampler`] chooses the next one; [`generate`] is the loop.
@@ -22,6 +22,7 @@ pub mod format;
 pub mod generate;
 pub mod kernels;
 mod kv_cache;
+pub mod layout;
 pub mod math;
 pub mod plan;
 pub mod sampler;
@@ -34,10 +35,11 @@ pub use config::{ConfigError, ModelConfig};
 pub use format::{FormatError, PackedModel};
 pub use generate::{End, Generation, Limits, LogitsHash};
 pub use kernels::{Join, Kernels, Serial};
+pub use layout::WeightLayout;
 pub use plan::MemoryPlan;
 pub use sampler::{Sampler, Sampling, SamplingError, StopMatcher};
 pub use session::{Session, StepError};
-pub use tensor::{WeightFormat, WeightLayout};
+pub use tensor::WeightFormat;
 pub use tokenizer::{Tokenizer, TokenizerError};
 
 /// An index into a model's vocabulary.

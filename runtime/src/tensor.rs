@@ -1,124 +1,11 @@
 //! Views of int8 matrices and activations: shapes are checked when a view is made, kernels then take views.
 
-use crate::kernels::generic;
+use crate::kernels::Kernels;
+use crate::layout::WeightLayout;
 use crate::math;
 
 /// Columns that share a scale in the grouped format.
 pub const GROUP_SIZE: usize = 32;
-
-/// How the bytes of a weight matrix are ordered, so that one core's kernel reads them front to back.
-///
-/// Every layout holds the same numbers, and every backend gives the same results from any of them; a backend is fast on its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum WeightLayout {
-    /// Rows one after the other.
-    RowMajor = 0,
-    /// Cortex-M with DSP instructions: blocks of 4 rows; rows 0 and 1 (2 and 3) share 16-bit lanes `256 * odd + even`.
-    ///
-    /// Four columns of a block are four words: rows 0-1 columns 0-1, rows 0-1 columns 2-3, rows 2-3 columns 0-1,
-    /// rows 2-3 columns 2-3, the lower column in the lower half.
-    RowPairs = 1,
-    /// AVX2: blocks of 8 rows; two columns of a block are 16 bytes, row by row.
-    Rows8 = 2,
-}
-
-impl WeightLayout {
-    /// Every layout, in the order of their codes.
-    pub const ALL: [Self; 3] = [Self::RowMajor, Self::RowPairs, Self::Rows8];
-
-    /// The layout with this code in a packed file.
-    pub fn from_code(code: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|&layout| layout as u32 == code)
-    }
-
-    /// The name in reports and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::RowMajor => "row-major",
-            Self::RowPairs => "row-pairs",
-            Self::Rows8 => "rows8",
-        }
-    }
-
-    /// Rows that are stored together; the last block is filled up with zero rows.
-    pub const fn row_block(self) -> usize {
-        match self {
-            Self::RowMajor => 1,
-            Self::RowPairs => 4,
-            Self::Rows8 => 8,
-        }
-    }
-
-    /// Columns are filled up with zeros to a multiple of this.
-    pub const fn column_block(self) -> usize {
-        match self {
-            Self::RowMajor => 1,
-            Self::RowPairs => 4,
-            Self::Rows8 => 2,
-        }
-    }
-
-    /// Bytes of the values of a `(rows, cols)` matrix, padding included.
-    pub const fn data_bytes(self, rows: usize, cols: usize) -> usize {
-        rows.next_multiple_of(self.row_block()) * cols.next_multiple_of(self.column_block())
-    }
-
-    /// Where the value at `(row, col)` lies, in units of the layout's smallest step: a byte, or for
-    /// [`WeightLayout::RowPairs`] the first byte of the lane that holds it.
-    const fn offset(self, cols: usize, row: usize, col: usize) -> usize {
-        let block = self.row_block();
-        let base = (row / block) * block * cols.next_multiple_of(self.column_block());
-        match self {
-            Self::RowMajor => base + col,
-            Self::RowPairs => base + (col / 4) * 16 + (row % 4) / 2 * 8 + (col % 4) * 2,
-            Self::Rows8 => base + (col / 2) * 16 + (row % 8) * 2 + col % 2,
-        }
-    }
-
-    /// Writes the value at `(row, col)` of a `(_, cols)` matrix into its place in `data`.
-    ///
-    /// # Panics
-    /// If the place lies outside `data`.
-    pub fn set(self, data: &mut [u8], cols: usize, row: usize, col: usize, value: i8) {
-        let at = self.offset(cols, row, col);
-        if self != Self::RowPairs {
-            data[at] = value as u8;
-            return;
-        }
-        let (even, odd) = split_lane(lane(data, at));
-        let (even, odd) = if row.is_multiple_of(2) { (value, odd) } else { (even, value) };
-        let lane = 256 * i16::from(odd) + i16::from(even);
-        data[at..at + 2].copy_from_slice(&lane.to_le_bytes());
-    }
-
-    /// Reads the value at `(row, col)` of a `(_, cols)` matrix; 0 outside `data`.
-    #[inline]
-    pub fn get(self, data: &[u8], cols: usize, row: usize, col: usize) -> i8 {
-        let at = self.offset(cols, row, col);
-        if self != Self::RowPairs {
-            return data.get(at).map_or(0, |&byte| byte as i8);
-        }
-        let (even, odd) = split_lane(lane(data, at));
-        if row.is_multiple_of(2) { even } else { odd }
-    }
-}
-
-/// The 16-bit lane that starts at byte `at`; 0 outside `data`.
-#[inline(always)]
-fn lane(data: &[u8], at: usize) -> i16 {
-    match data.get(at..at + 2) {
-        Some(&[low, high]) => i16::from_le_bytes([low, high]),
-        _ => 0,
-    }
-}
-
-/// Undoes `256 * odd + even`: the low byte is `even`, and what is left of it is a multiple of 256.
-#[inline(always)]
-fn split_lane(lane: i16) -> (i8, i8) {
-    let even = lane as i8;
-    (even, (lane.wrapping_sub(i16::from(even)) >> 8) as i8)
-}
 
 /// How weights and the activations they meet are quantised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,9 +169,19 @@ impl<'m> MatrixQ8<'m> {
     }
 }
 
-/// Quantised activations of `n_tokens` tokens, `(n_tokens, stride)`, in 16-bit lanes.
+/// How wide quantised activations lie in memory: as a backend's multiplications want them. The numbers are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lanes {
+    /// int16.
+    Bits16,
+    /// int8, in the first half of a token's memory; only for [`WeightFormat::Int8`].
+    Bits8,
+}
+
+/// Quantised activations of `n_tokens` tokens, `(n_tokens, stride)`.
 #[derive(Clone, Copy, Debug)]
 pub struct ActivationsQ8<'a> {
+    lanes: Lanes,
     n_tokens: usize,
     cols: usize,
     stride: usize,
@@ -299,19 +196,20 @@ pub const fn activation_stride(cols: usize) -> usize {
 }
 
 impl<'a> ActivationsQ8<'a> {
-    /// A view of `n_tokens` tokens of `cols` elements quantised by [`quantize`] for weights of `format`.
+    /// A view of `n_tokens` tokens of `cols` elements quantised by [`quantize`] for weights of `format`, in `lanes`.
     ///
     /// `None` where a slice is shorter than `(n_tokens, activation_stride(cols))` values or `(n_tokens, groups)` scales.
     pub fn new(
         n_tokens: usize,
         cols: usize,
         format: WeightFormat,
+        lanes: Lanes,
         values: &'a [i16],
         scales: &'a [f32],
     ) -> Option<Self> {
         let (stride, groups) = (activation_stride(cols), format.groups(cols));
         let (values, scales) = (values.get(..n_tokens * stride)?, scales.get(..n_tokens * groups)?);
-        Some(Self { n_tokens, cols, stride, groups, values, scales })
+        Some(Self { lanes, n_tokens, cols, stride, groups, values, scales })
     }
 
     /// Tokens in the batch.
@@ -324,10 +222,30 @@ impl<'a> ActivationsQ8<'a> {
         self.cols
     }
 
-    /// The values of a token, `(stride,)`, zero beyond `cols`.
+    /// How wide the values lie.
+    pub fn lanes(&self) -> Lanes {
+        self.lanes
+    }
+
+    /// The memory of a token: its values, `(stride,)`, zero beyond `cols`, where lanes have 16 bits.
     #[inline]
     pub fn values(&self, token_idx: usize) -> &'a [i16] {
         self.values.get(token_idx * self.stride..(token_idx + 1) * self.stride).unwrap_or(&[])
+    }
+
+    /// The values of a token, `(stride,)`, zero beyond `cols`, where lanes have 8 bits.
+    #[inline]
+    pub fn bytes(&self, token_idx: usize) -> &'a [i8] {
+        bytemuck::cast_slice(self.values(token_idx)).get(..self.stride).unwrap_or(&[])
+    }
+
+    /// One value of a token; 0 outside.
+    #[inline]
+    pub fn value(&self, token_idx: usize, col: usize) -> i16 {
+        match self.lanes {
+            Lanes::Bits16 => self.values(token_idx).get(col).copied().unwrap_or(0),
+            Lanes::Bits8 => self.bytes(token_idx).get(col).map_or(0, |&value| value.into()),
+        }
     }
 
     /// The scales of a token, `(groups,)`.
@@ -348,28 +266,29 @@ impl<'a> ActivationsQ8<'a> {
     }
 }
 
-/// Quantises one token's activations `x`, `(cols,)`, into `values`, `(stride,)`, and `scales`, `(groups,)`.
+/// Quantises one token's activations `x`, `(cols,)`, into its memory, `(stride,)`, in the lanes that `kernels` want, and `scales`, `(groups,)`.
 ///
 /// A group's scale is its largest magnitude over [`WeightFormat::activation_limit`]; values round half to even. A group that is
 /// zero, not finite, or below `2^-100` becomes zeros with scale 0.
-pub fn quantize(format: WeightFormat, x: &[f32], values: &mut [i16], scales: &mut [f32]) {
-    quantize_groups(format, x, values, scales, generic::quantize_to);
-}
-
-/// [`quantize`] with the `kernel` that quantises a group to a limit and gives its scale.
-pub(crate) fn quantize_groups(
-    format: WeightFormat,
-    x: &[f32],
-    values: &mut [i16],
-    scales: &mut [f32],
-    kernel: impl Fn(f32, &[f32], &mut [i16]) -> f32,
-) {
+pub fn quantize(kernels: Kernels, format: WeightFormat, x: &[f32], memory: &mut [i16], scales: &mut [f32]) {
     let group_size = format.group_size(x.len());
-    let (values, padding) = values.split_at_mut(x.len().min(values.len()));
-    for (x, (values, scale)) in x.chunks(group_size).zip(values.chunks_mut(group_size).zip(scales.iter_mut())) {
-        *scale = kernel(format.activation_limit(), x, values);
+    match kernels.lanes(format) {
+        Lanes::Bits16 => {
+            let (values, padding) = memory.split_at_mut(x.len().min(memory.len()));
+            for (x, (values, scale)) in x.chunks(group_size).zip(values.chunks_mut(group_size).zip(scales)) {
+                *scale = kernels.quantize_to(format.activation_limit(), x, values);
+            }
+            padding.fill(0);
+        }
+        Lanes::Bits8 => {
+            let stride = memory.len();
+            let (values, padding) = bytemuck::cast_slice_mut(memory)[..stride].split_at_mut(x.len().min(stride));
+            for (x, (values, scale)) in x.chunks(group_size).zip(values.chunks_mut(group_size).zip(scales)) {
+                *scale = kernels.quantize_to_int8(x, values);
+            }
+            padding.fill(0);
+        }
     }
-    padding.fill(0);
 }
 
 /// The int8 scale of `x` and what to multiply by to quantise; `(0, 0)` where `x` has no usable magnitude.
@@ -412,33 +331,12 @@ mod tests {
     use std::vec::Vec;
 
     #[test]
-    fn every_layout_returns_what_was_set() {
-        for layout in WeightLayout::ALL {
-            for (rows, cols) in [(1, 1), (3, 5), (4, 4), (8, 2), (9, 33), (17, 40)] {
-                let mut data = vec![0; layout.data_bytes(rows, cols)];
-                let value = |r: usize, c: usize| ((r * 31 + c * 17) % 255) as i32 as u8 as i8;
-                let value = |r, c| value(r, c).max(-127);
-                for r in 0..rows {
-                    for c in 0..cols {
-                        layout.set(&mut data, cols, r, c, value(r, c));
-                    }
-                }
-                for r in 0..rows {
-                    for c in 0..cols {
-                        assert_eq!(layout.get(&data, cols, r, c), value(r, c), "{layout:?} {rows}x{cols} at {r},{c}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
     fn quantising_keeps_values_within_half_a_step() {
         let x: Vec<f32> = (0..70).map(|i| (i as f32 * 0.7).sin() * 3.0).collect();
         for format in WeightFormat::ALL {
             let mut values = vec![7; activation_stride(x.len())];
             let mut scales = vec![0.0; format.groups(x.len())];
-            quantize(format, &x, &mut values, &mut scales);
+            quantize(Kernels::generic(), format, &x, &mut values, &mut scales);
             for (i, &x) in x.iter().enumerate() {
                 let scale = scales[i / format.group_size(70)];
                 assert!((f32::from(values[i]) * scale - x).abs() <= scale * 0.5001);
@@ -453,7 +351,7 @@ mod tests {
         for bad in [0.0, 1e-40, f32::NAN, f32::INFINITY, -f32::INFINITY] {
             let mut values = [1; 4];
             let mut scales = [1.0];
-            quantize(WeightFormat::Int8, &[bad, 0.0, -bad, 1e-38], &mut values, &mut scales);
+            quantize(Kernels::generic(), WeightFormat::Int8, &[bad, 0.0, -bad, 1e-38], &mut values, &mut scales);
             assert_eq!((values, scales), ([0; 4], [0.0]), "{bad}");
         }
     }

@@ -1,4 +1,4 @@
-//! What went wrong, as a text and up to two figures: enough for the host to say it in words, without `core::fmt`.
+//! What went wrong, as a text and up to four figures: enough for the host to say it in words, without `core::fmt`.
 
 use siskin_runtime::{ArenaError, FormatError, StepError};
 
@@ -7,16 +7,16 @@ pub struct Failure {
     /// What is wrong.
     pub text: &'static str,
     /// Numbers with their names.
-    pub figures: [Option<(&'static str, u64)>; 2],
+    pub figures: [Option<(&'static str, u64)>; 4],
 }
 
 impl Failure {
     /// A failure without figures.
     pub fn new(text: &'static str) -> Self {
-        Self { text, figures: [None; 2] }
+        Self { text, figures: [None; 4] }
     }
 
-    /// Adds a figure. There is room for two.
+    /// Adds a figure. There is room for four.
     pub fn with(mut self, name: &'static str, figure: u64) -> Self {
         if let Some(free) = self.figures.iter_mut().find(|figure| figure.is_none()) {
             *free = Some((name, figure));

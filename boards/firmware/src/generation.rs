@@ -1,5 +1,6 @@
 //! From the request to the generated text.
 
+use siskin_runtime::format::checksum;
 use siskin_runtime::tokenizer::Tokenizer;
 use siskin_runtime::{End, Generation, Kernels, Limits, PackedModel, Sampler, Session, StopMatcher, TokenId};
 
@@ -7,10 +8,12 @@ use crate::failure::Failure;
 use crate::host::{self, Console, ReadError};
 use crate::record::Record;
 use crate::request::{Prompt, REQUEST_FILE, Request};
-use crate::{Memory, cortex_m, linked, u32_le};
+use crate::{Memory, arch, linked, u32_le};
 
 /// Reads the request, generates, and sends what comes of it.
 pub fn respond(console: &mut Console, memory: Memory) -> Result<(), Failure> {
+    let model = &linked::MODEL.0;
+    Record::new(console, "model").number(model.len() as u64).hex(checksum(model).into(), 8).send();
     let request_bytes = host::read_file(REQUEST_FILE, memory.request).map_err(|error| match error {
         ReadError::Missing => {
             Failure::new("there is no siskin-request.bin in the folder that the emulator was started in")
@@ -19,7 +22,7 @@ pub fn respond(console: &mut Console, memory: Memory) -> Result<(), Failure> {
         ReadError::TooLong => Failure::new("the request is too long for this board: shorten the prompt"),
     })?;
     let request = Request::parse(&memory.request[..request_bytes])?;
-    let model = PackedModel::parse(&linked::MODEL.0)?;
+    let model = PackedModel::parse(model)?;
     let tokenizer = model.tokenizer();
     let prompt = prompt_tokens(&request, tokenizer.as_ref(), memory.arena, memory.prompt)?;
     Record::new(console, "prompt").number(prompt.len() as u64).send();
@@ -79,16 +82,16 @@ fn generate<'a>(
     let limits = Limits { max_new_tokens: request.max_new_tokens, end_tokens: eos.as_slice(), slide_to: None };
     let sampler = Sampler::new(request.sampling, request.seed);
 
-    cortex_m::count_start();
+    arch::count_start();
     let started = Generation::start(session, tokenizer, prompt, sampler, stops, limits);
-    cortex_m::count_stop();
+    arch::count_stop();
     let mut generation = started?;
     loop {
         // Text is kept until the region is over: sending it is no work of the model's.
         let mut piece = Piece { bytes: [0; PIECE_BYTES], len: 0 };
-        cortex_m::count_start();
+        arch::count_start();
         let token = generation.step(|text| piece.push(text));
-        cortex_m::count_stop();
+        arch::count_stop();
         let Some(token) = token else {
             piece.send(console);
             break;

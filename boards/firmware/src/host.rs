@@ -2,13 +2,14 @@
 
 use core::ffi::CStr;
 
-use semihosting::fs::File;
-use semihosting::io::Read as _;
 use semihosting::process;
 use semihosting::sys::arm_compat::OpenMode;
 use semihosting::sys::arm_compat::syscall::{OperationNumber, ParamRegR, syscall_readonly};
+#[cfg(generates)]
+use semihosting::{fs::File, io::Read as _};
 
 /// Why a file of the host could not be read.
+#[cfg(generates)]
 pub enum ReadError {
     /// It could not be opened.
     Missing,
@@ -19,6 +20,7 @@ pub enum ReadError {
 }
 
 /// Reads the host's file `name` into the front of `buffer`; returns its length in bytes.
+#[cfg(generates)]
 pub fn read_file(name: &CStr, buffer: &mut [u8]) -> Result<usize, ReadError> {
     let mut file = File::open(name).map_err(|_| ReadError::Missing)?;
     let mut len = 0;

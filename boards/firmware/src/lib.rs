@@ -1,26 +1,47 @@
-//! The application that every board runs: it continues a prompt with the model that is linked into its flash.
+//! The application that every board runs: it continues a prompt with the model that is linked into its flash. Two features put another
+//! in its place: `conformance` tries every kernel, `gemv` has products of fixed shapes counted.
 //!
 //! A board's own crate holds its memory map and a `main` that hands [`run`] the memory to work in. What to do comes from the
 //! host in one file ([`request`]); what comes of it goes back as records, one a line (boards/README.md lists them). There is
 //! no heap, no `core::fmt`, and no interrupt.
 #![no_std]
 
-mod cortex_m;
+mod arch;
+#[cfg(feature = "conformance")]
+mod conformance;
 mod failure;
+#[cfg(feature = "gemv")]
+mod gemv;
+#[cfg(generates)]
 mod generation;
 mod host;
 mod record;
+#[cfg(generates)]
 pub mod request;
 
+#[cfg(feature = "conformance")]
+use conformance as application;
+#[cfg(feature = "gemv")]
+use gemv as application;
+#[cfg(generates)]
+use generation as application;
+
 /// The model and the size of its arena, as the build script found them.
+#[cfg(generates)]
 pub mod linked {
     use siskin_runtime::Aligned;
 
     include!(concat!(env!("OUT_DIR"), "/model.rs"));
 }
 
+/// What an application that needs no model has in its place.
+#[cfg(not(generates))]
+pub mod linked {
+    /// No arena.
+    pub const ARENA_BYTES: usize = 0;
+}
+
 use siskin_runtime::TokenId;
-use siskin_runtime::format::checksum;
 
 use failure::Failure;
 use host::Console;
@@ -40,10 +61,8 @@ pub struct Memory {
 pub fn run(board: &str, memory: Memory) -> ! {
     let mut console = Console::open();
     Record::new(&mut console, "board ").text(board).send();
-    let model = &linked::MODEL.0;
-    Record::new(&mut console, "model").number(model.len() as u64).hex(checksum(model).into(), 8).send();
-    let outcome = generation::respond(&mut console, memory);
-    Record::new(&mut console, "stack").number(cortex_m::stack_used_bytes() as u64).send();
+    let outcome = application::respond(&mut console, memory);
+    Record::new(&mut console, "stack").number(arch::stack_used_bytes() as u64).send();
     match outcome {
         Ok(()) => host::exit(0),
         Err(failure) => {
@@ -62,6 +81,7 @@ fn send_failure(console: &mut Console, failure: &Failure) {
 }
 
 /// The little-endian number in four bytes.
+#[cfg(generates)]
 fn u32_le(bytes: &[u8]) -> u32 {
     bytes.iter().rev().fold(0, |number, &byte| number << 8 | u32::from(byte))
 }

@@ -70,7 +70,7 @@ fn every_layout_batch_and_backend_gives_the_same_bits() {
             for layout in WeightLayout::ALL {
                 for prefill_batch in [1, 5, 32] {
                     let file = pack(&checkpoint, &options(format, layout, prefill_batch)).unwrap();
-                    for kernels in [Some(Kernels::generic()), Kernels::avx2()].into_iter().flatten() {
+                    for kernels in Kernels::available() {
                         let got = logits(&file, kernels, &tokens);
                         assert!(got == want, "{format:?} {layout:?} batch {prefill_batch} {}", kernels.name());
                     }
@@ -206,7 +206,7 @@ fn ten_thousand_mutated_files_neither_parse_nor_run_into_a_panic() {
         }
         n_run += 1;
         let mut arena = AlignedBytes::zeroed(arena_bytes);
-        for kernels in [Some(Kernels::generic()), Kernels::avx2()].into_iter().flatten() {
+        for kernels in Kernels::available() {
             let mut session = Session::new(&model, &mut arena, kernels).unwrap();
             for token in 0..4 {
                 let _ = session.prefill(&[token, token + 1]);

@@ -28,6 +28,8 @@ pub struct Target {
     pub triple: String,
     /// The compiler's name for the core.
     pub cpu: String,
+    /// The order of bytes in which the core's kernels read weights.
+    pub layout: String,
 }
 
 /// The program that stands in for the board.

@@ -16,21 +16,45 @@ pub struct Args {
     #[arg(long)]
     board: String,
     /// The packed model.
-    #[arg(long, value_name = "FILE", required_unless_present = "image")]
+    #[arg(long, value_name = "FILE", required_unless_present = "app")]
     model: Option<PathBuf>,
-    /// Build this image of boards/ instead, which needs no model.
-    #[arg(long, value_name = "PACKAGE", conflicts_with = "model")]
-    image: Option<String>,
+    /// Build this application instead of the one that generates; it needs no model.
+    #[arg(long, value_enum, conflicts_with = "model")]
+    app: Option<App>,
     /// Where the firmware goes.
     #[arg(long, value_name = "ELF")]
     out: PathBuf,
 }
 
+/// What a board can run besides generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum App {
+    /// Tries every kernel.
+    Conformance,
+    /// Products of fixed shapes, for their instructions to be counted.
+    Gemv,
+}
+
+impl App {
+    /// The feature that puts it into the firmware.
+    fn feature(self) -> &'static str {
+        match self {
+            Self::Conformance => "conformance",
+            Self::Gemv => "gemv",
+        }
+    }
+}
+
 /// Builds what the command line asks for, and puts it where that says.
 pub fn run(args: &Args) -> Result<()> {
     let board = Board::load(&args.board)?;
-    let package = args.image.as_deref().unwrap_or(&board.name);
     let model = args.model.as_deref().map(find_model).transpose()?;
+    build(&board, model.as_deref(), args.app, &args.out)
+}
+
+/// Builds an application, or with `None` the one that generates with `model`, into `out`.
+pub fn build(board: &Board, model: Option<&Path>, app: Option<App>, out: &Path) -> Result<()> {
+    let package = &board.name;
     let target_dir = repo::root().join("target/boards");
     fs::create_dir_all(&target_dir).with_context(|| format!("failed to create {}", target_dir.display()))?;
     // Two builds around different models would overwrite each other's result before it is copied.
@@ -41,10 +65,13 @@ pub fn run(args: &Args) -> Result<()> {
     let toolchain = Toolchain::find(&board.target.triple)?;
     let mut cargo = toolchain.cargo("build", &board.target.triple, &board.target.cpu);
     cargo.args(["--quiet", "--release", "--package", package, "--target-dir"]).arg(&target_dir);
-    cargo.envs(model.map(|model| ("SISKIN_MODEL", model)));
+    cargo.env("SISKIN_LAYOUT", &board.target.layout).envs(model.map(|model| ("SISKIN_MODEL", model)));
+    if let Some(app) = app {
+        cargo.args(["--features", app.feature()]);
+    }
     repo::run_quietly(&mut cargo)?;
     let built = target_dir.join(&board.target.triple).join("release").join(package);
-    put(&built, &args.out)
+    put(&built, out)
 }
 
 fn find_model(model: &Path) -> Result<PathBuf> {

@@ -10,7 +10,8 @@ pub use error::FormatError;
 pub use packed::{LayerWeights, PackedModel};
 
 use crate::config::ModelConfig;
-use crate::tensor::{WeightFormat, WeightLayout};
+use crate::layout::WeightLayout;
+use crate::tensor::WeightFormat;
 
 #[cfg(target_endian = "big")]
 compile_error!("packed models are read in place, so the target must be little-endian");

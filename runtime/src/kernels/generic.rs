@@ -1,7 +1,22 @@
 //! The executable form of NUMERICS.md: plain loops, any weight layout. Every backend must give these bits.
 
+use super::backend::Backend;
+use crate::layout::WeightLayout;
 use crate::math;
 use crate::tensor::{self, ActivationsQ8, MatrixQ8};
+
+/// The plain loops, as a backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Generic;
+
+impl Backend for Generic {
+    const NAME: &'static str = "generic";
+    const LAYOUT: WeightLayout = WeightLayout::RowMajor;
+
+    fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        matmul_rows(out, first_row, w, x);
+    }
+}
 
 /// Positions whose weighted values are summed in `i32` before they are carried to f32: `512 * 32640 * 127 < 2^31`.
 pub const VALUE_BLOCK: usize = 512;
@@ -13,24 +28,23 @@ pub fn matmul_rows(out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &Acti
         return;
     }
     for (token_idx, out) in out.chunks_mut(n_rows).enumerate() {
-        let (values, scales) = (x.values(token_idx), x.scales(token_idx));
         for (i, out) in out.iter_mut().enumerate() {
-            *out = dot(w, first_row + i, values, scales);
+            *out = dot(w, first_row + i, x, token_idx);
         }
     }
 }
 
 /// One output element: each group's dot product is exact in `i32`, then scaled and summed in f32, group after group.
-fn dot(w: &MatrixQ8<'_>, row: usize, values: &[i16], scales: &[f32]) -> f32 {
+fn dot(w: &MatrixQ8<'_>, row: usize, x: &ActivationsQ8<'_>, token_idx: usize) -> f32 {
     let group_size = w.format().group_size(w.cols());
     // Adding to -0 leaves every first term as it is.
     let mut sum = -0.0;
-    for (group, &x_scale) in scales.iter().enumerate() {
+    for (group, &x_scale) in x.scales(token_idx).iter().enumerate() {
         let first = group * group_size;
         let last = (first + group_size).min(w.cols());
         let mut acc = 0i32;
-        for (col, &x) in (first..last).zip(values.get(first..last).unwrap_or(&[])) {
-            acc = acc.wrapping_add(i32::from(w.value(row, col)) * i32::from(x));
+        for col in first..last {
+            acc = acc.wrapping_add(i32::from(w.value(row, col)) * i32::from(x.value(token_idx, col)));
         }
         sum += acc as f32 * (w.scale(row, group) * x_scale);
     }
@@ -42,6 +56,15 @@ pub fn quantize_to(limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
     let (scale, inverse) = tensor::scale_to(limit, tensor::magnitude_bits(x));
     for (value, &x) in values.iter_mut().zip(x) {
         *value = math::round_i32(x * inverse) as i16;
+    }
+    scale
+}
+
+/// See [`super::Kernels::quantize_to_int8`].
+pub fn quantize_to_int8(x: &[f32], values: &mut [i8]) -> f32 {
+    let (scale, inverse) = tensor::scale_of(x);
+    for (value, &x) in values.iter_mut().zip(x) {
+        *value = math::round_i32(x * inverse) as i8;
     }
     scale
 }
@@ -120,9 +143,7 @@ pub fn softmax_weights(scores: &mut [i32], greatest: i32, value_scales: &[u16], 
     total
 }
 
-/// Scales `x`, `(dim,)`, by the inverse of its root mean square, then by `gain`, `(dim,)`, into `out`.
-///
-/// `eps` sits inside the root, as Llama-family checkpoints were trained. Squares are summed in 8 interleaved lanes.
+/// See [`super::Kernels::rmsnorm`].
 pub fn rmsnorm(out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
     let mut lanes = [0.0f32; 8];
     let (whole, rest) = x.as_chunks::<8>();
@@ -145,8 +166,7 @@ fn fold_lanes(l: [f32; 8]) -> f32 {
     ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]))
 }
 
-/// Turns each pair `(x[i], x[i + half])` of a head, `(head_dim,)`, by the angle whose cosine and sine are
-/// `cos_sin[i]` and `cos_sin[half + i]`: rotary embedding in the half-split form.
+/// See [`super::Kernels::rotate`].
 pub fn rotate(x: &mut [f32], cos_sin: &[f32]) {
     let half = x.len() / 2;
     let (low, high) = x.split_at_mut(half);
@@ -158,9 +178,16 @@ pub fn rotate(x: &mut [f32], cos_sin: &[f32]) {
     }
 }
 
-/// `out[i] = silu(gate[i]) * up[i]`.
+/// See [`super::Kernels::swiglu`].
 pub fn swiglu(out: &mut [f32], gate: &[f32], up: &[f32]) {
     for ((out, &gate), up) in out.iter_mut().zip(gate).zip(up) {
         *out = math::silu(gate) * up;
+    }
+}
+
+/// See [`super::Kernels::add`].
+pub fn add(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
     }
 }

@@ -4,69 +4,82 @@
 //! faster on the layout made for it, and hands every other layout to `generic`.
 
 mod arch;
+mod backend;
 pub mod generic;
 
-use crate::tensor::{ActivationsQ8, MatrixQ8, WeightLayout};
+use crate::layout::WeightLayout;
+use crate::tensor::{ActivationsQ8, Lanes, MatrixQ8, WeightFormat};
+use backend::Backend;
 
 /// A choice of backend, and the proof that this machine can run it.
 #[derive(Clone, Copy, Debug)]
-pub struct Kernels(Backend);
+pub struct Kernels(Choice);
 
+/// A core is added here, in [`dispatch`], and in [`Kernels::available`].
 #[derive(Clone, Copy, Debug)]
-enum Backend {
-    Generic,
+enum Choice {
+    Generic(generic::Generic),
     #[cfg(all(target_arch = "x86_64", feature = "std"))]
     Avx2(arch::avx2::Avx2),
     #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
     CortexMDsp(arch::cortex_m_dsp::CortexMDsp),
 }
 
+/// What an expression gives with the backend that was chosen.
+macro_rules! dispatch {
+    ($kernels:expr, $backend:ident => $call:expr) => {
+        match $kernels.0 {
+            Choice::Generic($backend) => $call,
+            #[cfg(all(target_arch = "x86_64", feature = "std"))]
+            Choice::Avx2($backend) => $call,
+            #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
+            Choice::CortexMDsp($backend) => $call,
+        }
+    };
+}
+
 impl Kernels {
     /// The plain loops that define every result.
     pub const fn generic() -> Self {
-        Self(Backend::Generic)
+        Self(Choice::Generic(generic::Generic))
     }
 
-    /// AVX2, where the running CPU has it.
-    #[cfg(all(target_arch = "x86_64", feature = "std"))]
-    pub fn avx2() -> Option<Self> {
-        arch::avx2::Avx2::detect().map(|avx2| Self(Backend::Avx2(avx2)))
-    }
-
-    /// AVX2, which this target does not have.
-    #[cfg(not(all(target_arch = "x86_64", feature = "std")))]
-    pub fn avx2() -> Option<Self> {
-        None
+    /// All that the running machine is known to have, the fastest first, [`Kernels::generic`] last.
+    pub fn available() -> impl Iterator<Item = Self> {
+        let choices = [
+            #[cfg(all(target_arch = "x86_64", feature = "std"))]
+            arch::avx2::Avx2::detect().map(Choice::Avx2),
+            #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
+            Some(Choice::CortexMDsp(arch::cortex_m_dsp::CortexMDsp::new())),
+            Some(Choice::Generic(generic::Generic)),
+        ];
+        choices.into_iter().flatten().map(Self)
     }
 
     /// The fastest backend that the running machine is known to have.
     pub fn detect() -> Self {
-        #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
-        return Self(Backend::CortexMDsp(arch::cortex_m_dsp::CortexMDsp::new()));
-        #[cfg(not(all(target_arch = "arm", feature = "cortex-m-dsp")))]
-        Self::avx2().unwrap_or(Self::generic())
+        Self::available().next().unwrap_or(Self::generic())
     }
 
     /// The name on the command line and in reports.
     pub fn name(self) -> &'static str {
-        match self.0 {
-            Backend::Generic => "generic",
-            #[cfg(all(target_arch = "x86_64", feature = "std"))]
-            Backend::Avx2(_) => "avx2",
-            #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
-            Backend::CortexMDsp(_) => "cortex-m-dsp",
+        fn name<B: Backend>(_: B) -> &'static str {
+            B::NAME
         }
+        dispatch!(self, backend => name(backend))
     }
 
     /// The weight layout that this backend reads fastest.
     pub fn preferred_layout(self) -> WeightLayout {
-        match self.0 {
-            Backend::Generic => WeightLayout::RowMajor,
-            #[cfg(all(target_arch = "x86_64", feature = "std"))]
-            Backend::Avx2(_) => WeightLayout::Rows8,
-            #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
-            Backend::CortexMDsp(_) => WeightLayout::RowPairs,
+        fn layout<B: Backend>(_: B) -> WeightLayout {
+            B::LAYOUT
         }
+        dispatch!(self, backend => layout(backend))
+    }
+
+    /// The lanes that this backend wants activations for weights of `format` in.
+    pub fn lanes(self, format: WeightFormat) -> Lanes {
+        dispatch!(self, backend => backend.lanes(format))
     }
 
     /// `out[t, r - first_row] = sum_c w[r, c] * x[t, c]` for the rows from `first_row`, `out.len() / n_tokens` of them.
@@ -77,13 +90,10 @@ impl Kernels {
     /// If the shapes disagree: a caller's bug, never bad input.
     pub(crate) fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
         assert!(x.cols() == w.cols() && out.len().is_multiple_of(x.n_tokens().max(1)));
-        match (self.0, w.layout()) {
-            #[cfg(all(target_arch = "x86_64", feature = "std"))]
-            (Backend::Avx2(avx2), WeightLayout::Rows8) => avx2.matmul_rows(out, first_row, w, x),
-            #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
-            (Backend::CortexMDsp(dsp), WeightLayout::RowPairs) => dsp.matmul_rows(out, first_row, w, x),
-            _ => generic::matmul_rows(out, first_row, w, x),
-        }
+        dispatch!(self, backend => {
+            let is_its_own = w.layout() == self.preferred_layout() && x.lanes() == backend.lanes(w.format());
+            if is_its_own { backend.matmul_rows(out, first_row, w, x) } else { generic::matmul_rows(out, first_row, w, x) }
+        })
     }
 
     /// Quantises `x` to `-limit..=limit` in `values`, as long; gives the scale, 0 where `x` has no usable magnitude.
@@ -91,11 +101,15 @@ impl Kernels {
     /// # Panics
     /// If the shapes disagree: a caller's bug, never bad input.
     pub fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
-        match self.0 {
-            #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
-            Backend::CortexMDsp(dsp) => dsp.quantize_to(limit, x, values),
-            _ => generic::quantize_to(limit, x, values),
-        }
+        dispatch!(self, backend => backend.quantize_to(limit, x, values))
+    }
+
+    /// Quantises `x` to int8 in `values`, as long; gives the scale, 0 where `x` has no usable magnitude.
+    ///
+    /// # Panics
+    /// If the shapes disagree: a caller's bug, never bad input.
+    pub fn quantize_to_int8(self, x: &[f32], values: &mut [i8]) -> f32 {
+        dispatch!(self, backend => backend.quantize_to_int8(x, values))
     }
 
     /// `dots[i] = sum_d q[d] * k[i, d]` for keys `k`, `(dots.len(), q.len())`.
@@ -103,13 +117,7 @@ impl Kernels {
     /// # Panics
     /// If the shapes disagree: a caller's bug, never bad input.
     pub fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
-        match self.0 {
-            #[cfg(all(target_arch = "x86_64", feature = "std"))]
-            Backend::Avx2(avx2) => avx2.score_dots(q, k, dots),
-            #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
-            Backend::CortexMDsp(dsp) => dsp.score_dots(q, k, dots),
-            Backend::Generic => generic::score_dots(q, k, dots),
-        }
+        dispatch!(self, backend => backend.score_dots(q, k, dots))
     }
 
     /// Turns dot products into exponents of 2 in units of `2^-16`, in place, and gives the greatest.
@@ -119,11 +127,7 @@ impl Kernels {
     /// # Panics
     /// If the shapes disagree: a caller's bug, never bad input.
     pub fn score_exponents(self, scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
-        match self.0 {
-            #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
-            Backend::CortexMDsp(dsp) => dsp.score_exponents(scores, key_scales, per_unit),
-            _ => generic::score_exponents(scores, key_scales, per_unit),
-        }
+        dispatch!(self, backend => backend.score_exponents(scores, key_scales, per_unit))
     }
 
     /// Turns exponents, of which `greatest` is the greatest, into weights that have the values' scales multiplied in, in place.
@@ -141,11 +145,7 @@ impl Kernels {
         value_scales: &[u16],
         greatest_exponent: u32,
     ) -> u32 {
-        match self.0 {
-            #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
-            Backend::CortexMDsp(dsp) => dsp.softmax_weights(scores, greatest, value_scales, greatest_exponent),
-            _ => generic::softmax_weights(scores, greatest, value_scales, greatest_exponent),
-        }
+        dispatch!(self, backend => backend.softmax_weights(scores, greatest, value_scales, greatest_exponent))
     }
 
     /// `sums[d] = sum_i weights[i] * v[i, d]` for values `v`, `(weights.len(), sums.len())`, of at most
@@ -154,13 +154,30 @@ impl Kernels {
     /// # Panics
     /// If the shapes disagree: a caller's bug, never bad input.
     pub fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
-        match self.0 {
-            #[cfg(all(target_arch = "x86_64", feature = "std"))]
-            Backend::Avx2(avx2) => avx2.weighted_values(weights, v, sums),
-            #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
-            Backend::CortexMDsp(dsp) => dsp.weighted_values(weights, v, sums),
-            Backend::Generic => generic::weighted_values(weights, v, sums),
-        }
+        dispatch!(self, backend => backend.weighted_values(weights, v, sums))
+    }
+
+    /// Scales `x`, `(dim,)`, by the inverse of its root mean square, then by `gain`, `(dim,)`, into `out`.
+    ///
+    /// `eps` sits inside the root, as Llama-family checkpoints were trained. Squares are summed in 8 interleaved lanes.
+    pub fn rmsnorm(self, out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
+        dispatch!(self, backend => backend.rmsnorm(out, x, gain, eps))
+    }
+
+    /// `out[i] = silu(gate[i]) * up[i]`.
+    pub fn swiglu(self, out: &mut [f32], gate: &[f32], up: &[f32]) {
+        dispatch!(self, backend => backend.swiglu(out, gate, up))
+    }
+
+    /// Turns each pair `(x[i], x[i + half])` of a head, `(head_dim,)`, by the angle whose cosine and sine are
+    /// `cos_sin[i]` and `cos_sin[half + i]`: rotary embedding in the half-split form.
+    pub fn rotate(self, x: &mut [f32], cos_sin: &[f32]) {
+        dispatch!(self, backend => backend.rotate(x, cos_sin))
+    }
+
+    /// `x[i] += y[i]`: a block's output joins the residual stream.
+    pub fn add(self, x: &mut [f32], y: &[f32]) {
+        dispatch!(self, backend => backend.add(x, y))
     }
 }
 

@@ -47,10 +47,6 @@ impl Owned {
     }
 }
 
-fn backends() -> Vec<Kernels> {
-    [Some(Kernels::generic()), Kernels::avx2()].into_iter().flatten().collect()
-}
-
 /// The definition in f64-free, layout-free form: integer dot products per group, then f32 in order.
 fn naive(w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) -> Vec<f32> {
     let group_size = w.format().group_size(w.cols());
@@ -60,13 +56,37 @@ fn naive(w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) -> Vec<f32> {
             let mut sum = -0.0f32;
             for group in 0..w.format().groups(w.cols()) {
                 let cols = group * group_size..((group + 1) * group_size).min(w.cols());
-                let dot: i64 = cols.map(|c| i64::from(w.value(row, c)) * i64::from(x.values(t)[c])).sum();
+                let dot: i64 = cols.map(|c| i64::from(w.value(row, c)) * i64::from(x.value(t, c))).sum();
                 sum += dot as f32 * (w.scale(row, group) * x.scales(t)[group]);
             }
             out.push(sum);
         }
     }
     out
+}
+
+/// Tokens of `cols` elements as a backend wants them: their memory and scales.
+fn quantized(kernels: Kernels, format: WeightFormat, cols: usize, numbers: &[f32]) -> (Vec<i16>, Vec<f32>) {
+    let (stride, groups) = (activation_stride(cols), format.groups(cols));
+    let n_tokens = numbers.len() / cols;
+    let (mut values, mut scales) = (vec![7; n_tokens * stride], vec![0.0; n_tokens * groups]);
+    let tokens = values.chunks_mut(stride).zip(scales.chunks_mut(groups));
+    for (x, (values, scales)) in numbers.chunks(cols).zip(tokens) {
+        quantize(kernels, format, x, values, scales);
+    }
+    (values, scales)
+}
+
+/// A view of what [`quantized`] gave.
+fn activations<'a>(
+    kernels: Kernels,
+    format: WeightFormat,
+    cols: usize,
+    values: &'a [i16],
+    scales: &'a [f32],
+) -> ActivationsQ8<'a> {
+    let n_tokens = values.len() / activation_stride(cols);
+    ActivationsQ8::new(n_tokens, cols, format, kernels.lanes(format), values, scales).unwrap()
 }
 
 /// Splits like two threads, one half after the other.
@@ -93,17 +113,12 @@ fn every_backend_and_layout_gives_the_naive_bits() {
                 let owned = Owned::random(&mut rng, format, layout, rows, cols);
                 let w = owned.view();
                 for n_tokens in [1, 2, 5] {
-                    let stride = activation_stride(cols);
-                    let mut values = vec![0; n_tokens * stride];
-                    let mut scales = vec![0.0; n_tokens * format.groups(cols)];
-                    let tokens = values.chunks_mut(stride).zip(scales.chunks_mut(format.groups(cols)));
-                    for (values, scales) in tokens {
-                        let x: Vec<f32> = (0..cols).map(|_| rng.random_range(-2.0..2.0)).collect();
-                        quantize(format, &x, values, scales);
-                    }
-                    let x = ActivationsQ8::new(n_tokens, cols, format, &values, &scales).unwrap();
-                    let want = naive(&w, &x);
-                    for kernels in backends() {
+                    let numbers: Vec<f32> = (0..n_tokens * cols).map(|_| rng.random_range(-2.0..2.0)).collect();
+                    let (values, scales) = quantized(Kernels::generic(), format, cols, &numbers);
+                    let want = naive(&w, &activations(Kernels::generic(), format, cols, &values, &scales));
+                    for kernels in Kernels::available() {
+                        let (values, scales) = quantized(kernels, format, cols, &numbers);
+                        let x = activations(kernels, format, cols, &values, &scales);
                         let mut out = vec![f32::NAN; want.len()];
                         matmul_f32_q8_q8(kernels, &Serial, &mut out, &w, &x);
                         assert_eq!(out, want, "{} {layout:?} {format:?} {rows}x{cols}", kernels.name());
@@ -136,7 +151,7 @@ fn attention_kernels_agree_at_every_length_and_extreme() {
                 let want_sums: Vec<i64> = (0..head_dim)
                     .map(|d| (0..n).map(|i| i64::from(weights[i]) * i64::from(kv[i * head_dim + d])).sum())
                     .collect();
-                for kernels in backends() {
+                for kernels in Kernels::available() {
                     let mut dots = vec![7; n];
                     kernels.score_dots(&q, &kv, &mut dots);
                     assert_eq!(dots, want_dots, "{} head_dim {head_dim} n {n}", kernels.name());

@@ -2,7 +2,7 @@
 
 use siskin_runtime::kernels::matmul_f32_q8_q8;
 use siskin_runtime::math::{bf16_at_least, bf16_to_f32};
-use siskin_runtime::tensor::{ActivationsQ8, MatrixQ8, Scales, activation_stride};
+use siskin_runtime::tensor::{ActivationsQ8, Lanes, MatrixQ8, Scales, activation_stride};
 use siskin_runtime::{Aligned, Kernels, Serial, WeightFormat, WeightLayout};
 
 use crate::Mismatch;
@@ -126,18 +126,27 @@ fn check_one(
     };
     let stride = activation_stride(cols);
     let values = &mut memory.values.0[skip_values..][..n_tokens * stride];
+    let lanes = kernels.lanes(format);
     for values in values.chunks_exact_mut(stride) {
         values.fill(0);
-        for value in &mut values[..cols] {
-            let int8 = i16::from(random.value(fill));
-            // Activations of groups have 12 bits: up to 2047.
-            *value = if format == WeightFormat::Int8 { int8 } else { 16 * int8 + 15 * int8.signum() };
+        match lanes {
+            Lanes::Bits16 => {
+                for value in &mut values[..cols] {
+                    let int8 = i16::from(random.value(fill));
+                    // Activations of groups have 12 bits: up to 2047.
+                    *value = if format == WeightFormat::Int8 { int8 } else { 16 * int8 + 15 * int8.signum() };
+                }
+            }
+            Lanes::Bits8 => {
+                let bytes: &mut [i8] = bytemuck::cast_slice_mut(values);
+                bytes[..cols].iter_mut().for_each(|value| *value = random.value(fill));
+            }
         }
     }
     let value_scales = &mut memory.value_scales[..n_tokens * groups];
     value_scales.iter_mut().for_each(|scale| *scale = random.scale());
     let w = MatrixQ8::new(rows, cols, layout, weights, scales).ok_or(rows)?;
-    let x = ActivationsQ8::new(n_tokens, cols, format, values, value_scales).ok_or(rows)?;
+    let x = ActivationsQ8::new(n_tokens, cols, format, lanes, values, value_scales).ok_or(rows)?;
     let out = &mut memory.out[..n_tokens * rows];
     out.fill(f32::NAN);
     matmul_f32_q8_q8(kernels, &Serial, out, &w, &x);
@@ -155,7 +164,7 @@ fn product(w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>, token_idx: usize, row: usize
     let size = w.format().group_size(w.cols());
     for (group, x_scale) in x.scales(token_idx).iter().enumerate() {
         let cols = group * size..((group + 1) * size).min(w.cols());
-        let dot: i64 = cols.map(|col| i64::from(w.value(row, col)) * i64::from(x.values(token_idx)[col])).sum();
+        let dot: i64 = cols.map(|col| i64::from(w.value(row, col)) * i64::from(x.value(token_idx, col))).sum();
         let block = w.layout().row_block();
         let w_scale = match w.scales() {
             Scales::PerRow(scales) => scales[row],

@@ -4,8 +4,6 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::anyhow;
-use clap::ValueEnum;
 use serde::Serialize;
 use siskin_compiler::pack::AlignedBytes;
 use siskin_compiler::threads::with_threads;
@@ -35,32 +33,18 @@ pub(crate) struct Args {
     /// Threads for the matrix products; any number gives the same bits.
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
     threads: NonZeroUsize,
-    /// The kernels; all give the same bits.
-    #[arg(long, value_enum, default_value_t = KernelChoice::Auto)]
-    kernels: KernelChoice,
+    /// The kernels: auto for the fastest that this CPU has, generic for plain Rust, or a backend's name; all give the same bits.
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = kernels_named)]
+    kernels: Kernels,
 }
 
-/// Which kernels to run.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum KernelChoice {
-    /// The fastest that this CPU has.
-    Auto,
-    /// Plain Rust, for any CPU.
-    Generic,
-    /// For x86-64 with AVX2.
-    Avx2,
-}
-
-impl KernelChoice {
-    fn kernels(self) -> Result<Kernels, Failure> {
-        match self {
-            Self::Auto => Ok(Kernels::detect()),
-            Self::Generic => Ok(Kernels::generic()),
-            Self::Avx2 => Kernels::avx2().ok_or_else(|| {
-                Failure::command_line(anyhow!("this CPU has no AVX2; leave --kernels out for the fastest it has"))
-            }),
-        }
-    }
+/// `auto`, or the name of a backend that this CPU has.
+fn kernels_named(name: &str) -> Result<Kernels, String> {
+    let mut found = Kernels::available().filter(|kernels| name == "auto" || name == kernels.name());
+    found.next().ok_or_else(|| {
+        let names: Vec<&str> = Kernels::available().map(Kernels::name).collect();
+        format!("this CPU has auto and {}", names.join(", "))
+    })
 }
 
 #[derive(Serialize)]
@@ -75,7 +59,7 @@ struct Reply {
 
 pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let sampler = Sampler::new(args.generation.sampling()?, args.generation.seed);
-    let kernels = args.kernels.kernels()?;
+    let kernels = args.kernels;
     let stops = args.generation.stops()?;
     let stops = StopMatcher::new(&stops).map_err(Failure::command_line)?;
     let file = packing::laid_out_for(kernels, input::open_packed(&args.file)?)?;

@@ -1,11 +1,13 @@
-//! x86-64 with AVX2: lanes are the 8 rows of a block of [`WeightLayout::Rows8`](crate::tensor::WeightLayout::Rows8).
+//! x86-64 with AVX2: lanes are the 8 rows of a block of [`WeightLayout::Rows8`].
 //!
 //! Two columns of a block are one 16-byte load, widened to 16 bits; the two activations are broadcast to every lane, and
 //! `vpmaddwd` adds both products in each: no horizontal sums, and nothing can saturate.
 
 use core::arch::x86_64::*;
 
+use crate::kernels::backend::Backend;
 use crate::kernels::generic;
+use crate::layout::WeightLayout;
 use crate::tensor::{ActivationsQ8, GROUP_SIZE, MatrixQ8, Scales};
 
 /// Tokens that share one pass over the weights, as many as accumulators fit in registers.
@@ -21,9 +23,13 @@ impl Avx2 {
         extern crate std;
         std::is_x86_feature_detected!("avx2").then_some(Self(()))
     }
+}
 
-    /// See [`crate::kernels::Kernels::matmul_rows`].
-    pub fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+impl Backend for Avx2 {
+    const NAME: &'static str = "avx2";
+    const LAYOUT: WeightLayout = WeightLayout::Rows8;
+
+    fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
         let n_rows = out.len() / x.n_tokens().max(1);
         let mut token_idx = 0;
         while token_idx < x.n_tokens() {
@@ -40,8 +46,7 @@ impl Avx2 {
         }
     }
 
-    /// See [`crate::kernels::Kernels::score_dots`].
-    pub fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
+    fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
         if !q.len().is_multiple_of(16) {
             return generic::score_dots(q, k, dots);
         }
@@ -49,8 +54,7 @@ impl Avx2 {
         unsafe { score_dots(q, k, dots) }
     }
 
-    /// See [`crate::kernels::Kernels::weighted_values`].
-    pub fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
+    fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
         // SAFETY: as above.
         unsafe { weighted_values(weights, v, sums) }
     }

@@ -1,6 +1,6 @@
 //! Matrix products on pairs of rows.
 //!
-//! In [`WeightLayout::RowPairs`](crate::tensor::WeightLayout::RowPairs) a word holds two columns of two rows, each lane
+//! In [`WeightLayout::RowPairs`](crate::layout::WeightLayout::RowPairs) a word holds two columns of two rows, each lane
 //! `256 * odd + even`. Four products take three instructions:
 //!
 //! ```text

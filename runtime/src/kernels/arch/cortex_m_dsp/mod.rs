@@ -4,7 +4,9 @@ mod attention;
 mod matmul;
 mod quantize;
 
+use crate::kernels::backend::Backend;
 use crate::kernels::generic;
+use crate::layout::WeightLayout;
 use crate::tensor::{ActivationsQ8, MatrixQ8};
 
 /// Proof that the target has DSP instructions: the feature that compiles this file says so.
@@ -16,19 +18,21 @@ impl CortexMDsp {
     pub fn new() -> Self {
         Self(())
     }
+}
 
-    /// See [`crate::kernels::Kernels::matmul_rows`].
-    pub fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+impl Backend for CortexMDsp {
+    const NAME: &'static str = "cortex-m-dsp";
+    const LAYOUT: WeightLayout = WeightLayout::RowPairs;
+
+    fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
         matmul::matmul_rows(out, first_row, w, x);
     }
 
-    /// See [`crate::kernels::Kernels::quantize_to`].
-    pub fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
+    fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
         quantize::quantize_to(limit, x, values)
     }
 
-    /// See [`crate::kernels::Kernels::score_dots`].
-    pub fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
+    fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
         let (pieces, rest) = q.as_chunks::<8>();
         if !rest.is_empty() || pieces.is_empty() || dots.is_empty() {
             return generic::score_dots(q, k, dots);
@@ -42,8 +46,7 @@ impl CortexMDsp {
         }
     }
 
-    /// See [`crate::kernels::Kernels::score_exponents`].
-    pub fn score_exponents(self, scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
+    fn score_exponents(self, scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
         assert!(scores.len() == key_scales.len());
         if scores.is_empty() {
             return i32::MIN;
@@ -53,19 +56,11 @@ impl CortexMDsp {
         unsafe { attention::score_exponents(scores, key_scales, mantissa, right_of_zero) }
     }
 
-    /// See [`crate::kernels::Kernels::softmax_weights`].
-    pub fn softmax_weights(
-        self,
-        scores: &mut [i32],
-        greatest: i32,
-        value_scales: &[u16],
-        greatest_exponent: u32,
-    ) -> u32 {
+    fn softmax_weights(self, scores: &mut [i32], greatest: i32, value_scales: &[u16], greatest_exponent: u32) -> u32 {
         attention::softmax_weights(scores, greatest, value_scales, greatest_exponent)
     }
 
-    /// See [`crate::kernels::Kernels::weighted_values`].
-    pub fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
+    fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
         let head_dim = sums.len();
         let (pieces, rest) = sums.as_chunks_mut::<8>();
         if !rest.is_empty() || weights.is_empty() {

@@ -1,0 +1,14 @@
+//! What is particular to a kind of core: how faults and panics are reported, how deep the stack went, and the marks that instruction
+//! counts go by.
+//!
+//! Each has `count_start` and `count_stop`, no-ops that the emulator's plugin looks for, and `stack_used_bytes`.
+#![cfg_attr(
+    feature = "conformance",
+    allow(dead_code, unused_imports, reason = "the conformance cases are not counted")
+)]
+
+#[cfg(target_arch = "arm")]
+mod cortex_m;
+
+#[cfg(target_arch = "arm")]
+pub use cortex_m::{count_start, count_stop, stack_used_bytes};

@@ -1,0 +1,63 @@
+//! What a kind of core may do in its own way.
+
+use crate::kernels::generic;
+use crate::layout::WeightLayout;
+use crate::tensor::{ActivationsQ8, Lanes, MatrixQ8, WeightFormat};
+
+/// Kernels for one kind of core; a value is the proof that the machine can run them. What it does not define is [`generic`]'s.
+///
+/// Each has the shapes, the result and the panics of the method of [`super::Kernels`] that has its name.
+pub(crate) trait Backend: Copy {
+    /// The name on the command line and in reports.
+    const NAME: &'static str;
+    /// The layout that [`Backend::matmul_rows`] reads.
+    const LAYOUT: WeightLayout;
+
+    /// The lanes in which [`Backend::matmul_rows`] reads activations for weights of `format`.
+    fn lanes(self, _format: WeightFormat) -> Lanes {
+        Lanes::Bits16
+    }
+
+    /// Called only with weights in [`Backend::LAYOUT`] and activations in [`Backend::lanes`].
+    fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>);
+
+    fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
+        generic::quantize_to(limit, x, values)
+    }
+
+    fn quantize_to_int8(self, x: &[f32], values: &mut [i8]) -> f32 {
+        generic::quantize_to_int8(x, values)
+    }
+
+    fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
+        generic::score_dots(q, k, dots);
+    }
+
+    fn score_exponents(self, scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
+        generic::score_exponents(scores, key_scales, per_unit)
+    }
+
+    fn softmax_weights(self, scores: &mut [i32], greatest: i32, value_scales: &[u16], greatest_exponent: u32) -> u32 {
+        generic::softmax_weights(scores, greatest, value_scales, greatest_exponent)
+    }
+
+    fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
+        generic::weighted_values(weights, v, sums);
+    }
+
+    fn rmsnorm(self, out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
+        generic::rmsnorm(out, x, gain, eps);
+    }
+
+    fn swiglu(self, out: &mut [f32], gate: &[f32], up: &[f32]) {
+        generic::swiglu(out, gate, up);
+    }
+
+    fn rotate(self, x: &mut [f32], cos_sin: &[f32]) {
+        generic::rotate(x, cos_sin);
+    }
+
+    fn add(self, x: &mut [f32], y: &[f32]) {
+        generic::add(x, y);
+    }
+}

@@ -1,0 +1,152 @@
+//! The order of a weight matrix's bytes: one for each kind of kernel, all holding the same numbers.
+
+/// How the bytes of a weight matrix are ordered, so that one core's kernel reads them front to back.
+///
+/// Every layout holds the same numbers, and every backend gives the same results from any of them; a backend is fast on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum WeightLayout {
+    /// Rows one after the other.
+    RowMajor = 0,
+    /// Cortex-M with DSP instructions: blocks of 4 rows; rows 0 and 1 (2 and 3) share 16-bit lanes `256 * odd + even`.
+    ///
+    /// Four columns of a block are four words: rows 0-1 columns 0-1, rows 0-1 columns 2-3, rows 2-3 columns 0-1,
+    /// rows 2-3 columns 2-3, the lower column in the lower half.
+    RowPairs = 1,
+    /// Tiles of 8 rows by 2 columns: AVX2.
+    Rows8 = 2,
+    /// Tiles of 16 rows by 4 columns: instructions that add four products of bytes to each 32-bit lane (SDOT, `vpdpbusd`).
+    Rows16 = 3,
+}
+
+impl WeightLayout {
+    /// Every layout, in the order of their codes.
+    pub const ALL: [Self; 4] = [Self::RowMajor, Self::RowPairs, Self::Rows8, Self::Rows16];
+
+    /// The layout with this code in a packed file.
+    pub fn from_code(code: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|&layout| layout as u32 == code)
+    }
+
+    /// The layout with this [`WeightLayout::name`].
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|layout| layout.name() == name)
+    }
+
+    /// The name in reports and in `board.toml`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RowMajor => "row-major",
+            Self::RowPairs => "row-pairs",
+            Self::Rows8 => "rows8",
+            Self::Rows16 => "rows16",
+        }
+    }
+
+    /// Rows and columns that are stored together, as a tile; tiles of the same rows follow each other. In a tile rows follow each other,
+    /// but for [`WeightLayout::RowPairs`].
+    const fn tile(self) -> (usize, usize) {
+        match self {
+            Self::RowMajor => (1, 1),
+            Self::RowPairs => (4, 4),
+            Self::Rows8 => (8, 2),
+            Self::Rows16 => (16, 4),
+        }
+    }
+
+    /// Rows that are stored together; the last block is filled up with zero rows.
+    pub const fn row_block(self) -> usize {
+        self.tile().0
+    }
+
+    /// Columns are filled up with zeros to a multiple of this.
+    pub const fn column_block(self) -> usize {
+        self.tile().1
+    }
+
+    /// Bytes of the values of a `(rows, cols)` matrix, padding included.
+    pub const fn data_bytes(self, rows: usize, cols: usize) -> usize {
+        rows.next_multiple_of(self.row_block()) * cols.next_multiple_of(self.column_block())
+    }
+
+    /// Where the value at `(row, col)` lies: its byte, or for [`WeightLayout::RowPairs`] the first byte of the lane that holds it.
+    const fn offset(self, cols: usize, row: usize, col: usize) -> usize {
+        let (rows, columns) = self.tile();
+        let tile = row / rows * rows * cols.next_multiple_of(columns) + col / columns * rows * columns;
+        tile + match self {
+            Self::RowPairs => row % 4 / 2 * 8 + col % 4 * 2,
+            _ => row % rows * columns + col % columns,
+        }
+    }
+
+    /// Writes the value at `(row, col)` of a `(_, cols)` matrix into its place in `data`.
+    ///
+    /// # Panics
+    /// If the place lies outside `data`.
+    pub fn set(self, data: &mut [u8], cols: usize, row: usize, col: usize, value: i8) {
+        let at = self.offset(cols, row, col);
+        if self != Self::RowPairs {
+            data[at] = value as u8;
+            return;
+        }
+        let (even, odd) = split_lane(lane(data, at));
+        let (even, odd) = if row.is_multiple_of(2) { (value, odd) } else { (even, value) };
+        let lane = 256 * i16::from(odd) + i16::from(even);
+        data[at..at + 2].copy_from_slice(&lane.to_le_bytes());
+    }
+
+    /// Reads the value at `(row, col)` of a `(_, cols)` matrix; 0 outside `data`.
+    #[inline]
+    pub fn get(self, data: &[u8], cols: usize, row: usize, col: usize) -> i8 {
+        let at = self.offset(cols, row, col);
+        if self != Self::RowPairs {
+            return data.get(at).map_or(0, |&byte| byte as i8);
+        }
+        let (even, odd) = split_lane(lane(data, at));
+        if row.is_multiple_of(2) { even } else { odd }
+    }
+}
+
+/// The 16-bit lane that starts at byte `at`; 0 outside `data`.
+#[inline(always)]
+fn lane(data: &[u8], at: usize) -> i16 {
+    match data.get(at..at + 2) {
+        Some(&[low, high]) => i16::from_le_bytes([low, high]),
+        _ => 0,
+    }
+}
+
+/// Undoes `256 * odd + even`: the low byte is `even`, and what is left of it is a multiple of 256.
+#[inline(always)]
+fn split_lane(lane: i16) -> (i8, i8) {
+    let even = lane as i8;
+    (even, (lane.wrapping_sub(i16::from(even)) >> 8) as i8)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::vec;
+
+    #[test]
+    fn every_layout_returns_what_was_set() {
+        for layout in WeightLayout::ALL {
+            for (rows, cols) in [(1, 1), (3, 5), (4, 4), (8, 2), (9, 33), (17, 40)] {
+                let mut data = vec![0; layout.data_bytes(rows, cols)];
+                let value = |r: usize, c: usize| ((r * 31 + c * 17) % 255) as i32 as u8 as i8;
+                let value = |r, c| value(r, c).max(-127);
+                for r in 0..rows {
+                    for c in 0..cols {
+                        layout.set(&mut data, cols, r, c, value(r, c));
+                    }
+                }
+                for r in 0..rows {
+                    for c in 0..cols {
+                        assert_eq!(layout.get(&data, cols, r, c), value(r, c), "{layout:?} {rows}x{cols} at {r},{c}");
+                    }
+                }
+            }
+        }
+    }
+}
