@@ -4,14 +4,16 @@
 //! counts every instruction executed between the two, and neither of them. Load it with
 //!
 //! ```text
-//! qemu-system-arm … -plugin target/release/libicount.so,out=counts.txt[,stack_low=0x20000000,stack_high=0x20002000,main=0x400]
+//! qemu-system-arm … -plugin target/release/libicount.so,out=counts.txt[,profile=profile.txt][,stack_low=0x20000000,stack_high=0x20002000,main=0x400]
 //! ```
 //!
 //! and find in `out`, one a line: `region N` for every region in order, `stack N` (bytes from the lowest store
 //! up to `stack_high`, from the first execution of the instruction at `main` on, past the start-up code that paints the stack;
-//! only where the three addresses are given, and it slows the emulation down), and `total N` when the guest ends.
+//! only where the three addresses are given, and it slows the emulation down), and `total N` when the guest ends. `profile` gets, for each
+//! instruction that a region executed, its address and how often.
 
 mod plugin_api;
+mod profile;
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fs::File;
@@ -21,6 +23,7 @@ use std::ptr;
 use std::sync::{Mutex, MutexGuard};
 
 use plugin_api::{Info, Instruction, MemoryAccess, PluginId, TranslationBlock};
+use profile::Profile;
 
 /// `mov r10, r10`.
 const START: u16 = 0x46d2;
@@ -38,6 +41,7 @@ static COUNTER: Mutex<Counter> = Mutex::new(Counter::new());
 
 struct Counter {
     out: Option<File>,
+    profile: Option<Profile>,
     /// Instructions executed when the current region's start mark was.
     region_start: Option<u64>,
     stack: Range<u64>,
@@ -49,7 +53,15 @@ struct Counter {
 
 impl Counter {
     const fn new() -> Self {
-        Self { out: None, region_start: None, stack: 0..0, main: 0, in_main: false, lowest_store: u64::MAX }
+        Self {
+            out: None,
+            profile: None,
+            region_start: None,
+            stack: 0..0,
+            main: 0,
+            in_main: false,
+            lowest_store: u64::MAX,
+        }
     }
 
     /// The first instruction of the program proper, where the stack is to be watched.
@@ -116,10 +128,11 @@ fn take_argument(argument: &str) -> Result<(), String> {
     let mut counter = counter();
     match key {
         "out" => counter.out = Some(File::create(value).map_err(|error| error.to_string())?),
+        "profile" => counter.profile = Some(Profile::create(value).map_err(|error| error.to_string())?),
         "stack_low" => counter.stack.start = address()?,
         "stack_high" => counter.stack.end = address()?,
         "main" => counter.main = address()?,
-        _ => return Err("there are out, stack_low, stack_high and main".to_owned()),
+        _ => return Err("there are out, profile, stack_low, stack_high and main".to_owned()),
     }
     Ok(())
 }
@@ -156,6 +169,10 @@ unsafe fn plant_counters(instruction: *mut Instruction) {
         }
         let executed = (&raw mut EXECUTED).cast::<c_void>();
         plugin_api::qemu_plugin_register_vcpu_insn_exec_inline(instruction, plugin_api::ADD_U64, executed, 1);
+        if let Some(profile) = &mut counter().profile {
+            let cell = profile.counter(plugin_api::qemu_plugin_insn_vaddr(instruction));
+            plugin_api::qemu_plugin_register_vcpu_insn_exec_inline(instruction, plugin_api::ADD_U64, cell, 1);
+        }
     }
 }
 
@@ -175,7 +192,11 @@ unsafe fn plant_stack_watch(instruction: *mut Instruction, main: u64) {
 
 /// Runs before the start mark is counted.
 unsafe extern "C" fn on_start(_cpu: c_uint, _data: *mut c_void) {
-    counter().region_start = Some(executed());
+    let mut counter = counter();
+    counter.region_start = Some(executed());
+    if let Some(profile) = &mut counter.profile {
+        profile.start();
+    }
 }
 
 /// Runs before the stop mark is counted: the region holds the start mark, which does not belong to it.
@@ -183,6 +204,9 @@ unsafe extern "C" fn on_stop(_cpu: c_uint, _data: *mut c_void) {
     let mut counter = counter();
     if let Some(start) = counter.region_start.take() {
         counter.line("region", executed() - start - 1);
+        if let Some(profile) = &mut counter.profile {
+            profile.stop();
+        }
     }
 }
 
@@ -208,4 +232,6 @@ unsafe extern "C" fn on_exit(_id: PluginId, _data: *mut c_void) {
         counter.line("stack", bytes);
     }
     counter.line("total", executed());
+    // A profile that cannot be written shows as missing.
+    let _ = counter.profile.as_mut().map_or(Ok(()), Profile::write);
 }

@@ -37,21 +37,29 @@ pub(crate) struct Emulation {
     pub(crate) n_lines: usize,
 }
 
+/// What the plugin is to count besides the instructions of marked regions.
+#[derive(Clone, Copy)]
+pub(crate) struct Counting<'a> {
+    /// The plugin.
+    pub(crate) plugin: &'a Path,
+    /// The deepest store on the stack.
+    pub(crate) watches_stack: bool,
+    /// How often each instruction is executed.
+    pub(crate) profiles: bool,
+}
+
 /// The emulator's command line. It works in the run folder, so all paths are absolute.
-pub(crate) fn command(
-    board: &Board,
-    elf: &Path,
-    run_dir: &RunDir,
-    icount: Option<&Path>,
-    watch_stack: bool,
-) -> Result<Command> {
+pub(crate) fn command(board: &Board, elf: &Path, run_dir: &RunDir, counting: Option<Counting<'_>>) -> Result<Command> {
     let mut command = Command::new(&board.emulator.program);
     command.args(["-M", &board.emulator.machine, "-nographic", "-monitor", "none", "-serial", "none"]);
     command.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(absolute(elf)?);
-    if let Some(plugin) = icount {
+    if let Some(Counting { plugin, watches_stack, profiles }) = counting {
         let plugin = absolute(plugin)?;
         let mut arguments = format!("{},out={}", plugin.display(), run_dir.counts_path().display());
-        if watch_stack {
+        if profiles {
+            arguments += &format!(",profile={}", run_dir.addresses_path().display());
+        }
+        if watches_stack {
             let [low, high, main] = stack_addresses(elf)?;
             arguments += &format!(",stack_low={low:#x},stack_high={high:#x},main={main:#x}");
         }

@@ -5,6 +5,7 @@
 
 mod board;
 mod emulator;
+mod profile;
 mod run_dir;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 
 use board::Board;
-use emulator::{Emulation, End};
+use emulator::{Counting, Emulation, End};
 use run_dir::RunDir;
 
 const TIMED_OUT: u8 = 124;
@@ -23,7 +24,8 @@ const EMULATOR_FAILED: u8 = 125;
 
 const AFTER_HELP: &str = "\
 The run folder holds transcript.txt (all that the guest and the emulator said),
-command.txt, and with --icount counts.txt (instructions of each marked region).
+command.txt, with --icount counts.txt (instructions of each marked region), and with
+--profile profile.txt (the same by function).
 
 Examples:
   qemu-run target/thumbv7em-none-eabihf/release/netduinoplus2
@@ -56,6 +58,9 @@ struct Args {
     /// With --icount, also find the deepest store on the stack; slow.
     #[arg(long, requires = "icount")]
     watch_stack: bool,
+    /// With --icount, also write profile.txt: the instructions of the marked regions by function.
+    #[arg(long, requires = "icount")]
+    profile: bool,
 }
 
 fn main() -> ExitCode {
@@ -77,10 +82,18 @@ fn run(args: &Args) -> Result<u8> {
     if let Some(request) = &args.request {
         run_dir.add_request(request)?;
     }
-    let command = emulator::command(&board, &args.elf, &run_dir, args.icount.as_deref(), args.watch_stack)?;
+    let counting = args.icount.as_deref().map(|plugin| Counting {
+        plugin,
+        watches_stack: args.watch_stack,
+        profiles: args.profile,
+    });
+    let command = emulator::command(&board, &args.elf, &run_dir, counting)?;
     run_dir.write_command(&command)?;
     let limit = Duration::from_secs(args.timeout);
     let Emulation { end, n_lines } = emulator::run(command, &run_dir, limit)?;
+    if args.profile {
+        profile::by_function(&args.elf, &run_dir.addresses_path(), &run_dir.profile_path())?;
+    }
     Ok(report(&end, n_lines, limit, run_dir.path()))
 }
 

@@ -63,4 +63,14 @@ impl RunDir {
     pub(crate) fn counts_path(&self) -> PathBuf {
         self.path.join("counts.txt")
     }
+
+    /// Where the plugin writes how often each instruction was executed.
+    pub(crate) fn addresses_path(&self) -> PathBuf {
+        self.path.join("addresses.txt")
+    }
+
+    /// Where that goes by function.
+    pub(crate) fn profile_path(&self) -> PathBuf {
+        self.path.join("profile.txt")
+    }
 }

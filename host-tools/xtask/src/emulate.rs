@@ -31,13 +31,17 @@ pub struct Args {
     /// Also find the deepest store on the stack; slow.
     #[arg(long)]
     watch_stack: bool,
+    /// Also write profile.txt: the instructions of the marked regions by function; slower.
+    #[arg(long)]
+    profile: bool,
 }
 
 impl Args {
     /// Runs `elf` on `board` with a request, into `run_dir`, for at most ten minutes.
     pub fn new(board: &str, elf: &Path, request: &Path, run_dir: &Path) -> Self {
         let (request, run_dir) = (Some(request.to_owned()), Some(run_dir.to_owned()));
-        Self { board: board.to_owned(), elf: elf.to_owned(), request, run_dir, timeout: 600, watch_stack: false }
+        let (board, elf) = (board.to_owned(), elf.to_owned());
+        Self { board, elf, request, run_dir, timeout: 600, watch_stack: false, profile: false }
     }
 }
 
@@ -53,8 +57,10 @@ pub fn run(args: &Args) -> Result<()> {
             command.arg(flag).arg(path);
         }
     }
-    if args.watch_stack {
-        command.arg("--watch-stack");
+    for (flag, is_wanted) in [("--watch-stack", args.watch_stack), ("--profile", args.profile)] {
+        if is_wanted {
+            command.arg(flag);
+        }
     }
     let status =
         command.arg(&args.elf).status().with_context(|| format!("failed to start {}", tools.qemu_run.display()))?;
