@@ -1,7 +1,8 @@
 //! A QEMU TCG plugin that counts guest instructions exactly, between marks in the program.
 //!
-//! The marks are two Thumb no-ops, `mov r10, r10` (start) and `mov r11, r11` (stop). Each start-stop pair is a region; it
-//! counts every instruction executed between the two, and neither of them. Load it with
+//! The marks are no-ops that compilers do not emit: `mov r10, r10` (start) and `mov r11, r11` (stop) in Thumb, `slti x0, x0, 1`
+//! and `slti x0, x0, 2` in RISC-V. Each start-stop pair is a region; it counts every instruction executed between the two, and
+//! neither of them. Load it with
 //!
 //! ```text
 //! qemu-system-arm … -plugin target/release/libicount.so,out=counts.txt[,profile=profile.txt][,stack_low=0x20000000,stack_high=0x20002000,main=0x400]
@@ -25,10 +26,30 @@ use std::sync::{Mutex, MutexGuard};
 use plugin_api::{Info, Instruction, MemoryAccess, PluginId, TranslationBlock};
 use profile::Profile;
 
-/// `mov r10, r10`.
-const START: u16 = 0x46d2;
-/// `mov r11, r11`.
-const STOP: u16 = 0x46db;
+/// The marks of an architecture, as their first bytes, little-endian.
+#[derive(Clone, Copy)]
+struct Marks {
+    start: u32,
+    stop: u32,
+    /// The bytes that count: an instruction may be shorter than the others.
+    mask: u32,
+}
+
+impl Marks {
+    /// `mov r10, r10` and `mov r11, r11`. No 32-bit Thumb instruction begins with either.
+    const THUMB: Self = Self { start: 0x46d2, stop: 0x46db, mask: 0xffff };
+    /// `slti x0, x0, 1` and `slti x0, x0, 2`, both hints.
+    const RISCV: Self = Self { start: 0x0010_2013, stop: 0x0020_2013, mask: u32::MAX };
+
+    /// Those of an emulated architecture, by QEMU's name for it.
+    fn of(target: &CStr) -> Option<Self> {
+        match target.to_bytes() {
+            b"arm" => Some(Self::THUMB),
+            b"riscv32" | b"riscv64" => Some(Self::RISCV),
+            _ => None,
+        }
+    }
+}
 
 /// Which version of the interface this plugin speaks: QEMU refuses one that it does not offer.
 #[unsafe(no_mangle)]
@@ -40,6 +61,7 @@ static mut EXECUTED: u64 = 0;
 static COUNTER: Mutex<Counter> = Mutex::new(Counter::new());
 
 struct Counter {
+    marks: Marks,
     out: Option<File>,
     profile: Option<Profile>,
     /// Instructions executed when the current region's start mark was.
@@ -54,6 +76,7 @@ struct Counter {
 impl Counter {
     const fn new() -> Self {
         Self {
+            marks: Marks::THUMB,
             out: None,
             profile: None,
             region_start: None,
@@ -99,10 +122,11 @@ pub unsafe extern "C" fn qemu_plugin_install(
 ) -> c_int {
     // SAFETY: the caller's promise.
     let target = unsafe { CStr::from_ptr((*info).target_name) };
-    if target != c"arm" {
-        eprintln!("icount: counts Thumb code in qemu-system-arm only, not {}", target.to_string_lossy());
+    let Some(marks) = Marks::of(target) else {
+        eprintln!("icount: counts Thumb and RISC-V code in QEMU's system emulators, not {}", target.to_string_lossy());
         return 1;
-    }
+    };
+    counter().marks = marks;
     for idx in 0..usize::try_from(argc).unwrap_or(0) {
         // SAFETY: the caller's promise.
         let argument = unsafe { CStr::from_ptr(*argv.add(idx)) }.to_string_lossy();
@@ -139,12 +163,15 @@ fn take_argument(argument: &str) -> Result<(), String> {
 
 /// Looks at every instruction once, as it is translated, and plants what it needs.
 unsafe extern "C" fn on_translation(_id: PluginId, block: *mut TranslationBlock) {
-    let main = counter().watched_main();
+    let (marks, main) = {
+        let counter = counter();
+        (counter.marks, counter.watched_main())
+    };
     // SAFETY: QEMU's block and its instructions are valid during this callback.
     unsafe {
         for idx in 0..plugin_api::qemu_plugin_tb_n_insns(block) {
             let instruction = plugin_api::qemu_plugin_tb_get_insn(block, idx);
-            plant_counters(instruction);
+            plant_counters(instruction, marks);
             if let Some(main) = main {
                 plant_stack_watch(instruction, main);
             }
@@ -154,14 +181,18 @@ unsafe extern "C" fn on_translation(_id: PluginId, block: *mut TranslationBlock)
 
 /// # Safety
 /// `instruction` must be one of the block being translated.
-unsafe fn plant_counters(instruction: *mut Instruction) {
-    // SAFETY: an instruction has at least two bytes. Its size is no guide: QEMU 7.2 says 4 of a 16-bit instruction just
-    // before the end of a 1 KiB page. No 32-bit Thumb instruction begins with either mark.
+unsafe fn plant_counters(instruction: *mut Instruction, marks: Marks) {
+    // SAFETY: the caller's promise. An instruction has at least two bytes, and four where QEMU says more than two; 7.2 says four of a
+    // 16-bit Thumb instruction just before the end of a 1 KiB page, having read four.
     unsafe {
-        let first_half = plugin_api::qemu_plugin_insn_data(instruction).cast::<u16>().read_unaligned();
-        let on_mark = match u16::from_le(first_half) {
-            START => Some(on_start as plugin_api::ExecuteCallback),
-            STOP => Some(on_stop as plugin_api::ExecuteCallback),
+        let data = plugin_api::qemu_plugin_insn_data(instruction);
+        let code = match plugin_api::qemu_plugin_insn_size(instruction) {
+            ..4 => u32::from(u16::from_le(data.cast::<u16>().read_unaligned())),
+            _ => u32::from_le(data.cast::<u32>().read_unaligned()),
+        };
+        let on_mark = match code & marks.mask {
+            code if code == marks.start => Some(on_start as plugin_api::ExecuteCallback),
+            code if code == marks.stop => Some(on_stop as plugin_api::ExecuteCallback),
             _ => None,
         };
         if let Some(on_mark) = on_mark {

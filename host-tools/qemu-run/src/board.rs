@@ -23,6 +23,11 @@ pub(crate) struct Emulator {
     pub(crate) program: String,
     /// Its name for the board.
     pub(crate) machine: String,
+    /// Its name for the core, where the machine has a choice.
+    pub(crate) cpu: Option<String>,
+    /// What else it is to be told.
+    #[serde(default)]
+    pub(crate) args: Vec<String>,
 }
 
 impl Board {

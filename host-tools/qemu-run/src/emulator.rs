@@ -52,6 +52,10 @@ pub(crate) struct Counting<'a> {
 pub(crate) fn command(board: &Board, elf: &Path, run_dir: &RunDir, counting: Option<Counting<'_>>) -> Result<Command> {
     let mut command = Command::new(&board.emulator.program);
     command.args(["-M", &board.emulator.machine, "-nographic", "-monitor", "none", "-serial", "none"]);
+    if let Some(cpu) = &board.emulator.cpu {
+        command.args(["-cpu", cpu]);
+    }
+    command.args(&board.emulator.args);
     command.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(absolute(elf)?);
     if let Some(Counting { plugin, watches_stack, profiles }) = counting {
         let plugin = absolute(plugin)?;
@@ -91,7 +95,10 @@ pub(crate) fn run(mut command: Command, run_dir: &RunDir, limit: Duration) -> Re
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let program = command.get_program().to_string_lossy().into_owned();
     let mut child = command.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => anyhow!("{program} is not installed: apt-get install qemu-system-arm"),
+        io::ErrorKind::NotFound => {
+            let package = if program.contains("riscv") { "qemu-system-misc" } else { "qemu-system-arm" };
+            anyhow!("{program} is not installed: apt-get install {package}")
+        }
         _ => anyhow!("failed to start {program}: {error}"),
     })?;
     let stdout = follow(child.stdout.take(), &transcript, |line| io::stdout().lock().write_all(line));

@@ -61,12 +61,14 @@ fn every_kernel_and_thread_count_agrees_on_the_host() {
 
 fn board_agrees_with_the_host(board: &str) {
     let program = Program::new();
-    let file = model();
     let boards_dir = boards_dir();
-    program.text(&["board", "build", board, &file, "--boards-dir", &boards_dir, "-o", "firmware.elf"]);
+    // In the order of bytes that the board's core reads.
+    program.text(&["compile", &model(), "--board", board, "--boards-dir", &boards_dir, "-o", "model.siskin"]);
+    let file = "model.siskin";
+    program.text(&["board", "build", board, file, "--boards-dir", &boards_dir, "-o", "firmware.elf"]);
     every_case(|name, case| {
-        let want = program.json(&[&["run", &file], case].concat());
-        let run = ["board", "run", board, &file, "--boards-dir", &boards_dir, "--elf", "firmware.elf"];
+        let want = program.json(&[&["run", file], case].concat());
+        let run = ["board", "run", board, file, "--boards-dir", &boards_dir, "--elf", "firmware.elf"];
         let got = program.json(&[&run, case].concat());
         assert_eq!(same(&got), same(&want), "{name} on {board}");
         let counted = got["instructions"].as_array().map_or(0, Vec::len);
@@ -83,4 +85,9 @@ fn mps2_an386_agrees_with_the_host() {
 #[test]
 fn netduinoplus2_agrees_with_the_host() {
     board_agrees_with_the_host("netduinoplus2");
+}
+
+#[test]
+fn riscv32_virt_agrees_with_the_host() {
+    board_agrees_with_the_host("riscv32-virt");
 }

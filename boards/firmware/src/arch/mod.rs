@@ -9,6 +9,10 @@
 
 #[cfg(target_arch = "arm")]
 mod cortex_m;
+#[cfg(any(target_arch = "riscv32", target_arch = "riscv64"))]
+mod riscv;
 
 #[cfg(target_arch = "arm")]
 pub use cortex_m::{count_start, count_stop, stack_used_bytes};
+#[cfg(any(target_arch = "riscv32", target_arch = "riscv64"))]
+pub use riscv::{count_start, count_stop, stack_used_bytes};

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
-use object::{File, Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, SymbolKind};
+use object::{Architecture, File, Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, SymbolKind};
 
+use super::riscv;
 use super::thumb::{self, Effect};
 
 /// One function.
@@ -37,8 +38,13 @@ struct Stretch<'f> {
 }
 
 impl CallGraph {
-    /// Reads the graph from a linked image for Cortex-M.
+    /// Reads the graph from a linked image for Cortex-M or RISC-V.
     pub(crate) fn read(file: &File<'_>) -> Result<Self> {
+        // Bit 0 of a Thumb function's address marks the instruction set.
+        let (is_riscv, mark) = match file.architecture() {
+            Architecture::Riscv32 | Architecture::Riscv64 => (true, 0),
+            _ => (false, 1),
+        };
         let mut extents = BTreeMap::new();
         let mut graph = Self { functions: BTreeMap::new(), address_taken: BTreeSet::new() };
         for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
@@ -47,21 +53,21 @@ impl CallGraph {
             if name.starts_with('$') || name.is_empty() {
                 continue;
             }
-            let start = symbol.address() as u32 & !1;
+            let start = symbol.address() as u32 & !mark;
             let end = extents.entry(start).or_insert(start);
             *end = (*end).max(start + symbol.size() as u32);
             graph.functions.entry(start).or_insert_with(|| Function { name: name.to_owned(), ..Function::default() });
         }
         let mut taken = BTreeSet::new();
         for stretch in stretches(file)? {
-            if stretch.is_code {
-                graph.read_code(&stretch, &mut taken);
-            } else {
-                taken.extend(words(&stretch));
+            match (stretch.is_code, is_riscv) {
+                (false, _) => taken.extend(words(&stretch)),
+                (true, false) => graph.read_thumb(&stretch, &mut taken),
+                (true, true) => graph.read_riscv(&stretch, file.is_64(), &mut taken),
             }
         }
         graph.address_taken =
-            taken.into_iter().filter(|address| address & 1 == 1).map(|address| address & !1).collect();
+            taken.into_iter().filter(|address| address & mark == mark).map(|address| address & !mark).collect();
         graph.address_taken.retain(|address| extents.contains_key(address));
         Ok(graph)
     }
@@ -71,10 +77,9 @@ impl CallGraph {
         self.functions.range_mut(..=address).next_back().map(|(&start, function)| (start, function))
     }
 
-    fn read_code(&mut self, stretch: &Stretch<'_>, taken: &mut BTreeSet<u32>) {
+    fn read_thumb(&mut self, stretch: &Stretch<'_>, taken: &mut BTreeSet<u32>) {
         let starts: BTreeSet<u32> = self.functions.keys().copied().collect();
-        let halfwords: Vec<u16> =
-            stretch.bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+        let halfwords = stretch.halfwords();
         let mut low_halves = [None; 16];
         let mut idx = 0;
         while idx < halfwords.len() {
@@ -103,6 +108,55 @@ impl CallGraph {
             }
         }
     }
+
+    fn read_riscv(&mut self, stretch: &Stretch<'_>, is_64: bool, taken: &mut BTreeSet<u32>) {
+        let starts: BTreeSet<u32> = self.functions.keys().copied().collect();
+        let halfwords = stretch.halfwords();
+        let mut uppers = [None; 32];
+        // The register that the instruction before put an upper part into: a far call is such a pair.
+        let mut fresh = None;
+        let mut idx = 0;
+        while idx < halfwords.len() {
+            let address = stretch.address + 2 * idx as u32;
+            let first = halfwords[idx];
+            let effect = match halfwords.get(idx + 1) {
+                Some(&second) if riscv::is_wide(first) => {
+                    riscv::wide(address, u32::from(second) << 16 | u32::from(first))
+                }
+                _ => riscv::narrow(address, first, is_64),
+            };
+            idx += if riscv::is_wide(first) { 2 } else { 1 };
+            let Some((start, function)) = self.function_at(address) else { continue };
+            let upper = |register: u32| uppers.get(register as usize).copied().flatten();
+            let before = fresh.take();
+            match effect {
+                riscv::Effect::None => {}
+                riscv::Effect::Call(target) => drop(function.callees.insert(target)),
+                riscv::Effect::Branch(target) if target != start && starts.contains(&target) => {
+                    function.callees.insert(target);
+                }
+                riscv::Effect::Branch(_) => {}
+                riscv::Effect::Jump { base, offset, .. } if before == Some(base) => {
+                    function.callees.extend(upper(base).map(|upper: u32| upper.wrapping_add(offset)));
+                }
+                riscv::Effect::Jump { .. } => function.calls_any = true,
+                riscv::Effect::Push(bytes) => function.pushed_bytes += bytes,
+                riscv::Effect::Upper { register, value } => {
+                    uppers[register as usize & 31] = Some(value);
+                    fresh = Some(register);
+                }
+                riscv::Effect::Add { base, offset } => {
+                    taken.extend(upper(base).map(|upper: u32| upper.wrapping_add(offset)));
+                }
+            }
+        }
+    }
+}
+
+impl Stretch<'_> {
+    fn halfwords(&self) -> Vec<u16> {
+        self.bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect()
+    }
 }
 
 /// Code and data of the flash, told apart by the mapping symbols. The vector table is left out: its handlers are roots.
@@ -111,6 +165,7 @@ fn stretches<'f>(file: &File<'f>) -> Result<Vec<Stretch<'f>>> {
     for symbol in file.symbols() {
         match symbol.name().unwrap_or_default().get(..2) {
             Some("$t") => drop(marks.insert(symbol.address() as u32 & !1, true)),
+            Some("$x") => drop(marks.insert(symbol.address() as u32, true)),
             Some("$d") => drop(marks.insert(symbol.address() as u32, false)),
             _ => {}
         }

@@ -7,6 +7,7 @@ mod call_graph;
 mod elf;
 mod records;
 mod request;
+mod riscv;
 mod stack;
 mod thumb;
 

@@ -12,7 +12,7 @@ use object::{File, Object as _, ObjectSection as _};
 use super::call_graph::CallGraph;
 
 /// Where execution starts on an empty stack: at reset, and in the fault handler, which begins a fresh one.
-const ROOTS: [&str; 2] = ["Reset", "HardFault"];
+const ROOTS: [&str; 3] = ["Reset", "HardFault", "Trap"];
 
 /// Calls that are in the code and never happen, by what the names of caller and callee contain, each with its reason.
 const IMPOSSIBLE: [(&str, &str); 1] = [
@@ -26,7 +26,7 @@ const IMPOSSIBLE: [(&str, &str); 1] = [
 /// The image has no stack sizes or no entry, or a function can call itself.
 pub(crate) fn worst_case(file: &File<'_>) -> Result<u64> {
     let section = file.section_by_name(".stack_sizes").context("the firmware was built without stack sizes")?;
-    let frames = frames(section.data().context("the stack sizes cannot be read")?)?;
+    let frames = frames(section.data().context("the stack sizes cannot be read")?, file.is_64())?;
     let graph = CallGraph::read(file)?;
     let mut search = Search { graph: &graph, frames: &frames, depths: BTreeMap::new(), path: Vec::new() };
     let is_root = |name: &str| ROOTS.contains(&name);
@@ -35,10 +35,12 @@ pub(crate) fn worst_case(file: &File<'_>) -> Result<u64> {
     depths.into_iter().max().context("the firmware has no reset handler")
 }
 
-/// The compiler's figures: for each function a 32-bit address and the bytes of its frame as LEB128.
-fn frames(mut section: &[u8]) -> Result<BTreeMap<u32, u64>> {
+/// The compiler's figures: for each function its address, a word of the target, and the bytes of its frame as LEB128. Code lies in the
+/// first 4 GB.
+fn frames(mut section: &[u8], is_64: bool) -> Result<BTreeMap<u32, u64>> {
     let mut frames = BTreeMap::new();
     while let Some((address, rest)) = section.split_first_chunk::<4>() {
+        let rest = if is_64 { rest.get(4..).context("the stack sizes end inside an address")? } else { rest };
         let (mut bytes, mut shift) = (0u64, 0);
         let mut rest = rest.iter();
         loop {
@@ -141,7 +143,10 @@ mod tests {
     fn stack_sizes_are_read() {
         let section = [0x01, 0x04, 0, 0x08, 0x08, 0x11, 0x05, 0, 0x08, 0xac, 0x02];
         let want: BTreeMap<u32, u64> = [(0x0800_0400, 8), (0x0800_0510, 300)].into();
-        assert_eq!(frames(&section).unwrap(), want);
-        assert!(frames(&section[..10]).is_err());
+        assert_eq!(frames(&section, false).unwrap(), want);
+        assert!(frames(&section[..10], false).is_err());
+        let section = [0x00, 0x04, 0, 0x80, 0, 0, 0, 0, 0x08];
+        assert_eq!(frames(&section, true).unwrap(), [(0x8000_0400, 8)].into());
+        assert!(frames(&section[..6], true).is_err());
     }
 }
