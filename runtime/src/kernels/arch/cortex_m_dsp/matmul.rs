@@ -74,20 +74,20 @@ fn per_row(out: &mut [f32], data: &[u8], scales: &[f32], values: &[i16], x_scale
     });
 }
 
-/// The same for rows of any length: exact sums of pieces.
+/// The same for longer rows.
 fn long_rows(out: &mut [f32], data: &[u8], scales: &[f32], values: &[i16], x_scale: f32) {
-    let blocks = data.chunks_exact(ROWS * values.len()).zip(scales.chunks_exact(ROWS));
-    for (out, (data, scales)) in out.chunks_mut(ROWS).zip(blocks) {
-        let mut dots = [0i32; ROWS];
-        for (data, values) in data.chunks(ROWS * COLUMNS_MAX).zip(values.chunks(COLUMNS_MAX)) {
-            for (dot, piece) in dots.iter_mut().zip(piece_dots(data, values)) {
-                *dot = dot.wrapping_add(piece);
-            }
-        }
-        for ((out, dot), scale) in out.iter_mut().zip(dots).zip(scales) {
-            *out = dot as f32 * (scale * x_scale);
-        }
-    }
+    // The first piece takes what the others, which are whole, leave.
+    let n_first = (values.len() - 1) % COLUMNS_MAX + 1;
+    in_whole_blocks(out, |out, block_idx| {
+        let (data, scales) = (&data[block_idx * ROWS * values.len()..], &scales[block_idx * ROWS..]);
+        assert!(
+            n_first.is_multiple_of(4) && values.len() > n_first && (values.len() - n_first).is_multiple_of(COLUMNS_MAX)
+        );
+        assert!(are_words(data, values) && data.len() >= out.len() * ROWS * values.len());
+        assert!(!out.is_empty() && scales.len() >= out.len() * ROWS);
+        // SAFETY: the assertions are its conditions.
+        unsafe { long_blocks_f32(values, n_first, data.as_ptr(), out, scales.as_ptr(), x_scale) };
+    });
 }
 
 /// One token's `out`, `(rows,)`, with a scale a group: first all whole groups, then the shorter last one.
@@ -259,6 +259,63 @@ unsafe fn blocks_f32(x: &[i16], data: *const u8, out: &mut [[f32; ROWS]], scales
             in("r4") x_scale.to_bits(),
             in("r5") 0.0f32.to_bits(),
             out("s0") _, out("s1") _, out("s4") _, out("s5") _, out("s6") _, out("s7") _, out("s8") _, out("s9") _, out("s10") _, out("s11") _,
+        );
+    }
+}
+
+/// [`blocks_f32`] for rows of several pieces: the first of `n_first` columns, the others of [`COLUMNS_MAX`], their exact sums added up.
+///
+/// # Safety
+/// As for [`blocks_f32`], but for the length of `x`: it is `n_first`, 1 to [`COLUMNS_MAX`] and whole fours, and at least one piece more.
+#[inline(never)]
+unsafe fn long_blocks_f32(
+    x: &[i16],
+    n_first: usize,
+    data: *const u8,
+    out: &mut [[f32; ROWS]],
+    scales: *const f32,
+    x_scale: f32,
+) {
+    let range = out.as_mut_ptr_range();
+    let end = x.as_ptr_range().end;
+    // SAFETY: it reads what the caller vouches for, writes `out`, and restores the registers and the stack it uses.
+    unsafe {
+        asm!(
+            "vmov s0, r4\n vmov s1, r5",
+            prepare!(),
+            // Below what `prepare` left, from +28 on: where a whole piece enters the loop, behind its first 8 columns; the end of the
+            // first piece and its entry; the end of the row; the sums of the block's rows.
+            "adr.w r4, 13f\n add r4, #109\n ldr r5, [sp, #4]\n ldr r6, [sp, #16]\n vmov r7, s1",
+            "pop {{r8-r11}}\n pop {{r0, r2, r3}}\n sub sp, #16\n push {{r4-r7}}\n push {{r0, r2, r3}}\n push {{r8-r11}}",
+            "10: movs r4, #0\n movs r5, #0\n strd r4, r5, [sp, #44]\n strd r4, r5, [sp, #52]",
+            "ldrd r4, r5, [sp, #32]\n str r4, [sp, #4]\n str r5, [sp, #16]",
+            block_of_columns!(),
+            "subs r4, r4, r5\n subs r6, r6, r7\n ldrd r8, r9, [sp, #44]\n ldrd r10, r11, [sp, #52]",
+            "adds r8, r8, r5\n add r9, r9, r4, asr #8\n adds r10, r10, r7\n add r11, r11, r6, asr #8",
+            "ldr r4, [sp, #40]\n cmp r0, r4\n beq 15f",
+            "strd r8, r9, [sp, #44]\n strd r10, r11, [sp, #52]",
+            "add r4, r0, #1024\n str r4, [sp, #4]\n ldr r5, [sp, #28]\n str r5, [sp, #16]",
+            "b 12b",
+            "15: ldrd r2, r3, [sp, #20]",
+            "vmov s4, s5, r8, r9\n vmov s6, s7, r10, r11",
+            "vldmia r3!, {{s8-s11}}",
+            "vcvt.f32.s32 s4, s4\n vcvt.f32.s32 s5, s5\n vcvt.f32.s32 s6, s6\n vcvt.f32.s32 s7, s7",
+            "vmul.f32 s8, s8, s0\n vmul.f32 s9, s9, s0\n vmul.f32 s10, s10, s0\n vmul.f32 s11, s11, s0",
+            "vmul.f32 s4, s4, s8\n vmul.f32 s5, s5, s9\n vmul.f32 s6, s6, s10\n vmul.f32 s7, s7, s11",
+            "vstmia r2!, {{s4-s7}}",
+            "strd r2, r3, [sp, #20]\n ldr r4, [sp, #12]\n cmp r2, r4\n bne 10b",
+            "add sp, #32",
+            finish!(),
+            inout("r0") x.as_ptr() => _,
+            inout("r1") data => _,
+            inout("r2") n_first => _,
+            inout("r3") range.end => _,
+            inout("r12") range.start => _,
+            inout("lr") scales => _,
+            in("r4") x_scale.to_bits(),
+            in("r5") end,
+            out("s0") _, out("s1") _, out("s4") _, out("s5") _, out("s6") _, out("s7") _, out("s8") _, out("s9") _,
+            out("s10") _, out("s11") _,
         );
     }
 }
