@@ -271,20 +271,24 @@ impl<'a> ActivationsQ8<'a> {
 /// A group's scale is its largest magnitude over [`WeightFormat::activation_limit`]; values round half to even. A group that is
 /// zero, not finite, or below `2^-100` becomes zeros with scale 0.
 pub fn quantize(kernels: Kernels, format: WeightFormat, x: &[f32], memory: &mut [i16], scales: &mut [f32]) {
-    let group_size = format.group_size(x.len());
-    match kernels.lanes(format) {
-        Lanes::Bits16 => {
-            let (values, padding) = memory.split_at_mut(x.len().min(memory.len()));
-            for (x, (values, scale)) in x.chunks(group_size).zip(values.chunks_mut(group_size).zip(scales)) {
-                *scale = kernels.quantize_to(format.activation_limit(), x, values);
-            }
+    let n = x.len().min(memory.len());
+    let (x, stride) = (&x[..n], memory.len());
+    match (format, kernels.lanes(format), scales) {
+        (WeightFormat::Int8, Lanes::Bits8, [scale, ..]) => {
+            let (values, padding) = bytemuck::cast_slice_mut(memory)[..stride].split_at_mut(n);
+            *scale = kernels.quantize_to_int8(x, values);
             padding.fill(0);
         }
-        Lanes::Bits8 => {
-            let stride = memory.len();
-            let (values, padding) = bytemuck::cast_slice_mut(memory)[..stride].split_at_mut(x.len().min(stride));
-            for (x, (values, scale)) in x.chunks(group_size).zip(values.chunks_mut(group_size).zip(scales)) {
-                *scale = kernels.quantize_to_int8(x, values);
+        (WeightFormat::Int8, Lanes::Bits16, [scale, ..]) => {
+            let (values, padding) = memory.split_at_mut(n);
+            *scale = kernels.quantize_to(format.activation_limit(), x, values);
+            padding.fill(0);
+        }
+        (_, _, scales) => {
+            let (values, padding) = memory.split_at_mut(n);
+            let groups = x.chunks(GROUP_SIZE).zip(values.chunks_mut(GROUP_SIZE));
+            for ((x, values), scale) in groups.zip(scales) {
+                *scale = kernels.quantize_to(format.activation_limit(), x, values);
             }
             padding.fill(0);
         }
