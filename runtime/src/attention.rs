@@ -17,6 +17,20 @@ pub(crate) struct CachedHead<'a> {
     pub values: &'a [i8],
     /// bfloat16 `(n_positions,)`.
     pub value_scales: &'a [u16],
+    /// The greatest of the value scales' exponents.
+    pub greatest_exponent: u32,
+}
+
+impl<'a> CachedHead<'a> {
+    /// The first positions of a cached head, as many as there are scales.
+    pub fn new(
+        kernels: Kernels,
+        (keys, key_scales): (&'a [i8], &'a [u16]),
+        (values, value_scales): (&'a [i8], &'a [u16]),
+    ) -> Self {
+        let greatest_exponent = math::split_bf16(kernels.greatest_scale(value_scales)).1;
+        Self { keys, key_scales, values, value_scales, greatest_exponent }
+    }
 }
 
 /// Working memory of one head.
@@ -49,9 +63,7 @@ pub(crate) fn attend(
     let scale = kernels.quantize_to(QUERY_LIMIT, q, scratch.query);
     kernels.score_dots(scratch.query, cached.keys, scores);
     let greatest = kernels.score_exponents(scores, cached.key_scales, scale * temperature);
-    // Positive numbers' exponents order as their bits do.
-    let greatest_scale = cached.value_scales.iter().fold(0, |most: u16, &bits| most.max(bits));
-    let greatest_exponent = math::split_bf16(greatest_scale).1;
+    let greatest_exponent = cached.greatest_exponent;
     let total = kernels.softmax_weights(scores, greatest, cached.value_scales, greatest_exponent);
 
     for (block, (weights, values)) in
@@ -135,7 +147,7 @@ mod tests {
                 kv_cache::head_mut(&config, &mut k, &mut k_scales, 0, 0).store(i, &keys[row.clone()]);
                 kv_cache::head_mut(&config, &mut v, &mut v_scales, 0, 0).store(i, &values[row]);
             }
-            let cached = CachedHead { keys: &k, key_scales: &k_scales, values: &v, value_scales: &v_scales };
+            let cached = CachedHead::new(Kernels::generic(), (&k, &k_scales), (&v, &v_scales));
             let (mut query, mut scores, mut sums) = (vec![0; head_dim], vec![0; n], vec![0; head_dim]);
             let mut scratch = Scratch { query: &mut query, scores: &mut scores, value_sums: &mut sums };
             let mut out = vec![f32::NAN; head_dim];
@@ -150,12 +162,8 @@ mod tests {
     fn huge_and_damaged_scales_do_not_panic() {
         for scale in [0u16, 1, 0x7f, 0x80, 0x7f7f, 0x7f80, 0x7fff, 0x8000, 0xffff] {
             for q in [0.0, 1e-30, 1.0, 1e30, f32::NAN, f32::INFINITY] {
-                let cached = CachedHead {
-                    keys: &[-128; 8],
-                    key_scales: &[scale; 2],
-                    values: &[-128; 8],
-                    value_scales: &[scale; 2],
-                };
+                let (elements, scales) = ([-128; 8], [scale; 2]);
+                let cached = CachedHead::new(Kernels::generic(), (&elements, &scales), (&elements, &scales));
                 let mut scratch = Scratch { query: &mut [0; 4], scores: &mut [0; 2], value_sums: &mut [0; 4] };
                 attend(Kernels::generic(), &mut [0.0; 4], &[q; 4], temperature(4), &cached, &mut scratch);
             }

@@ -96,23 +96,23 @@ impl<J: Join + Sync> Decoder<'_, J> {
         position: usize,
         queries_at: usize,
     ) {
-        let queries_per_kv_head = config.n_heads / config.n_kv_heads;
+        let heads_width = config.n_heads / config.n_kv_heads * config.head_dim;
         let (n, width) = (position + 1, (position + 1) * config.head_dim);
         let temperature = attention::temperature(config.head_dim);
-        for head_idx in 0..config.n_heads {
-            let kv_head_idx = head_idx / queries_per_kv_head;
+        let queries = buffers.product[queries_at..][..config.q_dim()].chunks(heads_width);
+        let outputs = buffers.row[..config.q_dim()].chunks_mut(heads_width);
+        for (kv_head_idx, (queries, outputs)) in queries.zip(outputs).enumerate() {
             let keys = kv_cache::head_mut(config, buffers.keys, buffers.key_scales, layer_idx, kv_head_idx);
             let values = kv_cache::head_mut(config, buffers.values, buffers.value_scales, layer_idx, kv_head_idx);
-            let cached = CachedHead {
-                keys: &keys.values[..width],
-                key_scales: &keys.scales[..n],
-                values: &values.values[..width],
-                value_scales: &values.scales[..n],
-            };
+            let cached = CachedHead::new(
+                self.kernels,
+                (&keys.values[..width], &keys.scales[..n]),
+                (&values.values[..width], &values.scales[..n]),
+            );
             let mut scratch = Scratch { query: buffers.query, scores: buffers.scores, value_sums: buffers.value_sums };
-            let head = head_idx * config.head_dim..(head_idx + 1) * config.head_dim;
-            let q = &buffers.product[queries_at..][head.clone()];
-            attention::attend(self.kernels, &mut buffers.row[head], q, temperature, &cached, &mut scratch);
+            for (q, out) in queries.chunks(config.head_dim).zip(outputs.chunks_mut(config.head_dim)) {
+                attention::attend(self.kernels, out, q, temperature, &cached, &mut scratch);
+            }
         }
     }
 

@@ -41,6 +41,10 @@ pub(crate) trait Backend: Copy {
         generic::softmax_weights(scores, greatest, value_scales, greatest_exponent)
     }
 
+    fn greatest_scale(self, scales: &[u16]) -> u16 {
+        generic::greatest_scale(scales)
+    }
+
     fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
         generic::weighted_values(weights, v, sums);
     }

@@ -129,6 +129,11 @@ fn shift_far(x: i32, by: i32) -> i32 {
     x.clamp(-limit, limit) << left
 }
 
+/// See [`super::Kernels::greatest_scale`].
+pub fn greatest_scale(scales: &[u16]) -> u16 {
+    scales.iter().fold(0, |greatest, &scale| greatest.max(scale))
+}
+
 /// See [`super::Kernels::softmax_weights`].
 pub fn softmax_weights(scores: &mut [i32], greatest: i32, value_scales: &[u16], greatest_exponent: u32) -> u32 {
     let mut total = 0u32;

@@ -134,7 +134,7 @@ impl Kernels {
     ///
     /// `weight = 2^(score - greatest) * mantissa`, at most 32,640, for the mantissas of the bfloat16 `value_scales`,
     /// `(scores.len(),)`, when their exponents are all made `greatest_exponent`. Gives the sum of the powers in units of
-    /// `2^-16`.
+    /// `2^-16`. Scores are within `2^30`, as [`Kernels::score_exponents`] gives them.
     ///
     /// # Panics
     /// If the shapes disagree: a caller's bug, never bad input.
@@ -146,6 +146,11 @@ impl Kernels {
         greatest_exponent: u32,
     ) -> u32 {
         dispatch!(self, backend => backend.softmax_weights(scores, greatest, value_scales, greatest_exponent))
+    }
+
+    /// The greatest of bfloat16 scales, 0 of none: those of vectors are not negative, and order as their bits do.
+    pub fn greatest_scale(self, scales: &[u16]) -> u16 {
+        dispatch!(self, backend => backend.greatest_scale(scales))
     }
 
     /// `sums[d] = sum_i weights[i] * v[i, d]` for values `v`, `(weights.len(), sums.len())`, of at most

@@ -75,7 +75,11 @@ fn check_softmax(
         if !same || scores != wanted {
             return Err(mismatch("score_exponents", head_dim, n, fill, 0));
         }
-        let exponent = scales.iter().max().map_or(0, |&most| u32::from(most >> 7));
+        let greatest_scale = scales.iter().max().copied().unwrap_or(0);
+        if kernels.greatest_scale(scales) != greatest_scale {
+            return Err(mismatch("greatest_scale", head_dim, n, fill, 0));
+        }
+        let exponent = u32::from(greatest_scale >> 7);
         let total = generic::softmax_weights(wanted, greatest, scales, exponent);
         let same = kernels.softmax_weights(scores, greatest, scales, exponent) == total;
         if !same || scores != wanted {

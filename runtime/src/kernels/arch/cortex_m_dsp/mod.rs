@@ -38,6 +38,14 @@ impl Backend for CortexMDsp {
             return generic::score_dots(q, k, dots);
         }
         assert!(k.len() == dots.len() * q.len());
+        if let ([q], true) = (pieces, k.as_ptr().addr().is_multiple_of(4)) {
+            let (pairs, last) = dots.as_chunks_mut::<2>();
+            if !pairs.is_empty() {
+                // SAFETY: `k` starts at a whole word and has 8 bytes for each of the dots.
+                unsafe { attention::score_pairs_of_eights(q, k.as_ptr(), pairs) };
+            }
+            return generic::score_dots(q, &k[16 * pairs.len()..], last);
+        }
         for (piece_idx, piece) in pieces.iter().enumerate() {
             // SAFETY: `k` holds `dots.len()` rows of `q.len()`, of which this is the piece that starts at `8 * piece_idx`.
             unsafe {
@@ -48,16 +56,34 @@ impl Backend for CortexMDsp {
 
     fn score_exponents(self, scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
         assert!(scores.len() == key_scales.len());
-        if scores.is_empty() {
-            return i32::MIN;
+        let (pairs, last) = scores.as_chunks_mut::<2>();
+        let (pair_scales, last_scale) = key_scales.split_at(2 * pairs.len());
+        let greatest = generic::score_exponents(last, last_scale, per_unit);
+        if pairs.is_empty() {
+            return greatest;
         }
         let (mantissa, right_of_zero) = generic::fixed_point(per_unit);
         // SAFETY: there are as many scales as scores, and not none.
-        unsafe { attention::score_exponents(scores, key_scales, mantissa, right_of_zero) }
+        greatest.max(unsafe { attention::score_exponents(pairs, pair_scales, mantissa, right_of_zero) })
     }
 
     fn softmax_weights(self, scores: &mut [i32], greatest: i32, value_scales: &[u16], greatest_exponent: u32) -> u32 {
-        attention::softmax_weights(scores, greatest, value_scales, greatest_exponent)
+        assert!(scores.len() == value_scales.len());
+        // Scales of 2^119 and more would want shifts that a register's byte does not hold.
+        if scores.is_empty() || greatest_exponent > 246 {
+            return generic::softmax_weights(scores, greatest, value_scales, greatest_exponent);
+        }
+        // SAFETY: the assertion and the condition are what it asks for.
+        unsafe { attention::softmax_weights(scores, greatest, value_scales, greatest_exponent) }
+    }
+
+    fn greatest_scale(self, scales: &[u16]) -> u16 {
+        let (pairs, last) = scales.as_chunks::<2>();
+        if pairs.is_empty() || !scales.as_ptr().addr().is_multiple_of(4) {
+            return generic::greatest_scale(scales);
+        }
+        // SAFETY: they start at a whole word and are not none.
+        generic::greatest_scale(last).max(unsafe { attention::greatest_scale(pairs) })
     }
 
     fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
@@ -67,6 +93,10 @@ impl Backend for CortexMDsp {
             return generic::weighted_values(weights, v, sums);
         }
         assert!(v.len() == weights.len() * head_dim);
+        if let ([sums], true) = (&mut *pieces, v.as_ptr().addr().is_multiple_of(4)) {
+            // SAFETY: `v` starts at a whole word and has 8 bytes for each weight, of which there are some.
+            return unsafe { attention::values_of_eights(weights, v.as_ptr(), sums) };
+        }
         for (piece_idx, piece) in pieces.iter_mut().enumerate() {
             // SAFETY: `v` holds `weights.len()` rows of `head_dim`, of which this is the piece that starts at
             // `8 * piece_idx`.
