@@ -83,6 +83,21 @@ fn mps2_an386_agrees_with_the_host() {
 }
 
 #[test]
+fn mps2_an500_agrees_with_the_host() {
+    board_agrees_with_the_host("mps2-an500");
+}
+
+#[test]
+fn mps2_an505_agrees_with_the_host() {
+    board_agrees_with_the_host("mps2-an505");
+}
+
+#[test]
+fn mps3_an547_agrees_with_the_host() {
+    board_agrees_with_the_host("mps3-an547");
+}
+
+#[test]
 fn netduinoplus2_agrees_with_the_host() {
     board_agrees_with_the_host("netduinoplus2");
 }
