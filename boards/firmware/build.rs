@@ -1,5 +1,5 @@
-//! Turns the packed model named by `SISKIN_MODEL` into a `static` in flash, and its arena's size into a constant. The applications that
-//! need no model have none; `gemv` gets matrices in the layout named by `SISKIN_LAYOUT`.
+//! Turns the packed model named by `SISKIN_MODEL` into a `static` in flash, and its arena's size, or `SISKIN_ARENA_BYTES`, into a
+//! constant. The applications that need no model have none; `gemv` gets matrices in the layout named by `SISKIN_LAYOUT`.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, process};
@@ -13,12 +13,16 @@ use siskin_runtime::format::SECTION_ALIGN;
 fn main() {
     println!("cargo::rerun-if-env-changed=SISKIN_MODEL");
     println!("cargo::rerun-if-env-changed=SISKIN_LAYOUT");
+    println!("cargo::rerun-if-env-changed=SISKIN_ARENA_BYTES");
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_else(|| fail("cargo sets OUT_DIR")));
     let has_feature = |name: &str| env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
     let (conforms, multiplies) = (has_feature("CONFORMANCE"), has_feature("GEMV"));
-    println!("cargo::rustc-check-cfg=cfg(generates)");
+    println!("cargo::rustc-check-cfg=cfg(generates, armv6m)");
+    if env::var("TARGET").is_ok_and(|triple| triple.starts_with("thumbv6m")) {
+        println!("cargo::rustc-cfg=armv6m");
+    }
     if multiplies {
-        write(&out_dir.join("products.rs"), &products::source());
+        write(&out_dir.join("products.rs"), &products::source(has_feature("SMALL_RAM")));
     }
     if !conforms && !multiplies {
         println!("cargo::rustc-cfg=generates");
@@ -36,13 +40,17 @@ fn linked_model() -> String {
     println!("cargo::rerun-if-changed={}", model_path.display());
     let bytes = fs::read(&model_path)
         .unwrap_or_else(|error| fail(&format!("cannot read the model {}: {error}", model_path.display())));
-    let arena_bytes = arena_bytes(&bytes)
+    let needed_bytes = arena_bytes(&bytes)
         .unwrap_or_else(|error| fail(&format!("{} is not a packed model: {error}", model_path.display())));
+    let arena_bytes = match env::var("SISKIN_ARENA_BYTES") {
+        Ok(given) => given.parse().unwrap_or_else(|_| fail(&format!("SISKIN_ARENA_BYTES is {given:?}, no number"))),
+        Err(_) => needed_bytes,
+    };
 
     format!(
         "/// The packed model, in flash.\n\
          pub static MODEL: Aligned<[u8; {}]> = Aligned(*include_bytes!({:?}));\n\
-         /// Bytes of the arena that the model needs.\n\
+         /// Bytes of the arena: what the model needs, where nothing else was asked for.\n\
          pub const ARENA_BYTES: usize = {arena_bytes};\n",
         bytes.len(),
         model_path.display().to_string(),

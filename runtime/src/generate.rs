@@ -92,14 +92,36 @@ impl<'g, 'a, J: Join + Sync> Generation<'g, 'a, J> {
         session: &'g mut Session<'a, J>,
         tokenizer: Option<Tokenizer<'a>>,
         prompt: &[TokenId],
-        mut sampler: Sampler,
+        sampler: Sampler,
         stops: StopMatcher<'g>,
         limits: Limits<'g>,
     ) -> Result<Self, StepError> {
-        session.prefill(prompt)?;
-        sampler.observe(prompt);
+        let mut generation = Self::new(session, tokenizer, sampler, stops, limits);
+        generation.read(prompt)?;
+        Ok(generation)
+    }
+
+    /// A text that has yet to [`read`](Self::read) its prompt: [`Generation::start`] in two steps, for where there is no stack to move it.
+    #[inline]
+    pub fn new(
+        session: &'g mut Session<'a, J>,
+        tokenizer: Option<Tokenizer<'a>>,
+        sampler: Sampler,
+        stops: StopMatcher<'g>,
+        limits: Limits<'g>,
+    ) -> Self {
         let (text, logits_hash) = (TextStream::new(), LogitsHash::EMPTY);
-        Ok(Self { session, tokenizer, sampler, stops, limits, text, logits_hash, last: None, n_tokens: 0, end: None })
+        Self { session, tokenizer, sampler, stops, limits, text, logits_hash, last: None, n_tokens: 0, end: None }
+    }
+
+    /// Reads the prompt, before the first step.
+    ///
+    /// # Errors
+    /// As [`Generation::start`].
+    pub fn read(&mut self, prompt: &[TokenId]) -> Result<(), StepError> {
+        self.session.prefill(prompt)?;
+        self.sampler.observe(prompt);
+        Ok(())
     }
 
     /// Draws the next token and gives `emit` the text that is certain by now, in whole characters and no part of a stop.

@@ -10,15 +10,22 @@ use crate::fail;
 
 /// Outputs and inputs.
 const SHAPES: [(usize, usize); 4] = [(64, 64), (172, 64), (288, 288), (288, 768)];
+/// How many of them a board with little memory has room for.
+const N_SMALL: usize = 3;
 
 /// Every shape in every format, in the layout that `SISKIN_LAYOUT` names.
-pub fn source() -> String {
+pub fn source(is_small: bool) -> String {
+    let shapes = if is_small { &SHAPES[..N_SMALL] } else { &SHAPES };
+    let rows_max = shapes.iter().map(|&(rows, _)| rows).max().unwrap_or(0);
+    let cols_max = shapes.iter().map(|&(_, cols)| cols).max().unwrap_or(0);
     let name = env::var("SISKIN_LAYOUT").unwrap_or_else(|_| fail("SISKIN_LAYOUT must name a weight layout"));
     let layout = WeightLayout::named(&name)
         .unwrap_or_else(|| fail(&format!("there is no weight layout {name}; set SISKIN_LAYOUT")));
     let mut source = format!("pub const LAYOUT: WeightLayout = WeightLayout::{layout:?};\n");
+    writeln!(source, "/// Most outputs.\npub const ROWS_MAX: usize = {rows_max};").unwrap();
+    writeln!(source, "/// Most inputs.\npub const COLS_MAX: usize = {cols_max};").unwrap();
     let mut list = String::new();
-    for (idx, (rows, cols)) in SHAPES.into_iter().enumerate() {
+    for (idx, &(rows, cols)) in shapes.iter().enumerate() {
         let data = values(layout, rows, cols);
         let padded_rows = rows.next_multiple_of(layout.row_block());
         writeln!(source, "static DATA_{idx}: Aligned<[u8; {}]> = Aligned({data:?});", data.len()).unwrap();

@@ -4,14 +4,20 @@ use siskin_conformance::FAMILIES;
 use siskin_runtime::Kernels;
 
 use crate::Memory;
-use crate::failure::Failure;
+use crate::failure::{Failure, report};
 use crate::host::Console;
+use crate::once::Once;
 use crate::record::Record;
 
 /// Runs the cases.
-pub fn respond(console: &mut Console, _: Memory) -> Result<(), Failure> {
-    // A `main` runs once, and hands out its memory once: so does this.
-    let memory = cases_memory();
+pub fn serve(console: &mut Console, _: Memory) -> bool {
+    let outcome = respond(console);
+    report(console, outcome)
+}
+
+fn respond(console: &mut Console) -> Result<(), Failure> {
+    static MEMORY: Once<siskin_conformance::Memory> = Once::new(siskin_conformance::Memory::new());
+    let memory = MEMORY.take().ok_or(Failure::new("the conformance cases run once"))?;
     for kernels in Kernels::available() {
         Record::new(console, "kernels ").text(kernels.name()).send();
         for (name, family) in FAMILIES {
@@ -23,21 +29,4 @@ pub fn respond(console: &mut Console, _: Memory) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// What the cases work in, too much for a stack.
-fn cases_memory() -> &'static mut siskin_conformance::Memory {
-    use core::cell::UnsafeCell;
-    use core::sync::atomic::{AtomicBool, Ordering};
-
-    struct Shared(UnsafeCell<siskin_conformance::Memory>, AtomicBool);
-    // SAFETY: the flag lets one caller have the memory, ever.
-    unsafe impl Sync for Shared {}
-    static MEMORY: Shared = Shared(UnsafeCell::new(siskin_conformance::Memory::new()), AtomicBool::new(false));
-
-    let is_taken = MEMORY.1.load(Ordering::Relaxed);
-    MEMORY.1.store(true, Ordering::Relaxed);
-    assert!(!is_taken, "the conformance cases run once");
-    // SAFETY: nobody else has it or will; there is one core and no interrupt.
-    unsafe { &mut *MEMORY.0.get() }
 }

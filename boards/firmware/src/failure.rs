@@ -1,8 +1,13 @@
 //! What went wrong, as a text and up to four figures: enough for the host to say it in words, without `core::fmt`.
 
+#[cfg(generates)]
 use siskin_runtime::{ArenaError, FormatError, StepError};
 
+use crate::host::Console;
+use crate::record::Record;
+
 /// Why no text, or no more text, comes.
+#[derive(Clone, Copy)]
 pub struct Failure {
     /// What is wrong.
     pub text: &'static str,
@@ -25,6 +30,19 @@ impl Failure {
     }
 }
 
+/// Tells the host of `outcome`, where it is a failure; gives whether it is none.
+pub fn report(console: &mut Console, outcome: Result<(), Failure>) -> bool {
+    let Err(failure) = outcome else { return true };
+    let mut record = Record::new(console, "error ");
+    record.text(failure.text);
+    for (name, figure) in failure.figures.iter().flatten() {
+        record.text(" ").text(name).number(*figure);
+    }
+    record.send();
+    false
+}
+
+#[cfg(generates)]
 impl From<FormatError> for Failure {
     /// The build script has read the model, so any of these means that the flash does not hold what was built.
     fn from(error: FormatError) -> Self {
@@ -46,6 +64,7 @@ impl From<FormatError> for Failure {
     }
 }
 
+#[cfg(generates)]
 impl From<ArenaError> for Failure {
     fn from(error: ArenaError) -> Self {
         match error {
@@ -57,6 +76,7 @@ impl From<ArenaError> for Failure {
     }
 }
 
+#[cfg(generates)]
 impl From<StepError> for Failure {
     fn from(error: StepError) -> Self {
         match error {

@@ -6,10 +6,12 @@ use siskin_runtime::kernels::matmul_f32_q8_q8;
 use siskin_runtime::tensor::{self, ActivationsQ8, MatrixQ8, activation_stride};
 use siskin_runtime::{Kernels, Serial};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, report};
 use crate::host::Console;
+use crate::once::Once;
 use crate::record::Record;
 use crate::{Memory, arch};
+use linked::{COLS_MAX, ROWS_MAX};
 
 /// The matrices, in the order of bytes that the board's core reads, as the build script made them.
 mod linked {
@@ -33,35 +35,48 @@ mod linked {
     include!(concat!(env!("OUT_DIR"), "/products.rs"));
 }
 
-/// Most inputs of a product.
-const COLS_MAX: usize = 768;
-/// Most outputs.
-const ROWS_MAX: usize = 288;
+/// What the products work in.
+struct Buffers {
+    x: [f32; COLS_MAX],
+    values: [i16; COLS_MAX],
+    value_scales: [f32; COLS_MAX.div_ceil(tensor::GROUP_SIZE)],
+    out: [f32; ROWS_MAX],
+}
 
 /// Computes each product once.
-pub fn respond(console: &mut Console, _: Memory) -> Result<(), Failure> {
+pub fn serve(console: &mut Console, _: Memory) -> bool {
+    let outcome = respond(console);
+    report(console, outcome)
+}
+
+fn respond(console: &mut Console) -> Result<(), Failure> {
+    static BUFFERS: Once<Buffers> = Once::new(Buffers {
+        x: [0.0; COLS_MAX],
+        values: [0; COLS_MAX],
+        value_scales: [0.0; COLS_MAX.div_ceil(tensor::GROUP_SIZE)],
+        out: [0.0; ROWS_MAX],
+    });
+    let buffers = BUFFERS.take().ok_or(Failure::new("the products are computed once"))?;
     let kernels = Kernels::detect();
-    let mut x = [0.0; COLS_MAX];
-    for (idx, x) in x.iter_mut().enumerate() {
+    for (idx, x) in buffers.x.iter_mut().enumerate() {
         *x = (idx * 37 % 101) as f32 / 50.0 - 1.0;
     }
     for product in linked::PRODUCTS {
         let &linked::Product { rows, cols, format, data, scales } = product;
         let w = MatrixQ8::new(rows, cols, linked::LAYOUT, data, scales)
             .ok_or(Failure::new("a product has another shape than its matrix"))?;
-        let (mut values, mut value_scales) = ([0i16; COLS_MAX], [0.0f32; COLS_MAX.div_ceil(tensor::GROUP_SIZE)]);
-        let mut out = [0.0; ROWS_MAX];
-        let values = &mut values[..activation_stride(cols)];
-        let value_scales = &mut value_scales[..format.groups(cols)];
+        let x = &buffers.x[..cols];
+        let values = &mut buffers.values[..activation_stride(cols)];
+        let value_scales = &mut buffers.value_scales[..format.groups(cols)];
+        let out = &mut buffers.out[..rows];
         arch::count_start();
-        tensor::quantize(kernels, format, &x[..cols], values, value_scales);
+        tensor::quantize(kernels, format, x, values, value_scales);
         let activations = ActivationsQ8::new(1, cols, format, kernels.lanes(format), values, value_scales);
         if let Some(activations) = activations {
-            matmul_f32_q8_q8(kernels, &Serial, &mut out[..rows], &w, &activations);
+            matmul_f32_q8_q8(kernels, &Serial, out, &w, &activations);
         }
         arch::count_stop();
-        // So that nothing of it is left out.
-        let sum = core::hint::black_box(out).iter().fold(0, |sum: u32, out| sum.wrapping_add(out.to_bits()));
+        let sum = out.iter().fold(0, |sum: u32, out| sum.wrapping_add(out.to_bits()));
         Record::new(console, "gemv ")
             .text(format.name())
             .number(rows as u64)

@@ -1,39 +1,96 @@
 //! From the request to the generated text.
 
 use siskin_runtime::format::checksum;
-use siskin_runtime::tokenizer::Tokenizer;
-use siskin_runtime::{End, Generation, Kernels, Limits, PackedModel, Sampler, Session, StopMatcher, TokenId};
+use siskin_runtime::{
+    ArenaError, End, FormatError, Generation, Kernels, Limits, PackedModel, Sampler, Session, StopMatcher, TokenId,
+};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, report};
 use crate::host::{self, Console, ReadError};
 use crate::record::Record;
-use crate::request::{Prompt, REQUEST_FILE, Request};
+use crate::request::{Prompt, REQUESTS_MAX, Request, request_file};
 use crate::{Memory, arch, linked, u32_le};
 
-/// Reads the request, generates, and sends what comes of it.
-pub fn respond(console: &mut Console, memory: Memory) -> Result<(), Failure> {
+/// Serves one request after the other, until the host has no more; gives whether all went well. A failure ends its request alone.
+pub fn serve(console: &mut Console, mut memory: Memory) -> bool {
     let model = &linked::MODEL.0;
     Record::new(console, "model").number(model.len() as u64).hex(checksum(model).into(), 8).send();
-    let request_bytes = host::read_file(REQUEST_FILE, memory.request).map_err(|error| match error {
-        ReadError::Missing => {
-            Failure::new("there is no siskin-request.bin in the folder that the emulator was started in")
-        }
-        ReadError::Broken => Failure::new("siskin-request.bin cannot be read"),
-        ReadError::TooLong => Failure::new("the request is too long for this board: shorten the prompt"),
-    })?;
-    let request = Request::parse(&memory.request[..request_bytes])?;
-    let model = PackedModel::parse(model)?;
-    let tokenizer = model.tokenizer();
-    let prompt = prompt_tokens(&request, tokenizer.as_ref(), memory.arena, memory.prompt)?;
+    let mut is_well = true;
+    for request_idx in 0..REQUESTS_MAX {
+        let outcome = match host::read_file(&request_file(request_idx), memory.request) {
+            Ok(bytes) => respond(console, &mut memory, bytes),
+            Err(ReadError::Missing) if request_idx > 0 => break,
+            Err(error) => Err(unreadable(&error)),
+        };
+        is_well &= report(console, outcome);
+    }
+    is_well
+}
+
+#[cold]
+fn unreadable(error: &ReadError) -> Failure {
+    Failure::new(match error {
+        ReadError::Missing => "there is no siskin-request.bin in the folder that the emulator was started in",
+        ReadError::Broken => "siskin-request.bin cannot be read",
+        ReadError::TooLong => "the request is too long for this board: shorten the prompt",
+    })
+}
+
+/// Generates what the request asks for that lies in the first bytes of `memory.request`, and sends what comes of it.
+#[inline(never)]
+fn respond(console: &mut Console, memory: &mut Memory, request_bytes: usize) -> Result<(), Failure> {
+    // Large values stay where they are: moving them would take as much stack again.
+    let request = Request::parse(memory.request.get(..request_bytes).unwrap_or_default());
+    let request = request.as_ref().map_err(|&failure| failure)?;
+    let mut slot = None;
+    let (session, prompt) = prepare(&mut slot, request, memory.arena, memory.prompt)?;
     Record::new(console, "prompt").number(prompt.len() as u64).send();
-    let mut session = Session::new(&model, memory.arena, Kernels::detect())?;
-    generate(console, &request, &mut session, tokenizer, prompt)
+    generate(console, request, session, prompt)
+}
+
+/// Checks the model in flash, encodes the prompt, and starts a session in `slot`. A function of its own, as is [`generate`]: what one
+/// takes of the stack is free again when the other begins.
+#[inline(never)]
+fn prepare<'s, 'a>(
+    slot: &'s mut Option<Session<'a>>,
+    request: &Request<'_>,
+    arena: &'a mut [u8],
+    prompt: &'s mut [TokenId],
+) -> Result<(&'s mut Session<'a>, &'s [TokenId]), Failure> {
+    let mut model = None;
+    let model = parse_model(&mut model)?;
+    let kernels = Kernels::detect();
+    let (found, wanted) = (model.header().layout, kernels.preferred_layout());
+    if found != wanted {
+        return Err(Failure::new(
+            "the weights lie in another order than this core's kernels read: compile for this board",
+        )
+        .with("found", found as u64)
+        .with("wanted", wanted as u64));
+    }
+    let prompt = prompt_tokens(request, model, arena, prompt)?;
+    Ok((start_session(slot, model, arena)?, prompt))
+}
+
+#[inline(never)]
+fn parse_model<'s>(slot: &'s mut Option<PackedModel<'static>>) -> Result<&'s PackedModel<'static>, FormatError> {
+    Ok(slot.insert(PackedModel::parse(&linked::MODEL.0)?))
+}
+
+#[inline(never)]
+fn start_session<'s, 'a>(
+    slot: &'s mut Option<Session<'a>>,
+    model: &PackedModel<'static>,
+    arena: &'a mut [u8],
+) -> Result<&'s mut Session<'a>, ArenaError> {
+    Ok(slot.insert(Session::new(model, arena, Kernels::detect())?))
 }
 
 /// The prompt's tokens, in the front of `prompt`. The arena is not at work yet, so encoding borrows it.
+#[inline(never)]
 fn prompt_tokens<'p>(
     request: &Request<'_>,
-    tokenizer: Option<&Tokenizer<'_>>,
+    model: &PackedModel<'_>,
     arena: &mut [u8],
     prompt: &'p mut [TokenId],
 ) -> Result<&'p [TokenId], Failure> {
@@ -45,7 +102,7 @@ fn prompt_tokens<'p>(
     };
     let n_tokens = match request.prompt {
         Prompt::Text(text) => {
-            let Some(tokenizer) = tokenizer else {
+            let Some(tokenizer) = model.tokenizer() else {
                 return Err(Failure::new("the model has no tokenizer, so its prompt must be token ids"));
             };
             let whole_bytes = arena.len() / size_of::<TokenId>() * size_of::<TokenId>();
@@ -68,36 +125,46 @@ fn prompt_tokens<'p>(
 }
 
 /// Continues the prompt. Two kinds of regions are marked for counting: the reading of the prompt, then each token's step.
+#[inline(never)]
 fn generate<'a>(
     console: &mut Console,
     request: &Request<'_>,
     session: &mut Session<'a>,
-    tokenizer: Option<Tokenizer<'a>>,
     prompt: &[TokenId],
 ) -> Result<(), Failure> {
     let stops = StopMatcher::new(request.stops()).map_err(|_| {
         Failure::new("a stop sequence is empty or too long").with("most_bytes", StopMatcher::STOP_BYTES_MAX as u64)
     })?;
-    let eos = tokenizer.and_then(|tokenizer| tokenizer.eos());
+    let tokenizer = session.model().tokenizer();
+    let eos = tokenizer.as_ref().and_then(|tokenizer| tokenizer.eos());
     let limits = Limits { max_new_tokens: request.max_new_tokens, end_tokens: eos.as_slice(), slide_to: None };
     let sampler = Sampler::new(request.sampling, request.seed);
+    let mut generation = Generation::new(session, tokenizer, sampler, stops, limits);
 
     arch::count_start();
-    let started = Generation::start(session, tokenizer, prompt, sampler, stops, limits);
+    let read = generation.read(prompt);
     arch::count_stop();
-    let mut generation = started?;
+    read?;
+    steps(console, &mut generation);
+    Ok(())
+}
+
+/// Sends token after token, then the end.
+#[inline(never)]
+fn steps(console: &mut Console, generation: &mut Generation<'_, '_>) {
     loop {
         // Text is kept until the region is over: sending it is no work of the model's.
-        let mut piece = Piece { bytes: [0; PIECE_BYTES], len: 0 };
+        let mut piece = Piece { console, bytes: [0; PIECE_BYTES], len: 0 };
         arch::count_start();
         let token = generation.step(|text| piece.push(text));
         arch::count_stop();
-        let Some(token) = token else {
-            piece.send(console);
+        if let Some(token) = token {
+            Record::new(piece.console, "token").number(token.into()).send();
+        }
+        piece.send();
+        if token.is_none() {
             break;
-        };
-        Record::new(console, "token").number(token.into()).send();
-        piece.send(console);
+        }
     }
     let end = match generation.end() {
         Some(End::EndToken(_)) => "end end_token",
@@ -107,29 +174,39 @@ fn generate<'a>(
     };
     Record::new(console, end).send();
     Record::new(console, "hash").hex(generation.logits_hash().0, 16).send();
-    Ok(())
 }
 
-/// Bytes of text that one step may bring: a piece of the vocabulary and what a stop sequence held back.
-const PIECE_BYTES: usize = 256;
+/// Bytes of text that are gathered before they are sent: more than most steps bring.
+const PIECE_BYTES: usize = 64;
 
 /// The text of one step.
-struct Piece {
+struct Piece<'c> {
+    console: &'c mut Console,
     bytes: [u8; PIECE_BYTES],
     len: usize,
 }
 
-impl Piece {
-    /// Appends what fits, in whole characters.
-    fn push(&mut self, text: &str) {
-        let fits = text.floor_char_boundary(PIECE_BYTES - self.len);
-        self.bytes[self.len..self.len + fits].copy_from_slice(&text.as_bytes()[..fits]);
-        self.len += fits;
+impl Piece<'_> {
+    /// Appends text, in whole characters, and sends what there is no room for.
+    fn push(&mut self, mut text: &str) {
+        while !text.is_empty() {
+            let (fits, rest) = text.split_at(text.floor_char_boundary(PIECE_BYTES - self.len));
+            if let Some(room) = self.bytes.get_mut(self.len..self.len + fits.len()) {
+                room.copy_from_slice(fits.as_bytes());
+                self.len += fits.len();
+            }
+            text = rest;
+            if !text.is_empty() {
+                self.send();
+            }
+        }
     }
 
-    fn send(&self, console: &mut Console) {
-        if let (1.., Ok(text)) = (self.len, core::str::from_utf8(&self.bytes[..self.len])) {
-            Record::new(console, "text").escaped(text).send();
+    /// Sends what was gathered, where there is any.
+    fn send(&mut self) {
+        if let (1.., Some(Ok(text))) = (self.len, self.bytes.get(..self.len).map(core::str::from_utf8)) {
+            Record::new(self.console, "text").escaped(text).send();
         }
+        self.len = 0;
     }
 }

@@ -19,9 +19,10 @@ pub enum ReadError {
     TooLong,
 }
 
-/// Reads the host's file `name` into the front of `buffer`; returns its length in bytes.
+/// Reads the host's file `name`, which ends in a 0, into the front of `buffer`; returns its length in bytes.
 #[cfg(generates)]
-pub fn read_file(name: &CStr, buffer: &mut [u8]) -> Result<usize, ReadError> {
+pub fn read_file(name: &[u8], buffer: &mut [u8]) -> Result<usize, ReadError> {
+    let name = CStr::from_bytes_until_nul(name).map_err(|_| ReadError::Missing)?;
     let mut file = File::open(name).map_err(|_| ReadError::Missing)?;
     let mut len = 0;
     while len < buffer.len() {
@@ -39,6 +40,9 @@ pub fn read_file(name: &CStr, buffer: &mut [u8]) -> Result<usize, ReadError> {
 /// The calls are bare, without the library's conversion of errors: that can panic, and the panic handler reports through here.
 pub struct Console {
     handle: usize,
+    /// What is gathered before it is handed over: a call to the host costs far more than a copy.
+    gathered: [u8; 120],
+    n_gathered: usize,
 }
 
 impl Console {
@@ -52,14 +56,29 @@ impl Console {
         ];
         // SAFETY: SYS_OPEN reads a path, a mode and the path's length, and changes no memory.
         let handle = unsafe { syscall_readonly(OperationNumber::SYS_OPEN, ParamRegR::block(&block)) };
-        Self { handle: handle.usize() }
+        Self { handle: handle.usize(), gathered: [0; 120], n_gathered: 0 }
     }
 
-    /// Writes `bytes`. There is nobody to tell of a failure.
-    pub fn write(&mut self, bytes: &[u8]) {
+    // Nothing here may panic: the panic handler reports through it.
+
+    /// Writes one byte, at the latest when [`Console::flush`] is called.
+    pub fn push(&mut self, byte: u8) {
+        if self.n_gathered >= self.gathered.len() {
+            self.flush();
+        }
+        if let Some(slot) = self.gathered.get_mut(self.n_gathered) {
+            *slot = byte;
+            self.n_gathered += 1;
+        }
+    }
+
+    /// Hands over what was gathered. There is nobody to tell of a failure.
+    pub fn flush(&mut self) {
+        let bytes = self.gathered.get(..self.n_gathered).unwrap_or_default();
         let block = [ParamRegR::usize(self.handle), ParamRegR::buf(bytes), ParamRegR::usize(bytes.len())];
         // SAFETY: SYS_WRITE reads a handle, the bytes and their number, and changes no memory.
         unsafe { syscall_readonly(OperationNumber::SYS_WRITE, ParamRegR::block(&block)) };
+        self.n_gathered = 0;
     }
 }
 

@@ -15,6 +15,8 @@ mod gemv;
 #[cfg(generates)]
 mod generation;
 mod host;
+#[cfg(not(generates))]
+mod once;
 mod record;
 #[cfg(generates)]
 pub mod request;
@@ -43,7 +45,6 @@ pub mod linked {
 
 use siskin_runtime::TokenId;
 
-use failure::Failure;
 use host::Console;
 use record::Record;
 
@@ -57,27 +58,13 @@ pub struct Memory {
     pub prompt: &'static mut [TokenId],
 }
 
-/// Does what the host asks for, then ends the emulation: with 0, or with 1 after an `error` record.
+/// Does what the host asks for, then ends the emulation: with 0, or with 1 where there was an `error` record.
 pub fn run(board: &str, memory: Memory) -> ! {
     let mut console = Console::open();
     Record::new(&mut console, "board ").text(board).send();
-    let outcome = application::respond(&mut console, memory);
+    let is_well = application::serve(&mut console, memory);
     Record::new(&mut console, "stack").number(arch::stack_used_bytes() as u64).send();
-    match outcome {
-        Ok(()) => host::exit(0),
-        Err(failure) => {
-            send_failure(&mut console, &failure);
-            host::exit(1)
-        }
-    }
-}
-
-fn send_failure(console: &mut Console, failure: &Failure) {
-    let mut record = Record::new(console, "error ").text(failure.text);
-    for (name, figure) in failure.figures.iter().flatten() {
-        record = record.text(" ").text(name).number(*figure);
-    }
-    record.send();
+    host::exit(if is_well { 0 } else { 1 })
 }
 
 /// The little-endian number in four bytes.

@@ -2,30 +2,27 @@
 
 use crate::host::Console;
 
-/// Bytes gathered before they are handed to the host: a call to it costs far more than a copy.
-const BUFFER_BYTES: usize = 120;
-
 /// A line under way.
 pub struct Record<'c> {
     console: &'c mut Console,
-    buffer: [u8; BUFFER_BYTES],
-    len: usize,
 }
 
 impl<'c> Record<'c> {
     /// Starts the line `keyword`.
     pub fn new(console: &'c mut Console, keyword: &str) -> Self {
-        Self { console, buffer: [0; BUFFER_BYTES], len: 0 }.text(keyword)
+        let mut record = Self { console };
+        record.text(keyword);
+        record
     }
 
     /// Appends text that holds no line end.
-    pub fn text(mut self, text: &str) -> Self {
+    pub fn text(&mut self, text: &str) -> &mut Self {
         text.bytes().for_each(|byte| self.push(byte));
         self
     }
 
     /// Appends a space and a number.
-    pub fn number(mut self, number: u64) -> Self {
+    pub fn number(&mut self, number: u64) -> &mut Self {
         self.push(b' ');
         let mut unit = 1;
         while number / unit >= 10 {
@@ -39,7 +36,7 @@ impl<'c> Record<'c> {
     }
 
     /// Appends a space and the lowest `n_digits` hexadecimal digits of a number.
-    pub fn hex(mut self, number: u64, n_digits: u32) -> Self {
+    pub fn hex(&mut self, number: u64, n_digits: u32) -> &mut Self {
         self.push(b' ');
         for digit in (0..n_digits).rev() {
             let nibble = (number >> (4 * digit)) as u8 & 0xf;
@@ -50,7 +47,7 @@ impl<'c> Record<'c> {
 
     /// Appends a space and a text of any content, in which `\n`, `\r` and `\\` stand for the bytes that would end the line.
     #[cfg(generates)]
-    pub fn escaped(mut self, text: &str) -> Self {
+    pub fn escaped(&mut self, text: &str) -> &mut Self {
         self.push(b' ');
         for byte in text.bytes() {
             let escape = match byte {
@@ -69,25 +66,12 @@ impl<'c> Record<'c> {
     }
 
     /// Ends the line and sends it.
-    pub fn send(mut self) {
+    pub fn send(&mut self) {
         self.push(b'\n');
-        self.flush();
+        self.console.flush();
     }
-
-    // Nothing here may panic: the panic handler reports through it.
 
     fn push(&mut self, byte: u8) {
-        if self.len >= BUFFER_BYTES {
-            self.flush();
-        }
-        if let Some(slot) = self.buffer.get_mut(self.len) {
-            *slot = byte;
-            self.len += 1;
-        }
-    }
-
-    fn flush(&mut self) {
-        self.console.write(self.buffer.get(..self.len).unwrap_or_default());
-        self.len = 0;
+        self.console.push(byte);
     }
 }

@@ -1,4 +1,5 @@
-//! What the host asks for: a small file of fixed layout, read once at the start.
+//! What the host asks for: small files of fixed layout in the folder that the emulator was started in, `siskin-request.bin`, then
+//! `siskin-request-1.bin` and so on, as far as there are any.
 //!
 //! All numbers are little-endian; `f32` as its bits.
 //!
@@ -18,16 +19,29 @@
 //! | 52     | u32   | number of stop sequences, at most [`STOPS_MAX`] |
 //! | 56     |       | the prompt, then each stop sequence: u32 length, UTF-8 bytes |
 
-use core::ffi::CStr;
-
 use siskin_runtime::{Sampling, SamplingError};
 
 use crate::failure::Failure;
 
-/// The file, in the folder that the emulator was started in.
-pub const REQUEST_FILE: &CStr = c"siskin-request.bin";
+/// Most requests of a run.
+pub const REQUESTS_MAX: usize = 10;
 /// Most stop sequences.
 pub const STOPS_MAX: usize = 8;
+
+/// A request's file name, with the 0 at its end that the host wants.
+pub type FileName = [u8; 21];
+
+/// The file of the request `request_idx`, below [`REQUESTS_MAX`].
+pub fn request_file(request_idx: usize) -> FileName {
+    match request_idx {
+        0 => *b"siskin-request.bin\0\0\0",
+        _ => {
+            let mut name = *b"siskin-request-0.bin\0";
+            name[15] += request_idx as u8;
+            name
+        }
+    }
+}
 
 const MAGIC: &[u8; 8] = b"SISKINRQ";
 const VERSION: u32 = 1;
@@ -56,6 +70,7 @@ pub struct Request<'r> {
 
 impl<'r> Request<'r> {
     /// Reads the layout above.
+    #[inline(never)]
     pub fn parse(file: &'r [u8]) -> Result<Self, Failure> {
         let mut fields = Fields { rest: file };
         if fields.bytes(MAGIC.len())? != MAGIC {

@@ -49,9 +49,9 @@ struct Args {
     /// Where to keep the transcript [default: a new folder in runs/ beside boards/].
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
-    /// The request, which the guest reads as siskin-request.bin.
+    /// The request, which the guest reads as siskin-request.bin. Given again, further ones: siskin-request-1.bin and so on.
     #[arg(long, value_name = "FILE")]
-    request: Option<PathBuf>,
+    request: Vec<PathBuf>,
     /// The icount plugin: count the instructions of each marked region.
     #[arg(long, value_name = "PLUGIN")]
     icount: Option<PathBuf>,
@@ -79,9 +79,7 @@ fn run(args: &Args) -> Result<u8> {
     let boards_dir = board::find_boards_dir(args.boards_dir.as_deref())?;
     let board = Board::load(&boards_dir, &board_name(args)?)?;
     let run_dir = RunDir::create(args.run_dir.as_deref(), &boards_dir, &board.name)?;
-    if let Some(request) = &args.request {
-        run_dir.add_request(request)?;
-    }
+    run_dir.add_requests(&args.request)?;
     let counting = args.icount.as_deref().map(|plugin| Counting {
         plugin,
         watches_stack: args.watch_stack,

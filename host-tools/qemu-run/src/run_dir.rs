@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 
-/// The name under which the guest looks for its request.
-const REQUEST: &str = "siskin-request.bin";
+/// What the names begin with under which the guest looks for its requests.
+const REQUEST: &str = "siskin-request";
 
 /// A folder that exists.
 pub(crate) struct RunDir {
@@ -35,14 +35,25 @@ impl RunDir {
         &self.path
     }
 
-    /// Puts the request where the guest finds it.
-    pub(crate) fn add_request(&self, request: &Path) -> Result<()> {
-        let target = self.path.join(REQUEST);
-        if request.canonicalize().is_ok_and(|request| request == target) {
-            return Ok(());
+    /// Puts the requests where the guest finds them, and takes away further ones of an earlier run.
+    pub(crate) fn add_requests(&self, requests: &[PathBuf]) -> Result<()> {
+        for (idx, request) in requests.iter().enumerate() {
+            let target = self.request_path(idx);
+            if request.canonicalize().is_ok_and(|request| request == target) {
+                continue;
+            }
+            fs::copy(request, target).with_context(|| format!("failed to copy the request {}", request.display()))?;
         }
-        fs::copy(request, target).with_context(|| format!("failed to copy the request {}", request.display()))?;
+        let left_over = (requests.len().max(1)..).map(|idx| self.request_path(idx)).take_while(|path| path.exists());
+        for path in left_over {
+            fs::remove_file(&path).with_context(|| format!("failed to remove {}", path.display()))?;
+        }
         Ok(())
+    }
+
+    fn request_path(&self, idx: usize) -> PathBuf {
+        let number = if idx == 0 { String::new() } else { format!("-{idx}") };
+        self.path.join(format!("{REQUEST}{number}.bin"))
     }
 
     /// Notes the command line, so that the run can be repeated by hand.

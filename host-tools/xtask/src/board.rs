@@ -19,6 +19,22 @@ pub struct Board {
     pub emulator: Emulator,
     /// What the firmware may take.
     pub firmware: Budget,
+    /// What it is measured with.
+    #[serde(default)]
+    pub measured: Measured,
+}
+
+/// What a board is measured with.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Measured {
+    /// The shape of the model: one of those in `random_model.rs`.
+    pub model: String,
+}
+
+impl Default for Measured {
+    fn default() -> Self {
+        Self { model: "stories260K".to_owned() }
+    }
 }
 
 /// What to compile for.

@@ -19,9 +19,9 @@ pub struct Args {
     /// The firmware.
     #[arg(long)]
     elf: PathBuf,
-    /// The request that the firmware reads (boards/README.md).
+    /// The request that the firmware reads (boards/README.md); given again, further ones.
     #[arg(long, value_name = "FILE")]
-    request: Option<PathBuf>,
+    request: Vec<PathBuf>,
     /// Where transcript.txt and counts.txt go [default: a new folder in runs/].
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
@@ -39,7 +39,7 @@ pub struct Args {
 impl Args {
     /// Runs `elf` on `board` with a request, into `run_dir`, for at most ten minutes.
     pub fn new(board: &str, elf: &Path, request: &Path, run_dir: &Path) -> Self {
-        let (request, run_dir) = (Some(request.to_owned()), Some(run_dir.to_owned()));
+        let (request, run_dir) = (vec![request.to_owned()], Some(run_dir.to_owned()));
         let (board, elf) = (board.to_owned(), elf.to_owned());
         Self { board, elf, request, run_dir, timeout: 600, watch_stack: false, profile: false }
     }
@@ -52,10 +52,11 @@ pub fn run(args: &Args) -> Result<()> {
     let mut command = Command::new(&tools.qemu_run);
     command.args(["--board", &board.name, "--timeout", &args.timeout.to_string(), "--boards-dir"]).arg(boards_dir());
     command.arg("--icount").arg(&tools.icount);
-    for (flag, path) in [("--request", &args.request), ("--run-dir", &args.run_dir)] {
-        if let Some(path) = path {
-            command.arg(flag).arg(path);
-        }
+    for request in &args.request {
+        command.arg("--request").arg(request);
+    }
+    if let Some(run_dir) = &args.run_dir {
+        command.arg("--run-dir").arg(run_dir);
     }
     for (flag, is_wanted) in [("--watch-stack", args.watch_stack), ("--profile", args.profile)] {
         if is_wanted {

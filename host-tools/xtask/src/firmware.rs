@@ -88,7 +88,7 @@ pub fn lint(siskin: &Path) -> Result<()> {
         let mut clippy = toolchain.cargo("clippy", &board.target.triple, &board.target.cpu);
         clippy.args(["--quiet", "--release", "--package", &board.name, "--package", "siskin-firmware", "--target-dir"]);
         clippy.arg(repo::root().join("target/boards")).args(["--", "-D", "warnings"]);
-        repo::run(clippy.env("SISKIN_MODEL", random_model::pack(siskin, &board.name)?))?;
+        repo::run(clippy.env("SISKIN_MODEL", random_model::pack(siskin, &board)?))?;
     }
     Ok(())
 }

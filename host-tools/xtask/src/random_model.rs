@@ -7,40 +7,85 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
+use crate::board::Board;
 use crate::repo;
 
-/// The shape of the well-known 260-thousand-parameter story model.
-const DIM: usize = 64;
-const HIDDEN_DIM: usize = 172;
-const N_LAYERS: usize = 5;
-const N_HEADS: usize = 8;
-const N_KV_HEADS: usize = 4;
-const VOCAB_SIZE: usize = 512;
-const CONTEXT_LEN: usize = 256;
+/// What a model's weights have their shapes from.
+#[derive(Debug)]
+pub struct Shape {
+    /// The name in `board.toml`.
+    name: &'static str,
+    dim: usize,
+    hidden_dim: usize,
+    n_layers: usize,
+    n_heads: usize,
+    n_kv_heads: usize,
+    vocab_size: usize,
+    context_len: usize,
+}
 
-/// Packs a random model of that shape for `board`; gives the file's path.
-pub fn pack(siskin: &Path, board: &str) -> Result<PathBuf> {
-    let folder = repo::root().join("target/random-model");
-    write(&folder).with_context(|| format!("failed to write {}", folder.display()))?;
-    let packed = repo::root().join(format!("target/random-model-{board}.siskin"));
+/// The shapes that boards are measured with.
+const SHAPES: [Shape; 2] = [
+    // The well-known story model of 260 thousand parameters.
+    Shape {
+        name: "stories260K",
+        dim: 64,
+        hidden_dim: 172,
+        n_layers: 5,
+        n_heads: 8,
+        n_kv_heads: 4,
+        vocab_size: 512,
+        context_len: 256,
+    },
+    // For a few kilobytes of RAM.
+    Shape {
+        name: "tiny",
+        dim: 32,
+        hidden_dim: 48,
+        n_layers: 2,
+        n_heads: 4,
+        n_kv_heads: 1,
+        vocab_size: 256,
+        context_len: 32,
+    },
+];
+
+impl Shape {
+    /// The shape with this name.
+    pub fn named(name: &str) -> Result<&'static Self> {
+        let names = SHAPES.map(|shape| shape.name).join(", ");
+        SHAPES
+            .iter()
+            .find(|shape| shape.name == name)
+            .with_context(|| format!("there is no model {name} to measure a board with; there are {names}"))
+    }
+}
+
+/// Packs a random model of the board's shape for it; gives the file's path.
+pub fn pack(siskin: &Path, board: &Board) -> Result<PathBuf> {
+    let shape = Shape::named(&board.measured.model)?;
+    let folder = repo::root().join(format!("target/random-model-{}", shape.name));
+    write(&folder, shape).with_context(|| format!("failed to write {}", folder.display()))?;
+    let packed = repo::root().join(format!("target/random-model-{}.siskin", board.name));
     let mut compile = Command::new(siskin);
-    compile.args(["compile", "--quiet", "--board", board, "--weights", "int8", "-o"]).arg(&packed).arg(&folder);
+    compile.args(["compile", "--quiet", "--board", &board.name, "--weights", "int8", "-o"]).arg(&packed).arg(&folder);
     repo::output(compile.current_dir(repo::root()))?;
     Ok(packed)
 }
 
-fn write(folder: &Path) -> Result<()> {
+fn write(folder: &Path, shape: &Shape) -> Result<()> {
     fs::create_dir_all(folder)?;
+    let Shape { dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, context_len, .. } = shape;
     let config = json!({
-        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": DIM,
-        "intermediate_size": HIDDEN_DIM, "num_hidden_layers": N_LAYERS, "num_attention_heads": N_HEADS,
-        "num_key_value_heads": N_KV_HEADS, "head_dim": DIM / N_HEADS, "vocab_size": VOCAB_SIZE,
-        "max_position_embeddings": CONTEXT_LEN, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": dim,
+        "intermediate_size": hidden_dim, "num_hidden_layers": n_layers, "num_attention_heads": n_heads,
+        "num_key_value_heads": n_kv_heads, "head_dim": dim / n_heads, "vocab_size": vocab_size,
+        "max_position_embeddings": context_len, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
         "tie_word_embeddings": true, "hidden_act": "silu", "torch_dtype": "float32",
     });
     fs::write(folder.join("config.json"), config.to_string())?;
     fs::write(folder.join("tokenizer.json"), tokenizer().to_string())?;
-    fs::write(folder.join("model.safetensors"), safetensors())?;
+    fs::write(folder.join("model.safetensors"), safetensors(shape))?;
     Ok(())
 }
 
@@ -63,31 +108,32 @@ fn tokenizer() -> Value {
 }
 
 /// The tensors' names and shapes `(rows, columns)`; a norm has one row.
-fn shapes() -> Vec<(String, [usize; 2])> {
-    let head_dim = DIM / N_HEADS;
+fn shapes(shape: &Shape) -> Vec<(String, [usize; 2])> {
+    let &Shape { dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, .. } = shape;
+    let kv_dim = n_kv_heads * (dim / n_heads);
     let mut shapes =
-        vec![("model.embed_tokens.weight".to_owned(), [VOCAB_SIZE, DIM]), ("model.norm.weight".to_owned(), [1, DIM])];
-    for layer in 0..N_LAYERS {
+        vec![("model.embed_tokens.weight".to_owned(), [vocab_size, dim]), ("model.norm.weight".to_owned(), [1, dim])];
+    for layer in 0..n_layers {
         let parts = [
-            ("input_layernorm", [1, DIM]),
-            ("post_attention_layernorm", [1, DIM]),
-            ("self_attn.q_proj", [N_HEADS * head_dim, DIM]),
-            ("self_attn.k_proj", [N_KV_HEADS * head_dim, DIM]),
-            ("self_attn.v_proj", [N_KV_HEADS * head_dim, DIM]),
-            ("self_attn.o_proj", [DIM, N_HEADS * head_dim]),
-            ("mlp.gate_proj", [HIDDEN_DIM, DIM]),
-            ("mlp.up_proj", [HIDDEN_DIM, DIM]),
-            ("mlp.down_proj", [DIM, HIDDEN_DIM]),
+            ("input_layernorm", [1, dim]),
+            ("post_attention_layernorm", [1, dim]),
+            ("self_attn.q_proj", [dim, dim]),
+            ("self_attn.k_proj", [kv_dim, dim]),
+            ("self_attn.v_proj", [kv_dim, dim]),
+            ("self_attn.o_proj", [dim, dim]),
+            ("mlp.gate_proj", [hidden_dim, dim]),
+            ("mlp.up_proj", [hidden_dim, dim]),
+            ("mlp.down_proj", [dim, hidden_dim]),
         ];
         shapes.extend(parts.map(|(name, shape)| (format!("model.layers.{layer}.{name}.weight"), shape)));
     }
     shapes
 }
 
-fn safetensors() -> Vec<u8> {
+fn safetensors(shape: &Shape) -> Vec<u8> {
     let (mut header, mut data) = (Map::new(), Vec::new());
     let mut state = 1u64;
-    for (name, [rows, columns]) in shapes() {
+    for (name, [rows, columns]) in shapes(shape) {
         let start = data.len();
         let spread = if rows == 1 { 1.0 } else { 1.7 / (columns as f32).sqrt() };
         for _ in 0..rows * columns {

@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn measure(siskin: &Path, board: &Board) -> Result<Budget> {
-    let packed = random_model::pack(siskin, &board.name)?;
+    let packed = random_model::pack(siskin, board)?;
     let mut build = Command::new(siskin);
     build.args(["board", "build", &board.name]).arg(&packed).args(["--format", "json"]).current_dir(repo::root());
     let reply: Reply =

@@ -226,7 +226,10 @@ pub fn matmul_f32_q8_q8(
     x: &ActivationsQ8<'_>,
 ) {
     assert!(out.len() == x.n_tokens() * w.rows());
-    if x.n_tokens() == 1 {
+    if join.n_threads() < 2 {
+        // So that a device has no code that splits.
+        kernels.matmul_rows(out, 0, w, x);
+    } else if x.n_tokens() == 1 {
         split_rows(kernels, join, join.n_threads(), out, 0, w, x);
     } else {
         split_tokens(kernels, join, join.n_threads(), out, w, x);

@@ -9,10 +9,14 @@ use crate::{Memory, Mismatch};
 
 const HEAD_DIMS: [usize; 13] = [2, 4, 6, 8, 12, 16, 20, 24, 32, 48, 64, 128, 256];
 const HEAD_DIM_MAX: usize = 256;
+/// Most positions of a case.
+pub(crate) const POSITIONS_MAX: usize = if cfg!(feature = "small") { 64 } else { 512 };
+/// Most keys or values of a case.
+pub(crate) const CACHED_MAX: usize = if cfg!(feature = "small") { 512 } else { 4096 };
 
 /// Numbers of positions to try with heads of `head_dim`, as many as the memory holds.
 fn lengths(head_dim: usize) -> impl Iterator<Item = usize> {
-    (0..20).chain([33, 64, 511, 512]).filter(move |&n| n * head_dim <= 4096)
+    (0..20).chain([33, 64, 511, 512]).filter(move |&n| n <= POSITIONS_MAX && n * head_dim <= CACHED_MAX)
 }
 
 fn mismatch(kernel: &'static str, head_dim: usize, n: usize, fill: Fill, at: usize) -> Mismatch {

@@ -16,9 +16,50 @@ pub const CONTEXT_LEN: usize = 64;
 /// Its tokens: two special ones, the 256 bytes, and the merges.
 pub const VOCAB_SIZE: usize = 2 + 256 + MERGES.len();
 
-const N_HEADS: usize = 4;
-const N_KV_HEADS: usize = 2;
-const HEAD_DIM: usize = DIM / N_HEADS;
+/// What the weights' shapes follow from.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Width of the residual stream.
+    pub dim: usize,
+    /// Width of the feed-forward blocks.
+    pub hidden_dim: usize,
+    /// Blocks.
+    pub n_layers: usize,
+    /// Heads of the queries.
+    pub n_heads: usize,
+    /// Heads of the keys and values.
+    pub n_kv_heads: usize,
+    /// Positions.
+    pub context_len: usize,
+    /// Merges of the tokenizer, of [`MERGES`].
+    pub n_merges: usize,
+}
+
+/// The shape of the model that most tests run.
+pub const USUAL: Shape = Shape {
+    dim: DIM,
+    hidden_dim: HIDDEN_DIM,
+    n_layers: N_LAYERS,
+    n_heads: 4,
+    n_kv_heads: 2,
+    context_len: CONTEXT_LEN,
+    n_merges: MERGES.len(),
+};
+
+/// A shape for boards with a few kilobytes of RAM.
+pub const TINY: Shape =
+    Shape { dim: 32, hidden_dim: 48, n_layers: 2, n_heads: 4, n_kv_heads: 1, context_len: 32, n_merges: 0 };
+
+impl Shape {
+    fn head_dim(&self) -> usize {
+        self.dim / self.n_heads
+    }
+
+    /// Two special tokens, the 256 bytes, and the merges.
+    fn vocab_size(&self) -> usize {
+        2 + 256 + self.n_merges
+    }
+}
 
 /// `Ġ` is how byte-level BPE spells a space.
 const MERGES: [(&str, &str); 8] =
@@ -34,26 +75,34 @@ pub const TEXT: &str = "The siskin is a small bird that sings in the alder trees
 /// # Panics
 /// If `folder` cannot be written.
 pub fn write_checkpoint(folder: &Path, seed: u64) {
-    fs::create_dir_all(folder).expect("a writable folder");
-    let write = |name: &str, bytes: &[u8]| fs::write(folder.join(name), bytes).expect("a writable file");
-    write("config.json", config().to_string().as_bytes());
-    write("tokenizer.json", tokenizer().to_string().as_bytes());
-    write("model.safetensors", &safetensors(seed));
+    write_shape(folder, seed, &USUAL);
 }
 
-fn config() -> Value {
+/// Writes a checkpoint folder with this shape, whose weights follow from `seed`.
+///
+/// # Panics
+/// If `folder` cannot be written.
+pub fn write_shape(folder: &Path, seed: u64, shape: &Shape) {
+    fs::create_dir_all(folder).expect("a writable folder");
+    let write = |name: &str, bytes: &[u8]| fs::write(folder.join(name), bytes).expect("a writable file");
+    write("config.json", config(shape).to_string().as_bytes());
+    write("tokenizer.json", tokenizer(shape).to_string().as_bytes());
+    write("model.safetensors", &safetensors(seed, shape));
+}
+
+fn config(shape: &Shape) -> Value {
     json!({
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_act": "silu",
-        "hidden_size": DIM,
-        "intermediate_size": HIDDEN_DIM,
-        "num_hidden_layers": N_LAYERS,
-        "num_attention_heads": N_HEADS,
-        "num_key_value_heads": N_KV_HEADS,
-        "head_dim": HEAD_DIM,
-        "vocab_size": VOCAB_SIZE,
-        "max_position_embeddings": CONTEXT_LEN,
+        "hidden_size": shape.dim,
+        "intermediate_size": shape.hidden_dim,
+        "num_hidden_layers": shape.n_layers,
+        "num_attention_heads": shape.n_heads,
+        "num_key_value_heads": shape.n_kv_heads,
+        "head_dim": shape.head_dim(),
+        "vocab_size": shape.vocab_size(),
+        "max_position_embeddings": shape.context_len,
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0,
         "tie_word_embeddings": true,
@@ -63,10 +112,11 @@ fn config() -> Value {
     })
 }
 
-fn tokenizer() -> Value {
+fn tokenizer(shape: &Shape) -> Value {
     let specials = ["<s>", "</s>"];
     let bytes = (0..=255).map(|byte| char_of_byte(byte).to_string());
-    let merged = MERGES.iter().map(|(left, right)| format!("{left}{right}"));
+    let merges = &MERGES[..shape.n_merges];
+    let merged = merges.iter().map(|(left, right)| format!("{left}{right}"));
     let tokens = specials.iter().map(|&special| special.to_owned()).chain(bytes).chain(merged);
     let vocab: Map<String, Value> = tokens.enumerate().map(|(id, token)| (token, Value::from(id))).collect();
     let added = specials.iter().enumerate().map(|(id, content)| {
@@ -91,7 +141,7 @@ fn tokenizer() -> Value {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
             "vocab": vocab,
-            "merges": MERGES.iter().map(|(left, right)| json!([left, right])).collect::<Vec<_>>(),
+            "merges": merges.iter().map(|(left, right)| json!([left, right])).collect::<Vec<_>>(),
         },
     })
 }
@@ -107,10 +157,10 @@ fn char_of_byte(byte: u8) -> char {
 }
 
 /// The bytes of model.safetensors: the header's length, the header, the numbers.
-fn safetensors(seed: u64) -> Vec<u8> {
+fn safetensors(seed: u64, shape: &Shape) -> Vec<u8> {
     let mut state = seed;
     let (mut header, mut data) = (Map::new(), Vec::new());
-    for (name, shape) in shapes() {
+    for (name, shape) in shapes(shape) {
         let start = data.len();
         let is_gain = shape.len() == 1;
         let scale = if is_gain { 0.2 } else { 2.0 / (shape[1] as f32).sqrt() };
@@ -127,24 +177,24 @@ fn safetensors(seed: u64) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat()
 }
 
-fn shapes() -> Vec<(String, Vec<usize>)> {
-    let (q_dim, kv_dim) = (N_HEADS * HEAD_DIM, N_KV_HEADS * HEAD_DIM);
-    let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![VOCAB_SIZE, DIM])];
-    for layer in 0..N_LAYERS {
+fn shapes(shape: &Shape) -> Vec<(String, Vec<usize>)> {
+    let (q_dim, kv_dim) = (shape.dim, shape.n_kv_heads * shape.head_dim());
+    let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![shape.vocab_size(), shape.dim])];
+    for layer in 0..shape.n_layers {
         let of_layer = [
-            ("input_layernorm", vec![DIM]),
-            ("self_attn.q_proj", vec![q_dim, DIM]),
-            ("self_attn.k_proj", vec![kv_dim, DIM]),
-            ("self_attn.v_proj", vec![kv_dim, DIM]),
-            ("self_attn.o_proj", vec![DIM, q_dim]),
-            ("post_attention_layernorm", vec![DIM]),
-            ("mlp.gate_proj", vec![HIDDEN_DIM, DIM]),
-            ("mlp.up_proj", vec![HIDDEN_DIM, DIM]),
-            ("mlp.down_proj", vec![DIM, HIDDEN_DIM]),
+            ("input_layernorm", vec![shape.dim]),
+            ("self_attn.q_proj", vec![q_dim, shape.dim]),
+            ("self_attn.k_proj", vec![kv_dim, shape.dim]),
+            ("self_attn.v_proj", vec![kv_dim, shape.dim]),
+            ("self_attn.o_proj", vec![shape.dim, q_dim]),
+            ("post_attention_layernorm", vec![shape.dim]),
+            ("mlp.gate_proj", vec![shape.hidden_dim, shape.dim]),
+            ("mlp.up_proj", vec![shape.hidden_dim, shape.dim]),
+            ("mlp.down_proj", vec![shape.dim, shape.hidden_dim]),
         ];
         shapes.extend(of_layer.map(|(name, shape)| (format!("model.layers.{layer}.{name}.weight"), shape)));
     }
-    shapes.push(("model.norm.weight".to_owned(), vec![DIM]));
+    shapes.push(("model.norm.weight".to_owned(), vec![shape.dim]));
     shapes
 }
 

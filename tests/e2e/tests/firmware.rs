@@ -13,9 +13,14 @@ fn root() -> &'static Path {
 }
 
 fn xtask(args: &[&str]) -> Output {
+    xtask_with(args, None)
+}
+
+/// With a variable in its environment.
+fn xtask_with(args: &[&str], variable: Option<(&str, &str)>) -> Output {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["run", "--quiet", "--package", "xtask", "--"]).args(args).current_dir(root());
+    command.args(["run", "--quiet", "--package", "xtask", "--"]).args(args).current_dir(root()).envs(variable);
     command.output().expect("cargo xtask")
 }
 
@@ -34,20 +39,20 @@ fn firmware() -> (Program, String) {
 
 /// Runs the firmware on the bytes of a request; what it printed, and the exit code.
 fn emulate(program: &Program, elf: &str, request: &[u8]) -> (String, Option<i32>) {
-    program.write("request", request);
-    let (request, run_dir) = (program.path("request").display().to_string(), program.path("run").display().to_string());
-    let output = xtask(&[
-        "emulate",
-        "--board",
-        BOARD,
-        "--elf",
-        elf,
-        "--request",
-        &request,
-        "--run-dir",
-        &run_dir,
-        "--watch-stack",
-    ]);
+    emulate_all(program, BOARD, elf, &[request])
+}
+
+/// Runs the firmware on one request after the other; what it printed, and the exit code.
+fn emulate_all(program: &Program, board: &str, elf: &str, requests: &[&[u8]]) -> (String, Option<i32>) {
+    let run_dir = program.path("run").display().to_string();
+    let mut args =
+        ["emulate", "--board", board, "--elf", elf, "--run-dir", &run_dir, "--watch-stack"].map(String::from).to_vec();
+    for (idx, request) in requests.iter().enumerate() {
+        let name = format!("request-{idx}");
+        program.write(&name, request);
+        args.extend(["--request".to_owned(), program.path(&name).display().to_string()]);
+    }
+    let output = xtask(&args.iter().map(String::as_str).collect::<Vec<_>>());
     (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
 }
 
@@ -108,6 +113,70 @@ fn a_bad_request_is_told_and_never_crashes() {
         assert_eq!(code, Some(1), "{words}: {said}");
         assert!(said.lines().any(|line| line.starts_with("error ") && line.contains(words)), "{words}: {said}");
     }
+}
+
+/// The values of the records with this keyword.
+fn records<'t>(said: &'t str, keyword: &str) -> Vec<&'t str> {
+    said.lines().filter_map(|line| line.strip_prefix(keyword)?.strip_prefix(' ')).collect()
+}
+
+#[test]
+fn after_a_failed_request_the_next_is_served_as_if_it_were_the_first() {
+    let (program, elf) = firmware();
+    let good = request("the siskin");
+    let (alone, code) = emulate(&program, &elf, &good);
+    assert_eq!(code, Some(0), "{alone}");
+    let (said, code) = emulate_all(&program, BOARD, &elf, &[&request(&"a ".repeat(100)), &good, b"SISKIN", &good]);
+    assert_eq!(code, Some(1), "{said}");
+    let errors = records(&said, "error");
+    assert!(errors.len() == 2 && errors[0].starts_with("the context is full"), "{said}");
+    assert_eq!(records(&said, "hash"), [&records(&alone, "hash")[..], &records(&alone, "hash")].concat(), "{said}");
+    assert_eq!(records(&said, "token"), [&records(&alone, "token")[..], &records(&alone, "token")].concat(), "{said}");
+}
+
+/// Builds firmware for [`BOARD`] without asking whether the model is meant for it.
+fn build(model: &Path, elf: &str, arena_bytes: Option<&str>) {
+    let model = model.display().to_string();
+    let args = ["firmware", "--board", BOARD, "--model", &model, "--out", elf];
+    let output = xtask_with(&args, arena_bytes.map(|bytes| ("SISKIN_ARENA_BYTES", bytes)));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Runs `elf` on two requests: it must tell the same error twice, so it went on after the first, and end with 1.
+fn keeps_telling(program: &Program, elf: &str, error: &str) {
+    let good = request("the siskin");
+    let (said, code) = emulate_all(program, BOARD, elf, &[&good, &good]);
+    let errors = records(&said, "error");
+    assert!(errors.len() == 2 && errors.iter().all(|told| told.starts_with(error)), "{error}: {said}");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(records(&said, "fault").is_empty(), "{said}");
+}
+
+#[test]
+fn a_model_that_the_device_cannot_run_is_told_and_the_firmware_goes_on() {
+    let (program, elf) = firmware();
+    let packed = fs::read(program.path("m.siskin")).expect("the packed model");
+    let image = fs::read(&elf).expect("the firmware");
+    let model_at = image.windows(packed.len()).position(|bytes| bytes == packed).expect("the model in the firmware");
+    for (at, error) in [
+        (0, "the flash holds no packed model"),
+        (40, "the checksum of the model's header is wrong"),
+        (packed.len() - 1000, "the checksum of a section of the model is wrong"),
+    ] {
+        let mut damaged = image.clone();
+        damaged[model_at + at] ^= 1;
+        program.write("damaged.elf", damaged);
+        keeps_telling(&program, &program.path("damaged.elf").display().to_string(), error);
+    }
+
+    let other = program.path("other.elf").display().to_string();
+    build(&program.path("m.siskin"), &other, Some("4096"));
+    keeps_telling(&program, &other, "the arena is too small needed_bytes ");
+
+    // A file for a core that reads weights in another order.
+    program.text(&["compile", "model", "--board", "host", "-o", "other.siskin"]);
+    build(&program.path("other.siskin"), &other, None);
+    keeps_telling(&program, &other, "the weights lie in another order than this core's kernels read");
 }
 
 #[test]

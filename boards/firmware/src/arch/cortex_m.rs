@@ -54,7 +54,8 @@ unsafe extern "C" fn hard_fault() -> ! {
         "mrs r0, msp",
         "ldr r1, ={stack_start}",
         "msr msp, r1",
-        "b {report}",
+        // It does not come back; ARMv6-M has no plain branch that reaches far.
+        "bl {report}",
         stack_start = sym _stack_start,
         report = sym report_fault,
     )
@@ -66,26 +67,31 @@ extern "C" fn hard_fault_trampoline() {}
 
 /// Says what kind of fault it was. `frame` is the stack pointer at the handler's entry.
 extern "C" fn report_fault(frame: usize) -> ! {
-    /// The configurable fault status and the bus fault address, in the system control block.
-    const CFSR: *const u32 = 0xe000_ed28 as *const u32;
-    const BFAR: *const u32 = 0xe000_ed38 as *const u32;
-    // SAFETY: both registers exist on every ARMv7-M core and reading them changes nothing.
-    let (status, address) = unsafe { (CFSR.read_volatile(), BFAR.read_volatile()) };
     let is_overflow = frame < (&raw const _stack_end).addr();
     let what = if is_overflow { " the stack overflowed" } else { " the processor faulted" };
     let mut console = Console::open();
-    Record::new(&mut console, "fault")
-        .text(what)
-        .text(", status")
-        .hex(status.into(), 8)
-        .text(", address")
-        .hex(address.into(), 8)
-        .text(", stack pointer")
-        .hex(frame as u64, 8)
-        .send();
+    let mut record = Record::new(&mut console, "fault");
+    record.text(what);
+    add_fault_status(&mut record);
+    record.text(", stack pointer").hex(frame as u64, 8).send();
     send_return_addresses(&mut console, frame);
     host::exit(CRASHED)
 }
+
+/// Adds what the core knows of the fault.
+#[cfg(not(armv6m))]
+fn add_fault_status(record: &mut Record<'_>) {
+    /// The configurable fault status and the bus fault address, in the system control block.
+    const CFSR: *const u32 = 0xe000_ed28 as *const u32;
+    const BFAR: *const u32 = 0xe000_ed38 as *const u32;
+    // SAFETY: both registers exist on every ARMv7-M and ARMv8-M core with the main extension, and reading them changes nothing.
+    let (status, address) = unsafe { (CFSR.read_volatile(), BFAR.read_volatile()) };
+    record.text(", status").hex(status.into(), 8).text(", address").hex(address.into(), 8);
+}
+
+/// ARMv6-M knows nothing of a fault but that it happened.
+#[cfg(armv6m)]
+fn add_fault_status(_: &mut Record<'_>) {}
 
 /// Says that the program panicked, and from where.
 ///
@@ -110,7 +116,7 @@ fn send_return_addresses(console: &mut Console, stack_pointer: usize) {
         // SAFETY: `address` is a word of the stack.
         let word = unsafe { (address as *const u32).read_volatile() };
         if word & 1 == 1 && code.contains(&(word as usize)) {
-            record = record.hex(word.into(), 8);
+            record.hex(word.into(), 8);
             n_sent += 1;
         }
         address += 4;

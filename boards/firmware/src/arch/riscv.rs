@@ -177,7 +177,7 @@ fn send_return_addresses(console: &mut Console, stack_pointer: usize) {
         // SAFETY: `address` is a word of the stack.
         let word = unsafe { (address as *const usize).read_volatile() };
         if code.contains(&word) {
-            record = record.hex(word as u64, DIGITS);
+            record.hex(word as u64, DIGITS);
             n_sent += 1;
         }
         address += size_of::<usize>();

@@ -45,7 +45,7 @@ pub fn run() -> Result<()> {
 
 /// One row of the table.
 fn measure(siskin: &Path, board: &Board) -> Result<String> {
-    let packed = random_model::pack(siskin, &board.name)?;
+    let packed = random_model::pack(siskin, board)?;
     let mut build = Command::new(siskin);
     build.args(["board", "build", &board.name]).arg(&packed).args(["--format", "json"]).current_dir(repo::root());
     let sizes: Sizes =
@@ -96,7 +96,7 @@ fn page(lines: &[String]) -> String {
     format!(
         "# Instructions per token\n\n\
          Written by `cargo xtask bench device`: a model with random weights in the shape of stories260K (dim 64, hidden 172, 5 layers,\n\
-         8 heads, 4 key heads, vocabulary 512, context 256), int8, greedy, at positions {} to {}. A token is one `decode_step`, the\n\
+         8 heads, 4 key heads, vocabulary 512, context 256; where board.toml says `tiny`, dim 32 and 2 layers), int8, greedy, at positions {} to {}. A token is one `decode_step`, the\n\
          hash of its logits, and the draw; the counts are exact (host-tools/icount) and do not depend on the host.\n\
          The emulators have no model of time: these are instructions, not cycles.\n\n\
          | board | core | most | mean | prompt of {} | code bytes | RAM bytes | stack bytes | compiler |\n\
