@@ -17,11 +17,13 @@ pub enum WeightLayout {
     Rows8 = 2,
     /// Tiles of 16 rows by 4 columns: instructions that add four products of bytes to each 32-bit lane (SDOT, `vpdpbusd`).
     Rows16 = 3,
+    /// Tiles of 4 rows by 16 columns: Cortex-M with MVE.
+    Rows4 = 4,
 }
 
 impl WeightLayout {
     /// Every layout, in the order of their codes.
-    pub const ALL: [Self; 4] = [Self::RowMajor, Self::RowPairs, Self::Rows8, Self::Rows16];
+    pub const ALL: [Self; 5] = [Self::RowMajor, Self::RowPairs, Self::Rows8, Self::Rows16, Self::Rows4];
 
     /// The layout with this code in a packed file.
     pub fn from_code(code: u32) -> Option<Self> {
@@ -40,6 +42,7 @@ impl WeightLayout {
             Self::RowPairs => "row-pairs",
             Self::Rows8 => "rows8",
             Self::Rows16 => "rows16",
+            Self::Rows4 => "rows4",
         }
     }
 
@@ -51,6 +54,7 @@ impl WeightLayout {
             Self::RowPairs => (4, 4),
             Self::Rows8 => (8, 2),
             Self::Rows16 => (16, 4),
+            Self::Rows4 => (4, 16),
         }
     }
 

@@ -23,6 +23,8 @@ enum Choice {
     Avx2(arch::avx2::Avx2),
     #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
     CortexMDsp(arch::cortex_m_dsp::CortexMDsp),
+    #[cfg(all(target_arch = "arm", feature = "cortex-m-mve"))]
+    Mve(arch::mve::Mve),
 }
 
 /// What an expression gives with the backend that was chosen.
@@ -34,6 +36,8 @@ macro_rules! dispatch {
             Choice::Avx2($backend) => $call,
             #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
             Choice::CortexMDsp($backend) => $call,
+            #[cfg(all(target_arch = "arm", feature = "cortex-m-mve"))]
+            Choice::Mve($backend) => $call,
         }
     };
 }
@@ -51,6 +55,8 @@ impl Kernels {
             arch::avx2::Avx2::detect().map(Choice::Avx2),
             #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
             Some(Choice::CortexMDsp(arch::cortex_m_dsp::CortexMDsp::new())),
+            #[cfg(all(target_arch = "arm", feature = "cortex-m-mve"))]
+            Some(Choice::Mve(arch::mve::Mve::new())),
             Some(Choice::Generic(generic::Generic)),
         ];
         choices.into_iter().flatten().map(Self)

@@ -58,6 +58,14 @@ struct Case {
     fill: Fill,
     /// What lies half a word behind a multiple of 16: weights, activations, groups' scales.
     misaligned: [bool; 3],
+    /// Whether products of scales are zeros, subnormal numbers and their neighbours.
+    is_tiny: bool,
+}
+
+impl Case {
+    fn new(rows: usize, cols: usize, n_tokens: usize, fill: Fill) -> Self {
+        Self { rows, cols, n_tokens, fill, misaligned: [false; 3], is_tiny: false }
+    }
 }
 
 pub(crate) fn check(kernels: Kernels, memory: &mut Memory) -> Result<usize, Mismatch> {
@@ -69,13 +77,15 @@ pub(crate) fn check(kernels: Kernels, memory: &mut Memory) -> Result<usize, Mism
     for (idx, (rows, cols)) in shapes.enumerate() {
         for fill in Fill::ALL {
             let n_tokens = 1 + idx % TOKENS_MAX;
-            n_cases += check_case(kernels, memory, Case { rows, cols, n_tokens, fill, misaligned: [false; 3] })?;
+            n_cases += check_case(kernels, memory, Case::new(rows, cols, n_tokens, fill))?;
         }
     }
     for bits in 1..8 {
         let misaligned = [bits & 1 != 0, bits & 2 != 0, bits & 4 != 0];
-        n_cases +=
-            check_case(kernels, memory, Case { rows: 6, cols: 40, n_tokens: 2, fill: Fill::Random, misaligned })?;
+        n_cases += check_case(kernels, memory, Case { misaligned, ..Case::new(6, 40, 2, Fill::Random) })?;
+    }
+    for cols in [64, 100] {
+        n_cases += check_case(kernels, memory, Case { is_tiny: true, ..Case::new(9, cols, 2, Fill::Random) })?;
     }
     Ok(n_cases)
 }
@@ -106,7 +116,7 @@ fn check_one(
     format: WeightFormat,
     layout: WeightLayout,
 ) -> Result<(), usize> {
-    let Case { rows, cols, n_tokens, fill, misaligned } = case;
+    let Case { rows, cols, n_tokens, fill, misaligned, is_tiny } = case;
     let [skip_weights, skip_values, skip_scales] = misaligned.map(usize::from);
     let mut random = Random::new((rows * 1031 + cols) as u32);
     let padded_rows = rows.next_multiple_of(layout.row_block());
@@ -119,9 +129,13 @@ fn check_one(
         }
     }
     let row_scales = &mut memory.row_scales[..padded_rows];
-    row_scales.iter_mut().for_each(|scale| *scale = random.scale());
+    let factor = if is_tiny { f32::from_bits((127 - 55) << 23) } else { 1.0 };
+    row_scales.iter_mut().for_each(|scale| *scale = factor * random.scale());
     let group_scales = &mut memory.group_scales.0[skip_scales..][..padded_rows * cols.div_ceil(32)];
-    group_scales.iter_mut().for_each(|scale| *scale = bf16_at_least(random.scale()));
+    group_scales.iter_mut().for_each(|scale| *scale = bf16_at_least(factor * random.scale()));
+    if is_tiny {
+        (row_scales[0], group_scales[0]) = (0.0, 0);
+    }
     let scales = match format {
         WeightFormat::Int8 => Scales::PerRow(row_scales),
         WeightFormat::Int8G32 => Scales::PerGroup(group_scales),
@@ -146,7 +160,7 @@ fn check_one(
         }
     }
     let value_scales = &mut memory.value_scales[..n_tokens * groups];
-    value_scales.iter_mut().for_each(|scale| *scale = random.scale());
+    value_scales.iter_mut().for_each(|scale| *scale = factor * random.scale());
     let w = MatrixQ8::new(rows, cols, layout, weights, scales).ok_or(rows)?;
     let x = ActivationsQ8::new(n_tokens, cols, format, lanes, values, value_scales).ok_or(rows)?;
     let out = &mut memory.out[..n_tokens * rows];

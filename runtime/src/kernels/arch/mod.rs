@@ -5,3 +5,5 @@
 pub mod avx2;
 #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
 pub mod cortex_m_dsp;
+#[cfg(all(target_arch = "arm", feature = "cortex-m-mve"))]
+pub mod mve;

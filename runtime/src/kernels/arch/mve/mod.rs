@@ -1,0 +1,59 @@
+//! Cortex-M with MVE ("Helium": M52, M55, M85): vectors of 128 bits, loops that count for themselves, masked tails.
+//!
+//! Vector floats flush numbers below the normal ones to zero, before and after each operation, and the contract forbids that. They are
+//! used where such a number cannot change a result, each time with the reason, or where it shows afterwards that none was met;
+//! otherwise `generic` computes it again. Scalar floats keep them.
+
+mod matmul;
+mod quantize;
+
+use crate::kernels::backend::Backend;
+use crate::layout::WeightLayout;
+use crate::tensor::{ActivationsQ8, Lanes, MatrixQ8, WeightFormat};
+
+/// Assembly that may use any vector register.
+macro_rules! vector_asm {
+    ($($code:tt)*) => {
+        core::arch::asm!(
+            $($code)*
+            out("d0") _, out("d1") _, out("d2") _, out("d3") _, out("d4") _, out("d5") _, out("d6") _, out("d7") _,
+            out("d8") _, out("d9") _, out("d10") _, out("d11") _, out("d12") _, out("d13") _, out("d14") _, out("d15") _,
+        )
+    };
+}
+use vector_asm;
+
+/// Proof that the target has MVE with floats: the feature that compiles this file says so.
+#[derive(Clone, Copy, Debug)]
+pub struct Mve(());
+
+impl Mve {
+    /// The proof. The build promised the instructions by the feature `cortex-m-mve`.
+    pub fn new() -> Self {
+        Self(())
+    }
+}
+
+impl Backend for Mve {
+    const NAME: &'static str = "cortex-m-mve";
+    const LAYOUT: WeightLayout = WeightLayout::Rows4;
+
+    fn lanes(self, format: WeightFormat) -> Lanes {
+        match format {
+            WeightFormat::Int8 => Lanes::Bits8,
+            WeightFormat::Int8G32 => Lanes::Bits16,
+        }
+    }
+
+    fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        matmul::matmul_rows(out, first_row, w, x);
+    }
+
+    fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
+        quantize::quantize_to(limit, x, values)
+    }
+
+    fn quantize_to_int8(self, x: &[f32], values: &mut [i8]) -> f32 {
+        quantize::quantize_to_int8(x, values)
+    }
+}
