@@ -13,7 +13,7 @@ pub enum WeightLayout {
     /// Four columns of a block are four words: rows 0-1 columns 0-1, rows 0-1 columns 2-3, rows 2-3 columns 0-1,
     /// rows 2-3 columns 2-3, the lower column in the lower half.
     RowPairs = 1,
-    /// Tiles of 8 rows by 2 columns: AVX2.
+    /// Tiles of 8 rows by 2 columns: AVX2, Cortex-M0 and M3.
     Rows8 = 2,
     /// Tiles of 16 rows by 4 columns: instructions that add four products of bytes to each 32-bit lane (SDOT, `vpdpbusd`).
     Rows16 = 3,

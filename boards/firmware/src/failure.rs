@@ -22,6 +22,7 @@ impl Failure {
     }
 
     /// Adds a figure. There is room for four.
+    #[cfg(not(feature = "gemv"))]
     pub fn with(mut self, name: &'static str, figure: u64) -> Self {
         if let Some(free) = self.figures.iter_mut().find(|figure| figure.is_none()) {
             *free = Some((name, figure));

@@ -25,6 +25,8 @@ enum Choice {
     CortexMDsp(arch::cortex_m_dsp::CortexMDsp),
     #[cfg(all(target_arch = "arm", feature = "cortex-m-mve"))]
     Mve(arch::mve::Mve),
+    #[cfg(all(target_arch = "arm", feature = "cortex-m-scalar"))]
+    CortexMScalar(arch::cortex_m_scalar::CortexMScalar),
 }
 
 /// What an expression gives with the backend that was chosen.
@@ -38,6 +40,8 @@ macro_rules! dispatch {
             Choice::CortexMDsp($backend) => $call,
             #[cfg(all(target_arch = "arm", feature = "cortex-m-mve"))]
             Choice::Mve($backend) => $call,
+            #[cfg(all(target_arch = "arm", feature = "cortex-m-scalar"))]
+            Choice::CortexMScalar($backend) => $call,
         }
     };
 }
@@ -57,6 +61,8 @@ impl Kernels {
             Some(Choice::CortexMDsp(arch::cortex_m_dsp::CortexMDsp::new())),
             #[cfg(all(target_arch = "arm", feature = "cortex-m-mve"))]
             Some(Choice::Mve(arch::mve::Mve::new())),
+            #[cfg(all(target_arch = "arm", feature = "cortex-m-scalar"))]
+            Some(Choice::CortexMScalar(arch::cortex_m_scalar::CortexMScalar)),
             Some(Choice::Generic(generic::Generic)),
         ];
         choices.into_iter().flatten().map(Self)

@@ -5,5 +5,7 @@
 pub mod avx2;
 #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
 pub mod cortex_m_dsp;
+#[cfg(all(target_arch = "arm", feature = "cortex-m-scalar"))]
+pub mod cortex_m_scalar;
 #[cfg(all(target_arch = "arm", feature = "cortex-m-mve"))]
 pub mod mve;
