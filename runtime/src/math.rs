@@ -76,6 +76,9 @@ pub fn inv_sqrt(x: f32) -> f32 {
     y
 }
 
+/// The coefficients of [`exp2_neg_q16`], but for the last, the highest power's first.
+pub(crate) const EXP2_Q16: [u32; 4] = [453, 3498, 15_699, 45_422];
+
 /// `2^(-t / 2^16)` in units of `2^-16`, rounded down, at most 65,535; within 3 units.
 ///
 /// The softmax's exponential. A quartic in 16-bit fixed point, so that cores without an FPU pay four multiplications.
@@ -86,10 +89,10 @@ pub fn exp2_neg_q16(t: u32) -> u32 {
         return 0;
     }
     let f = t & 0xffff;
-    let mut p = (453 * f) >> 16;
-    p = ((3498 - p) * f) >> 16;
-    p = ((15_699 - p) * f) >> 16;
-    p = ((45_422 - p) * f) >> 16;
+    let mut p = (EXP2_Q16[0] * f) >> 16;
+    for coefficient in &EXP2_Q16[1..] {
+        p = ((coefficient - p) * f) >> 16;
+    }
     (65_535 - p) >> whole
 }
 

@@ -239,6 +239,18 @@ impl<'a> ActivationsQ8<'a> {
         bytemuck::cast_slice(self.values(token_idx)).get(..self.stride).unwrap_or(&[])
     }
 
+    /// The memory of all tokens, `(n_tokens, stride)`.
+    #[inline]
+    pub fn all_values(&self) -> &'a [i16] {
+        self.values
+    }
+
+    /// The scales of all tokens, `(n_tokens, groups)`.
+    #[inline]
+    pub fn all_scales(&self) -> &'a [f32] {
+        self.scales
+    }
+
     /// One value of a token; 0 outside.
     #[inline]
     pub fn value(&self, token_idx: usize, col: usize) -> i16 {

@@ -167,7 +167,7 @@ pub fn rmsnorm(out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
 }
 
 /// Sums 8 lanes in the one order that is also a vector's: halves, then quarters, then pairs.
-fn fold_lanes(l: [f32; 8]) -> f32 {
+pub(crate) fn fold_lanes(l: [f32; 8]) -> f32 {
     ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]))
 }
 

@@ -21,6 +21,10 @@ enum Choice {
     Generic(generic::Generic),
     #[cfg(all(target_arch = "x86_64", feature = "std"))]
     Avx2(arch::avx2::Avx2),
+    #[cfg(target_arch = "aarch64")]
+    Sdot(arch::aarch64::Sdot),
+    #[cfg(target_arch = "aarch64")]
+    Neon(arch::aarch64::Neon),
     #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
     CortexMDsp(arch::cortex_m_dsp::CortexMDsp),
     #[cfg(all(target_arch = "arm", feature = "cortex-m-mve"))]
@@ -36,6 +40,10 @@ macro_rules! dispatch {
             Choice::Generic($backend) => $call,
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
             Choice::Avx2($backend) => $call,
+            #[cfg(target_arch = "aarch64")]
+            Choice::Sdot($backend) => $call,
+            #[cfg(target_arch = "aarch64")]
+            Choice::Neon($backend) => $call,
             #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
             Choice::CortexMDsp($backend) => $call,
             #[cfg(all(target_arch = "arm", feature = "cortex-m-mve"))]
@@ -57,6 +65,10 @@ impl Kernels {
         let choices = [
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
             arch::avx2::Avx2::detect().map(Choice::Avx2),
+            #[cfg(target_arch = "aarch64")]
+            arch::aarch64::Sdot::detect().map(Choice::Sdot),
+            #[cfg(target_arch = "aarch64")]
+            Some(Choice::Neon(arch::aarch64::Neon)),
             #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
             Some(Choice::CortexMDsp(arch::cortex_m_dsp::CortexMDsp::new())),
             #[cfg(all(target_arch = "arm", feature = "cortex-m-mve"))]

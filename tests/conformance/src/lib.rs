@@ -4,6 +4,7 @@
 #![no_std]
 
 mod attention;
+mod elementwise;
 mod matmul;
 mod quantize;
 mod random;
@@ -24,9 +25,10 @@ pub struct Mismatch {
 pub type Family = fn(Kernels, &mut Memory) -> Result<usize, Mismatch>;
 
 /// Every family, by the name of the kernel that it tries.
-pub const FAMILIES: [(&str, Family); 4] = [
+pub const FAMILIES: [(&str, Family); 5] = [
     ("quantize", quantize::check),
     ("matmul", matmul::check),
     ("scores", attention::check_scores),
     ("values", attention::check_values),
+    ("elementwise", elementwise::check),
 ];

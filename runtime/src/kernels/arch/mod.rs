@@ -1,6 +1,8 @@
 //! Backends for particular cores: the only place where `unsafe` is allowed.
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "aarch64")]
+pub mod aarch64;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 pub mod avx2;
 #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
