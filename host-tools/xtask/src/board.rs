@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
+use crate::bench::InstructionBudget;
 use crate::repo;
 
 /// One board.
@@ -22,6 +23,8 @@ pub struct Board {
     /// What it is measured with.
     #[serde(default)]
     pub measured: Measured,
+    /// What it may execute.
+    pub instructions: Option<InstructionBudget>,
 }
 
 /// What a board is measured with.

@@ -37,11 +37,16 @@ pub struct Args {
 }
 
 impl Args {
-    /// Runs `elf` on `board` with a request, into `run_dir`, for at most ten minutes.
-    pub fn new(board: &str, elf: &Path, request: &Path, run_dir: &Path) -> Self {
-        let (request, run_dir) = (vec![request.to_owned()], Some(run_dir.to_owned()));
+    /// Runs `elf` on `board`, with a request where there is one, into `run_dir`, for at most ten minutes.
+    pub fn new(board: &str, elf: &Path, request: Option<&Path>, run_dir: &Path) -> Self {
+        let (request, run_dir) = (request.map(Path::to_owned).into_iter().collect(), Some(run_dir.to_owned()));
         let (board, elf) = (board.to_owned(), elf.to_owned());
         Self { board, elf, request, run_dir, timeout: 600, watch_stack: false, profile: false }
+    }
+
+    /// Also writes profile.txt.
+    pub fn with_profile(self) -> Self {
+        Self { profile: true, ..self }
     }
 }
 

@@ -14,14 +14,15 @@ use crate::repo;
 #[derive(Debug)]
 pub struct Shape {
     /// The name in `board.toml`.
-    name: &'static str,
+    pub name: &'static str,
     dim: usize,
     hidden_dim: usize,
     n_layers: usize,
     n_heads: usize,
     n_kv_heads: usize,
     vocab_size: usize,
-    context_len: usize,
+    /// Positions of the context.
+    pub context_len: usize,
 }
 
 /// The shapes that boards are measured with.

@@ -9,14 +9,16 @@ mod peers;
 mod statistics;
 mod train;
 
+pub use device::Budget as InstructionBudget;
+
 use anyhow::Result;
 use clap::Subcommand;
 
 /// What to measure.
 #[derive(Subcommand)]
 pub enum Bench {
-    /// Instructions that a small model takes per token on each emulated board, into boards/BENCH.md.
-    Device,
+    /// Instructions of products and tokens on each emulated board, against its budgets, into boards/BENCH.md.
+    Device(device::Args),
     /// Tokens a second of training beside PyTorch, candle, burn and llm.c, into compiler/BENCH.md. Wants an idle machine.
     Train(train::Args),
     /// The training engine's matrix products beside those of other crates, into compiler/BENCH.md. Wants an idle machine.
@@ -26,7 +28,7 @@ pub enum Bench {
 /// Measures.
 pub fn run(bench: &Bench) -> Result<()> {
     match bench {
-        Bench::Device => device::run(),
+        Bench::Device(args) => device::run(args),
         Bench::Train(args) => train::run(args),
         Bench::Gemm(args) => gemm::run(args),
     }

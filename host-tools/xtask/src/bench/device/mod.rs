@@ -1,0 +1,55 @@
+//! `cargo xtask bench device`: instructions, counted exactly in the emulators, against the boards' budgets and recorded in boards/BENCH.md.
+
+mod budget;
+mod measure;
+mod page;
+
+pub use budget::Budget;
+
+use std::fs;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::board::{Board, boards_dir};
+use crate::repo;
+
+/// What to measure, and what to do with it.
+#[derive(clap::Args, Default)]
+pub struct Args {
+    /// Only this board; boards/BENCH.md stays as it is. May be given several times.
+    #[arg(long)]
+    board: Vec<String>,
+    /// Make what was measured the budgets in board.toml.
+    #[arg(long)]
+    bless: bool,
+}
+
+/// Measures, and fails where a board takes over one per cent more instructions than its budget.
+pub fn run(args: &Args) -> Result<()> {
+    let siskin = repo::release_siskin()?;
+    let boards = match args.board.as_slice() {
+        [] => Board::all()?,
+        names => names.iter().map(|name| Board::load(name)).collect::<Result<_>>()?,
+    };
+    let mut measured = Vec::new();
+    let mut over = Vec::new();
+    for board in boards {
+        repo::announce(&format!("counting instructions on {}", board.name));
+        let measurement = measure::measure(&siskin, &board)?;
+        eprintln!("{}", page::summary(&measurement));
+        match args.bless {
+            true => budget::bless(&measurement)?,
+            false => over.extend(budget::exceeded(&board, &measurement)),
+        }
+        measured.push(measurement);
+    }
+    if args.board.is_empty() {
+        let path = boards_dir().join("BENCH.md");
+        fs::write(&path, page::page(&measured)).with_context(|| format!("failed to write {}", path.display()))?;
+        eprintln!("written to {}", path.display());
+    }
+    if !over.is_empty() {
+        bail!("{}; make them fewer, or accept them with `cargo xtask bench device --bless`", over.join("; "));
+    }
+    Ok(())
+}
