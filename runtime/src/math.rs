@@ -45,21 +45,24 @@ pub fn exp(x: f32) -> f32 {
 /// `2^n` is added to the exponent of `2^f`, a polynomial of degree 5 over `-0.5..=0.5`, with `n + f = -x / ln 2`.
 #[inline(always)]
 pub fn silu(x: f32) -> f32 {
-    const LIMIT: u32 = 64.0f32.to_bits() << 1;
-    if x.to_bits() << 1 >= LIMIT {
+    if x.to_bits() << 1 >= SILU_LIMIT {
         return if x < 0.0 { 0.0 } else { x };
     }
     let t = x * -core::f32::consts::LOG2_E;
     let shifted = t + ROUND_MAGIC;
     let f = t - (shifted - ROUND_MAGIC);
-    let mut p = 1.339_086_6e-3;
-    p = p * f + 9.676_036e-3;
-    p = p * f + 5.550_33e-2;
-    p = p * f + 2.402_212_1e-1;
-    p = p * f + 6.931_472e-1;
-    p = p * f + 1.0;
+    let [mut p, rest @ ..] = SILU_POWERS;
+    for coefficient in rest {
+        p = p * f + coefficient;
+    }
     x / (1.0 + f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23)))
 }
+
+/// Twice the bits of the least magnitude that [`silu`] takes for infinite.
+pub(crate) const SILU_LIMIT: u32 = 64.0f32.to_bits() << 1;
+
+/// Coefficients of `2^f`, the highest power's first.
+pub(crate) const SILU_POWERS: [f32; 6] = [1.339_086_6e-3, 9.676_036e-3, 5.550_33e-2, 2.402_212_1e-1, 6.931_472e-1, 1.0];
 
 /// `1 / sqrt(x)` for positive normal `x`, within 3 ulp.
 ///

@@ -176,6 +176,33 @@ pub enum Lanes {
     Bits16,
     /// int8, in the first half of a token's memory; only for [`WeightFormat::Int8`].
     Bits8,
+    /// `64 * high + low`: all high bytes in the first half of a token's memory, all low ones in the second; for the grouped formats.
+    TwoBytes,
+}
+
+impl Lanes {
+    /// Puts one value into a token's memory, `(stride,)`.
+    ///
+    /// # Panics
+    /// If `col` is not below the stride.
+    pub fn set(self, memory: &mut [i16], col: usize, value: i16) {
+        let stride = memory.len();
+        match self {
+            Self::Bits16 => memory[col] = value,
+            Self::Bits8 => bytemuck::cast_slice_mut::<i16, i8>(memory)[..stride][col] = value as i8,
+            Self::TwoBytes => {
+                let (high, low) = bytemuck::cast_slice_mut::<i16, i8>(memory).split_at_mut(stride);
+                (high[col], low[col]) = two_bytes(value);
+            }
+        }
+    }
+}
+
+/// `(high, low)` with `value = 64 * high + low`, for 12 bits: the nearest multiple of 64, and what is left.
+#[inline(always)]
+fn two_bytes(value: i16) -> (i8, i8) {
+    let high = (value + 32) >> 6;
+    (high as i8, (value - 64 * high) as i8)
 }
 
 /// Quantised activations of `n_tokens` tokens, `(n_tokens, stride)`.
@@ -251,12 +278,24 @@ impl<'a> ActivationsQ8<'a> {
         self.scales
     }
 
+    /// The high and the low bytes of a token, `(stride,)` each, zero beyond `cols`, where lanes are two bytes.
+    #[inline]
+    pub fn byte_pairs(&self, token_idx: usize) -> (&'a [i8], &'a [i8]) {
+        let bytes: &[i8] = bytemuck::cast_slice(self.values(token_idx));
+        bytes.split_at(bytes.len() / 2)
+    }
+
     /// One value of a token; 0 outside.
     #[inline]
     pub fn value(&self, token_idx: usize, col: usize) -> i16 {
         match self.lanes {
             Lanes::Bits16 => self.values(token_idx).get(col).copied().unwrap_or(0),
             Lanes::Bits8 => self.bytes(token_idx).get(col).map_or(0, |&value| value.into()),
+            Lanes::TwoBytes => {
+                let (high, low) = self.byte_pairs(token_idx);
+                let byte = |bytes: &[i8]| bytes.get(col).map_or(0, |&byte| i16::from(byte));
+                64 * byte(high) + byte(low)
+            }
         }
     }
 
@@ -295,6 +334,19 @@ pub fn quantize(kernels: Kernels, format: WeightFormat, x: &[f32], memory: &mut 
             let (values, padding) = memory.split_at_mut(n);
             *scale = kernels.quantize_to(format.activation_limit(), x, values);
             padding.fill(0);
+        }
+        (_, Lanes::TwoBytes, scales) => {
+            let (high, low) = bytemuck::cast_slice_mut::<i16, i8>(memory).split_at_mut(stride);
+            let halves = high[..n].chunks_mut(GROUP_SIZE).zip(low[..n].chunks_mut(GROUP_SIZE));
+            for ((x, (high, low)), scale) in x.chunks(GROUP_SIZE).zip(halves).zip(scales) {
+                let mut values = [0; GROUP_SIZE];
+                *scale = kernels.quantize_to(format.activation_limit(), x, &mut values[..x.len()]);
+                for ((high, low), value) in high.iter_mut().zip(low).zip(values) {
+                    (*high, *low) = two_bytes(value);
+                }
+            }
+            high[n..].fill(0);
+            low[n..].fill(0);
         }
         (_, _, scales) => {
             let (values, padding) = memory.split_at_mut(n);

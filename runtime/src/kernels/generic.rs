@@ -88,7 +88,7 @@ pub fn weighted_values(weights: &[i32], v: &[i8], sums: &mut [i32]) {
 }
 
 /// Scores saturate here where their shift is to the left: far beyond what a softmax can tell apart.
-const SCORE_LIMIT: i32 = 1 << 30;
+pub(crate) const SCORE_LIMIT: i32 = 1 << 30;
 
 /// See [`super::Kernels::score_exponents`]: the upper half of a 64-bit product, then a shift, both rounded down.
 pub fn score_exponents(scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
@@ -157,10 +157,21 @@ pub fn rmsnorm(out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
             *lane += x * x;
         }
     }
+    scale_by_rms(out, x, gain, inverse_rms(lanes, rest, x.len(), eps));
+}
+
+/// The inverse root mean square of `n` elements: `lanes` has summed the squares of all but the `rest`, fewer than 8.
+#[inline(always)]
+pub(crate) fn inverse_rms(mut lanes: [f32; 8], rest: &[f32], n: usize, eps: f32) -> f32 {
     for (lane, x) in lanes.iter_mut().zip(rest) {
         *lane += x * x;
     }
-    let inverse = math::inv_sqrt(fold_lanes(lanes) / x.len() as f32 + eps);
+    math::inv_sqrt(fold_lanes(lanes) / n as f32 + eps)
+}
+
+/// `out = (x * inverse) * gain`.
+#[inline(always)]
+pub(crate) fn scale_by_rms(out: &mut [f32], x: &[f32], gain: &[f32], inverse: f32) {
     for ((out, x), gain) in out.iter_mut().zip(x).zip(gain) {
         *out = x * inverse * gain;
     }

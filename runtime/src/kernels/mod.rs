@@ -20,6 +20,8 @@ pub struct Kernels(Choice);
 enum Choice {
     Generic(generic::Generic),
     #[cfg(all(target_arch = "x86_64", feature = "std"))]
+    Avx512(arch::avx512::Avx512),
+    #[cfg(all(target_arch = "x86_64", feature = "std"))]
     Avx2(arch::avx2::Avx2),
     #[cfg(target_arch = "aarch64")]
     Sdot(arch::aarch64::Sdot),
@@ -38,6 +40,8 @@ macro_rules! dispatch {
     ($kernels:expr, $backend:ident => $call:expr) => {
         match $kernels.0 {
             Choice::Generic($backend) => $call,
+            #[cfg(all(target_arch = "x86_64", feature = "std"))]
+            Choice::Avx512($backend) => $call,
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
             Choice::Avx2($backend) => $call,
             #[cfg(target_arch = "aarch64")]
@@ -63,6 +67,8 @@ impl Kernels {
     /// All that the running machine is known to have, the fastest first, [`Kernels::generic`] last.
     pub fn available() -> impl Iterator<Item = Self> {
         let choices = [
+            #[cfg(all(target_arch = "x86_64", feature = "std"))]
+            arch::avx512::Avx512::detect().map(Choice::Avx512),
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
             arch::avx2::Avx2::detect().map(Choice::Avx2),
             #[cfg(target_arch = "aarch64")]

@@ -2,7 +2,7 @@
 
 use siskin_runtime::kernels::matmul_f32_q8_q8;
 use siskin_runtime::math::{bf16_at_least, bf16_to_f32};
-use siskin_runtime::tensor::{ActivationsQ8, Lanes, MatrixQ8, Scales, activation_stride};
+use siskin_runtime::tensor::{ActivationsQ8, MatrixQ8, Scales, activation_stride};
 use siskin_runtime::{Aligned, Kernels, Serial, WeightFormat, WeightLayout};
 
 use crate::Mismatch;
@@ -145,18 +145,11 @@ fn check_one(
     let lanes = kernels.lanes(format);
     for values in values.chunks_exact_mut(stride) {
         values.fill(0);
-        match lanes {
-            Lanes::Bits16 => {
-                for value in &mut values[..cols] {
-                    let int8 = i16::from(random.value(fill));
-                    // Activations of groups have 12 bits: up to 2047.
-                    *value = if format == WeightFormat::Int8 { int8 } else { 16 * int8 + 15 * int8.signum() };
-                }
-            }
-            Lanes::Bits8 => {
-                let bytes: &mut [i8] = bytemuck::cast_slice_mut(values);
-                bytes[..cols].iter_mut().for_each(|value| *value = random.value(fill));
-            }
+        for col in 0..cols {
+            let int8 = i16::from(random.value(fill));
+            // Activations of groups have 12 bits: up to 2047.
+            let value = if format == WeightFormat::Int8 { int8 } else { 16 * int8 + 15 * int8.signum() };
+            lanes.set(values, col, value);
         }
     }
     let value_scales = &mut memory.value_scales[..n_tokens * groups];

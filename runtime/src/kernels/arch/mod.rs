@@ -5,6 +5,8 @@
 pub mod aarch64;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 pub mod avx2;
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+pub mod avx512;
 #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
 pub mod cortex_m_dsp;
 #[cfg(all(target_arch = "arm", feature = "cortex-m-scalar"))]
