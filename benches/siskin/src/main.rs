@@ -1,11 +1,14 @@
-//! Siskin's side of `cargo xtask bench train`: training steps, or the multiply-adds that the machine can do at most.
+//! Siskin's side of `cargo xtask bench train` and `bench decode`: training steps, tokens of a packed model, or the multiply-adds that the
+//! machine can do at most.
 //!
 //! ```text
 //! bench-siskin train FAMILY DIM HIDDEN LAYERS HEADS KV_HEADS VOCAB BATCH CONTEXT
+//! bench-siskin decode FORMAT DIM HIDDEN LAYERS HEADS KV_HEADS VOCAB CONTEXT
 //! bench-siskin peak
 //! ```
-//! Both speak the protocol of benches/README.md; `RAYON_NUM_THREADS` says how many threads they use.
+//! All speak the protocol of benches/README.md; `RAYON_NUM_THREADS` says how many threads they use.
 
+mod decode;
 mod peak;
 mod train;
 
@@ -17,8 +20,9 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["train", family, numbers @ ..] => train::run(family, numbers),
+        ["decode", format, numbers @ ..] => decode::run(format, numbers),
         ["peak"] => peak::run(),
-        _ => bail!("expected `train` with a family and nine numbers, or `peak`"),
+        _ => bail!("expected `train` with a family and eight numbers, `decode` with a format and seven, or `peak`"),
     }
 }
 

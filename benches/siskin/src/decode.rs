@@ -1,0 +1,68 @@
+//! Tokens of a packed model: a prompt read at once, then one token after the other.
+
+use std::num::NonZeroUsize;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use siskin_compiler::artifact::Checkpoint;
+use siskin_compiler::pack::{self, AlignedBytes, PackOptions};
+use siskin_compiler::threads::with_threads;
+use siskin_runtime::{Kernels, ModelConfig, PackedModel, Session, WeightFormat};
+
+/// Tokens of the prompt.
+const PROMPT_TOKENS: usize = 128;
+/// Tokens that share a pass over the weights while the prompt is read.
+const PREFILL_BATCH: usize = 128;
+
+/// Answers with the seconds of reading the prompt, then of each of `n` tokens after an empty context.
+pub fn run(format: &str, numbers: &[&str]) -> Result<()> {
+    let numbers = numbers.iter().map(|number| number.parse()).collect::<Result<Vec<usize>, _>>()?;
+    let [dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, context_len] = numbers[..] else {
+        bail!("expected seven numbers after the format");
+    };
+    let format = WeightFormat::ALL.into_iter().find(|known| known.name() == format).context("no such weight format")?;
+    let config = ModelConfig {
+        dim,
+        hidden_dim,
+        n_layers,
+        n_heads,
+        n_kv_heads,
+        head_dim: dim / n_heads,
+        vocab_size,
+        context_len,
+        norm_eps: 1e-5,
+        rope_theta: 1e4,
+        tied_head: true,
+    };
+    let n_threads: NonZeroUsize =
+        std::env::var("RAYON_NUM_THREADS").context("RAYON_NUM_THREADS is not set")?.parse()?;
+    let kernels = Kernels::detect();
+    let options = PackOptions {
+        format,
+        layout: kernels.preferred_layout(),
+        context_len: None,
+        prefill_batch: PREFILL_BATCH,
+        sections: Vec::new(),
+    };
+    let file = pack::pack(&Checkpoint::random(config, 1)?, &options)?;
+    let model = PackedModel::parse(&file)?;
+    with_threads(n_threads, |join| {
+        let mut arena = AlignedBytes::zeroed(model.memory_plan().arena_bytes);
+        let mut session = Session::with_join(&model, &mut arena, kernels, join)?;
+        let token = |i: usize| (i * 7919 % vocab_size) as u32;
+        let prompt: Vec<u32> = (0..PROMPT_TOKENS).map(token).collect();
+        crate::serve(&format!("{} {}", file.len(), kernels.name()), |n| {
+            session.reset();
+            let start = Instant::now();
+            session.prefill(&prompt).expect("the prompt fits the context");
+            let mut seconds = vec![start.elapsed().as_secs_f64()];
+            session.reset();
+            for i in 0..n {
+                let start = Instant::now();
+                session.decode_step(token(i)).expect("the token fits the context");
+                seconds.push(start.elapsed().as_secs_f64());
+            }
+            seconds
+        })
+    })?
+}
