@@ -59,7 +59,8 @@ impl Contestant {
             line.clear();
             ensure!(answers.read_line(&mut line)? > 0, "{} ended before it was ready", program.name);
             if let Some(n_params) = line.strip_prefix("ready ") {
-                break n_params.trim().parse().context("a number of parameters")?;
+                let number = n_params.split_whitespace().next().unwrap_or_default();
+                break number.parse().context("a number of parameters")?;
             }
         };
         Ok(Self { child, requests, answers, n_params })

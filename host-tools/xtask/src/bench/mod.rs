@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: how fast things are, measured and recorded in the repository.
 
 mod contestant;
+mod decode;
 mod device;
 mod gemm;
 mod machine;
@@ -19,6 +20,8 @@ use clap::Subcommand;
 pub enum Bench {
     /// Instructions of products and tokens on each emulated board, against its budgets, into boards/BENCH.md.
     Device(device::Args),
+    /// Tokens a second of generation and of prompts beside llama.cpp and llama2.c, into compiler/BENCH.md. Wants an idle machine.
+    Decode(decode::Args),
     /// Tokens a second of training beside PyTorch, candle, burn and llm.c, into compiler/BENCH.md. Wants an idle machine.
     Train(train::Args),
     /// The training engine's matrix products beside those of other crates, into compiler/BENCH.md. Wants an idle machine.
@@ -29,6 +32,7 @@ pub enum Bench {
 pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Device(args) => device::run(args),
+        Bench::Decode(args) => decode::run(args),
         Bench::Train(args) => train::run(args),
         Bench::Gemm(args) => gemm::run(args),
     }

@@ -101,24 +101,24 @@ fn torch() -> Result<Vec<Program>> {
     Ok(variants.map(program).into())
 }
 
-/// A virtual environment with what benches/torch/requirements.txt pins, made where it is missing: some gigabytes.
+/// A virtual environment with what benches/torch/requirements.txt pins: some gigabytes.
 fn python_for_torch() -> Result<PathBuf> {
-    let folder = repo::cache().join("bench-python");
+    python_with("bench-python", "torch", &repo::root().join("benches/torch/requirements.txt"))
+}
+
+/// The Python of a virtual environment in the cache that has `module`, made from `requirements` where it is missing.
+pub fn python_with(folder: &str, module: &str, requirements: &Path) -> Result<PathBuf> {
+    let folder = repo::cache().join(folder);
     let python = folder.join("bin/python");
-    let has_torch = |python: &Path| {
-        let import = Command::new(python).args(["-c", "import torch"]).stderr(Stdio::null()).status();
-        import.is_ok_and(|status| status.success())
-    };
-    if has_torch(&python) {
+    if has_module(&python, module) {
         return Ok(python);
     }
-    repo::announce(&format!("making a Python with PyTorch in {}", folder.display()));
+    repo::announce(&format!("making a Python with {module} in {}", folder.display()));
     let has_venv = || packages::find("python3").is_some_and(|python| has_module(&python, "ensurepip"));
     packages::ensure("python3 with venv", &["python3", "python3-venv"], has_venv)?;
     repo::run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-    let requirements = repo::root().join("benches/torch/requirements.txt");
     repo::run(Command::new(&python).args(["-m", "pip", "install", "--requirement"]).arg(requirements))?;
-    ensure!(has_torch(&python), "PyTorch was installed but does not load");
+    ensure!(has_module(&python, module), "{module} was installed but does not load");
     Ok(python)
 }
 

@@ -4,6 +4,8 @@
 //! activations, which one more chain adds up for all rows, is subtracted again. Grouped formats' activations are two bytes,
 //! `64 * high + low`, and take two chains a row.
 
+#![allow(clippy::needless_range_loop, reason = "an index goes through several arrays of registers")]
+
 use core::arch::x86_64::*;
 
 use crate::kernels::generic;
