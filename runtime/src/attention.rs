@@ -66,6 +66,13 @@ pub(crate) fn attend(
     let greatest_exponent = cached.greatest_exponent;
     let total = kernels.softmax_weights(scores, greatest, cached.value_scales, greatest_exponent);
 
+    // A weight is `probability * 2^16 * mantissa / 2^9` in units of the greatest scale's exponent: 2^(greatest - 134 + 9).
+    let unit = f32::from_bits((greatest_exponent + 2).min(254) << 23);
+    let factor = unit / total as f32;
+    if scores.len() <= VALUE_BLOCK {
+        kernels.weighted_values(scores, cached.values, scratch.value_sums);
+        return kernels.scale_integers(out, scratch.value_sums, factor);
+    }
     for (block, (weights, values)) in
         scores.chunks(VALUE_BLOCK).zip(cached.values.chunks(VALUE_BLOCK * q.len())).enumerate()
     {
@@ -74,9 +81,6 @@ pub(crate) fn attend(
             *out = if block == 0 { sum as f32 } else { *out + sum as f32 };
         }
     }
-    // A weight is `probability * 2^16 * mantissa / 2^9` in units of the greatest scale's exponent: 2^(greatest - 134 + 9).
-    let unit = f32::from_bits((greatest_exponent + 2).min(254) << 23);
-    let factor = unit / total as f32;
     for out in out.iter_mut() {
         *out *= factor;
     }
@@ -144,8 +148,12 @@ mod tests {
             let (mut k_scales, mut v_scales) = (vec![0; n], vec![0; n]);
             for i in 0..n {
                 let row = i * head_dim..(i + 1) * head_dim;
-                kv_cache::head_mut(&config, &mut k, &mut k_scales, 0, 0).store(i, &keys[row.clone()]);
-                kv_cache::head_mut(&config, &mut v, &mut v_scales, 0, 0).store(i, &values[row]);
+                kv_cache::head_mut(&config, &mut k, &mut k_scales, 0, 0).store(
+                    Kernels::generic(),
+                    i,
+                    &keys[row.clone()],
+                );
+                kv_cache::head_mut(&config, &mut v, &mut v_scales, 0, 0).store(Kernels::generic(), i, &values[row]);
             }
             let cached = CachedHead::new(Kernels::generic(), (&k, &k_scales), (&v, &v_scales));
             let (mut query, mut scores, mut sums) = (vec![0; head_dim], vec![0; n], vec![0; head_dim]);

@@ -3,7 +3,6 @@
 use crate::TokenId;
 use crate::arena::Buffers;
 use crate::attention::{self, CachedHead, Scratch};
-use crate::config::ModelConfig;
 use crate::format::{LayerWeights, PackedModel};
 use crate::kernels::{Join, Kernels, matmul_f32_q8_q8};
 use crate::kv_cache;
@@ -24,12 +23,13 @@ impl<J: Join + Sync> Decoder<'_, J> {
     pub fn forward(&self, buffers: &mut Buffers<'_>, first_position: usize, tokens: &[TokenId]) {
         let config = self.model.config();
         let embedding = self.model.embedding();
+        let temperature = attention::temperature(config.head_dim);
         for (x, &token) in buffers.residual.chunks_mut(config.dim).zip(tokens) {
             embedding.dequantize_row(token as usize, x);
         }
         for layer_idx in 0..config.n_layers {
             let layer = self.model.layer(layer_idx);
-            self.attention_block(buffers, layer_idx, &layer, first_position, tokens.len());
+            self.attention_block(buffers, layer_idx, &layer, temperature, first_position, tokens.len());
             self.feed_forward_block(buffers, &layer, tokens.len());
         }
     }
@@ -56,6 +56,7 @@ impl<J: Join + Sync> Decoder<'_, J> {
         buffers: &mut Buffers<'_>,
         layer_idx: usize,
         layer: &LayerWeights<'_>,
+        temperature: f32,
         first_position: usize,
         n_tokens: usize,
     ) {
@@ -71,14 +72,14 @@ impl<J: Join + Sync> Decoder<'_, J> {
             let k = &qk[config.q_dim()..];
             for (kv_head_idx, (k, v)) in k.chunks(config.head_dim).zip(v.chunks(config.head_dim)).enumerate() {
                 let mut keys = kv_cache::head_mut(config, buffers.keys, buffers.key_scales, layer_idx, kv_head_idx);
-                keys.store(position, k);
+                keys.store(self.kernels, position, k);
                 let mut values =
                     kv_cache::head_mut(config, buffers.values, buffers.value_scales, layer_idx, kv_head_idx);
-                values.store(position, v);
+                values.store(self.kernels, position, v);
             }
         }
         for i in 0..n_tokens {
-            self.attend(buffers, config, layer_idx, first_position + i, i * qkv_dim);
+            self.attend(buffers, (layer_idx, first_position + i), temperature, i * qkv_dim);
             let format = layer.attention_output.format();
             let mut staged =
                 Staged::new(self.kernels, format, config.q_dim(), buffers.activations, buffers.activation_scales);
@@ -87,18 +88,17 @@ impl<J: Join + Sync> Decoder<'_, J> {
         self.add_staged_product(buffers, &layer.attention_output, n_tokens);
     }
 
-    /// All heads of one token, whose queries start at `product[queries_at]`, into `row`, `(q_dim,)`.
+    /// All heads of one token, at `position` of layer `layer_idx`, whose queries start at `product[queries_at]`, into `row`, `(q_dim,)`.
     fn attend(
         &self,
         buffers: &mut Buffers<'_>,
-        config: &ModelConfig,
-        layer_idx: usize,
-        position: usize,
+        (layer_idx, position): (usize, usize),
+        temperature: f32,
         queries_at: usize,
     ) {
+        let config = self.model.config();
         let heads_width = config.n_heads / config.n_kv_heads * config.head_dim;
         let (n, width) = (position + 1, (position + 1) * config.head_dim);
-        let temperature = attention::temperature(config.head_dim);
         let queries = buffers.product[queries_at..][..config.q_dim()].chunks(heads_width);
         let outputs = buffers.row[..config.q_dim()].chunks_mut(heads_width);
         for (kv_head_idx, (queries, outputs)) in queries.zip(outputs).enumerate() {

@@ -28,10 +28,11 @@ impl LogitsHash {
         const PRIME: u64 = 0x0000_0100_0000_01b3;
         const QUIET_NAN: u32 = 0x7fc0_0000;
         for logit in logits {
-            let bits = if logit.is_nan() { QUIET_NAN } else { logit.to_bits() };
-            for byte in bits.to_le_bytes() {
-                self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(PRIME);
-            }
+            let bits = logit.to_bits();
+            // In integers: cores without an FPU would call a function for it.
+            let bits = if bits << 1 > 0xff00_0000 { QUIET_NAN } else { bits };
+            let with = |hash: u64, byte: u32| (hash ^ u64::from(byte & 0xff)).wrapping_mul(PRIME);
+            self.0 = with(with(with(with(self.0, bits), bits >> 8), bits >> 16), bits >> 24);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Keys and values of past positions, int8 with a bfloat16 scale per position and head.
 
 use crate::config::ModelConfig;
-use crate::math;
+use crate::kernels::Kernels;
 
 /// One head's keys (or values) in the cache: `(context_len, head_dim)` and `(context_len,)`.
 pub(crate) struct HeadMut<'a> {
@@ -23,19 +23,9 @@ pub(crate) fn head_mut<'a>(
 }
 
 impl HeadMut<'_> {
-    /// Quantises `x`, `(head_dim,)`, into `position`. The scale is rounded up to bfloat16 first, so no value overflows.
-    pub fn store(&mut self, position: usize, x: &[f32]) {
+    /// Quantises `x`, `(head_dim,)`, into `position`.
+    pub fn store(&mut self, kernels: Kernels, position: usize, x: &[f32]) {
         let slot = &mut self.values[position * x.len()..(position + 1) * x.len()];
-        let (scale, _) = crate::tensor::scale_of(x);
-        let bits = math::bf16_at_least(scale);
-        self.scales[position] = bits;
-        if scale == 0.0 {
-            slot.fill(0);
-            return;
-        }
-        let inverse = 1.0 / math::bf16_to_f32(bits);
-        for (slot, &x) in slot.iter_mut().zip(x) {
-            *slot = math::round_i32(x * inverse) as i8;
-        }
+        self.scales[position] = kernels.store(x, slot);
     }
 }

@@ -71,8 +71,7 @@ pub(crate) const SILU_POWERS: [f32; 6] = [1.339_086_6e-3, 9.676_036e-3, 5.550_33
 #[inline]
 pub fn inv_sqrt(x: f32) -> f32 {
     let half = x * 0.5;
-    // Without its sign, not even a NaN makes the estimate's integer subtraction wrap.
-    let mut y = F32(f32::from_bits(x.to_bits() & 0x7fff_ffff)).invsqrt().0;
+    let mut y = inv_sqrt_estimate(x);
     for _ in 0..3 {
         y = y * (1.5 - half * y * y);
     }
@@ -81,6 +80,12 @@ pub fn inv_sqrt(x: f32) -> f32 {
 
 /// The coefficients of [`exp2_neg_q16`], but for the last, the highest power's first.
 pub(crate) const EXP2_Q16: [u32; 4] = [453, 3498, 15_699, 45_422];
+/// What [`inv_sqrt`] begins with.
+#[inline]
+pub(crate) fn inv_sqrt_estimate(x: f32) -> f32 {
+    // Without its sign, not even a NaN makes the integer subtraction wrap.
+    F32(f32::from_bits(x.to_bits() & 0x7fff_ffff)).invsqrt().0
+}
 
 /// `2^(-t / 2^16)` in units of `2^-16`, rounded down, at most 65,535; within 3 units.
 ///

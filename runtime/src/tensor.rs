@@ -375,14 +375,20 @@ pub(crate) const QUERY_LIMIT: f32 = 16383.0;
 /// is below `2^-100`, infinite or not a number.
 #[inline]
 pub(crate) fn scale_to(limit: f32, magnitude_bits: u32) -> (f32, f32) {
-    /// `2^-100`: below it the inverse could overflow.
-    const LEAST: u32 = (127 - 100) << 23;
-    const INFINITE: u32 = 0x7f80_0000;
-    if !(LEAST..INFINITE).contains(&magnitude_bits) {
+    if !has_scale(magnitude_bits) {
         return (0.0, 0.0);
     }
     let largest = f32::from_bits(magnitude_bits);
     (largest * (1.0 / limit), limit / largest)
+}
+
+/// Whether numbers of which the largest has these bits can be quantised.
+#[inline]
+pub(crate) fn has_scale(magnitude_bits: u32) -> bool {
+    /// `2^-100`: below it the inverse could overflow.
+    const LEAST: u32 = (127 - 100) << 23;
+    const INFINITE: u32 = 0x7f80_0000;
+    (LEAST..INFINITE).contains(&magnitude_bits)
 }
 
 /// The bits of the largest magnitude in `x`: those of floats order as integers, which have no NaN.

@@ -49,6 +49,14 @@ pub(crate) trait Backend: Copy {
         generic::weighted_values(weights, v, sums);
     }
 
+    fn scale_integers(self, out: &mut [f32], sums: &[i32], factor: f32) {
+        generic::scale_integers(out, sums, factor);
+    }
+
+    fn store(self, x: &[f32], values: &mut [i8]) -> u16 {
+        generic::store(x, values)
+    }
+
     fn rmsnorm(self, out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
         generic::rmsnorm(out, x, gain, eps);
     }

@@ -148,6 +148,28 @@ pub fn softmax_weights(scores: &mut [i32], greatest: i32, value_scales: &[u16], 
     total
 }
 
+/// See [`super::Kernels::scale_integers`].
+pub fn scale_integers(out: &mut [f32], sums: &[i32], factor: f32) {
+    for (out, &sum) in out.iter_mut().zip(sums) {
+        *out = sum as f32 * factor;
+    }
+}
+
+/// See [`super::Kernels::store`].
+pub fn store(x: &[f32], values: &mut [i8]) -> u16 {
+    let (scale, _) = tensor::scale_of(x);
+    let bits = math::bf16_at_least(scale);
+    if scale == 0.0 {
+        values.fill(0);
+        return bits;
+    }
+    let inverse = 1.0 / math::bf16_to_f32(bits);
+    for (value, &x) in values.iter_mut().zip(x) {
+        *value = math::round_i32(x * inverse) as i8;
+    }
+    bits
+}
+
 /// See [`super::Kernels::rmsnorm`].
 pub fn rmsnorm(out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
     let mut lanes = [0.0f32; 8];

@@ -6,6 +6,9 @@
 mod arch;
 mod backend;
 pub mod generic;
+#[cfg(any(test, feature = "soft-float"))]
+#[cfg_attr(not(all(feature = "soft-float", target_os = "none")), allow(dead_code, reason = "only tested there"))]
+pub(crate) mod soft_float;
 
 use crate::layout::WeightLayout;
 use crate::tensor::{ActivationsQ8, Lanes, MatrixQ8, WeightFormat};
@@ -33,6 +36,8 @@ enum Choice {
     Mve(arch::mve::Mve),
     #[cfg(all(target_arch = "arm", feature = "cortex-m-scalar"))]
     CortexMScalar(arch::cortex_m_scalar::CortexMScalar),
+    #[cfg(all(any(target_arch = "riscv32", target_arch = "riscv64"), feature = "riscv-scalar"))]
+    RiscvScalar(arch::riscv::RiscvScalar),
 }
 
 /// What an expression gives with the backend that was chosen.
@@ -54,6 +59,8 @@ macro_rules! dispatch {
             Choice::Mve($backend) => $call,
             #[cfg(all(target_arch = "arm", feature = "cortex-m-scalar"))]
             Choice::CortexMScalar($backend) => $call,
+            #[cfg(all(any(target_arch = "riscv32", target_arch = "riscv64"), feature = "riscv-scalar"))]
+            Choice::RiscvScalar($backend) => $call,
         }
     };
 }
@@ -81,6 +88,8 @@ impl Kernels {
             Some(Choice::Mve(arch::mve::Mve::new())),
             #[cfg(all(target_arch = "arm", feature = "cortex-m-scalar"))]
             Some(Choice::CortexMScalar(arch::cortex_m_scalar::CortexMScalar)),
+            #[cfg(all(any(target_arch = "riscv32", target_arch = "riscv64"), feature = "riscv-scalar"))]
+            Some(Choice::RiscvScalar(arch::riscv::RiscvScalar::new())),
             Some(Choice::Generic(generic::Generic)),
         ];
         choices.into_iter().flatten().map(Self)
@@ -190,6 +199,17 @@ impl Kernels {
     /// If the shapes disagree: a caller's bug, never bad input.
     pub fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
         dispatch!(self, backend => backend.weighted_values(weights, v, sums))
+    }
+
+    /// `out[i] = sums[i] * factor`: exact sums, rounded to f32, in units of `1 / factor`.
+    pub fn scale_integers(self, out: &mut [f32], sums: &[i32], factor: f32) {
+        dispatch!(self, backend => backend.scale_integers(out, sums, factor))
+    }
+
+    /// Quantises a key or a value for the cache into `values`, as long; gives the bfloat16 scale, which is rounded up first, so that no
+    /// value overflows.
+    pub fn store(self, x: &[f32], values: &mut [i8]) -> u16 {
+        dispatch!(self, backend => backend.store(x, values))
     }
 
     /// Scales `x`, `(dim,)`, by the inverse of its root mean square, then by `gain`, `(dim,)`, into `out`.

@@ -24,10 +24,15 @@ const WEIGHTLESS_DISTANCE: f32 = 28.0;
 
 /// The index and value of the largest logit; the lowest index of equals. NaN counts as minus infinity.
 pub(super) fn largest(logits: &[f32]) -> (TokenId, f32) {
-    let mut best = (0, f32::NEG_INFINITY);
+    // As integers that order as the numbers do, both zeros alike: cores without an FPU compare those at once.
+    let order = |bits: i32| if bits < 0 { i32::MIN.wrapping_sub(bits) } else { bits };
+    const INFINITY: i32 = f32::INFINITY.to_bits() as i32;
+    let (mut best, mut most) = ((0, f32::NEG_INFINITY), -INFINITY);
     for (idx, &logit) in logits.iter().enumerate() {
-        if logit > best.1 {
-            best = (idx as TokenId, logit);
+        let order = order(logit.to_bits() as i32);
+        // NaN lies above infinity, or below the other.
+        if order > most && order <= INFINITY {
+            (best, most) = ((idx as TokenId, logit), order);
         }
     }
     best

@@ -13,3 +13,5 @@ pub mod cortex_m_dsp;
 pub mod cortex_m_scalar;
 #[cfg(all(target_arch = "arm", feature = "cortex-m-mve"))]
 pub mod mve;
+#[cfg(all(any(target_arch = "riscv32", target_arch = "riscv64"), feature = "riscv-scalar"))]
+pub mod riscv;

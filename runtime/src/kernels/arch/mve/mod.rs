@@ -4,7 +4,6 @@
 //! used where such a number cannot change a result, each time with the reason, or where it shows afterwards that none was met;
 //! otherwise `generic` computes it again. Scalar floats keep them.
 
-mod attention;
 mod matmul;
 mod quantize;
 
@@ -56,25 +55,5 @@ impl Backend for Mve {
 
     fn quantize_to_int8(self, x: &[f32], values: &mut [i8]) -> f32 {
         quantize::quantize_to_int8(x, values)
-    }
-
-    fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
-        attention::score_dots(q, k, dots);
-    }
-
-    fn score_exponents(self, scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
-        attention::score_exponents(scores, key_scales, per_unit)
-    }
-
-    fn softmax_weights(self, scores: &mut [i32], greatest: i32, value_scales: &[u16], greatest_exponent: u32) -> u32 {
-        attention::softmax_weights(scores, greatest, value_scales, greatest_exponent)
-    }
-
-    fn greatest_scale(self, scales: &[u16]) -> u16 {
-        attention::greatest_scale(scales)
-    }
-
-    fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
-        attention::weighted_values(weights, v, sums);
     }
 }

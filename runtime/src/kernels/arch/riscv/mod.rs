@@ -1,0 +1,110 @@
+//! RISC-V with multiplication, and neither FPU nor vectors (RV32IMC and up): sixteen rows at a time, f32 in integers.
+
+mod attention;
+mod dots;
+mod matmul;
+mod scale;
+
+use crate::kernels::backend::Backend;
+use crate::kernels::{generic, soft_float};
+use crate::layout::WeightLayout;
+use crate::tensor::{ActivationsQ8, MatrixQ8};
+
+/// Proof that the target is RISC-V: nothing else compiles this file.
+#[derive(Clone, Copy, Debug)]
+pub struct RiscvScalar(());
+
+impl RiscvScalar {
+    /// The proof. Multiplication is promised by the feature `riscv-scalar`.
+    pub fn new() -> Self {
+        Self(())
+    }
+}
+
+impl Backend for RiscvScalar {
+    const NAME: &'static str = "riscv-scalar";
+    const LAYOUT: WeightLayout = WeightLayout::Rows16;
+
+    fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        matmul::matmul_rows(out, first_row, w, x);
+    }
+
+    fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
+        soft_float::quantize_to(limit, x, values)
+    }
+
+    fn quantize_to_int8(self, x: &[f32], values: &mut [i8]) -> f32 {
+        soft_float::quantize_to_int8(x, values)
+    }
+
+    fn rmsnorm(self, out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
+        soft_float::rmsnorm(out, x, gain, eps);
+    }
+
+    fn swiglu(self, out: &mut [f32], gate: &[f32], up: &[f32]) {
+        soft_float::swiglu(out, gate, up);
+    }
+
+    fn rotate(self, x: &mut [f32], cos_sin: &[f32]) {
+        soft_float::rotate(x, cos_sin);
+    }
+
+    fn add(self, x: &mut [f32], y: &[f32]) {
+        soft_float::add_to(x, y);
+    }
+
+    fn scale_integers(self, out: &mut [f32], sums: &[i32], factor: f32) {
+        soft_float::scale_integers(out, sums, factor);
+    }
+
+    fn store(self, x: &[f32], values: &mut [i8]) -> u16 {
+        soft_float::store(x, values)
+    }
+
+    fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
+        let (pieces, rest) = q.as_chunks::<8>();
+        if !rest.is_empty() || pieces.is_empty() || dots.is_empty() {
+            return generic::score_dots(q, k, dots);
+        }
+        assert!(k.len() == dots.len() * q.len());
+        for (piece_idx, piece) in pieces.iter().enumerate() {
+            // SAFETY: `k` holds `dots.len()` rows of `q.len()`, of which this is the piece that starts at `8 * piece_idx`.
+            unsafe {
+                attention::score_piece(piece, k.as_ptr().wrapping_add(8 * piece_idx), q.len(), dots, piece_idx == 0)
+            };
+        }
+    }
+
+    fn score_exponents(self, scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
+        assert!(scores.len() == key_scales.len());
+        if scores.is_empty() {
+            return i32::MIN;
+        }
+        let (mantissa, right_of_zero) = generic::fixed_point(per_unit);
+        // SAFETY: there are as many scales as scores, and not none.
+        unsafe { attention::score_exponents(scores, key_scales, mantissa, right_of_zero) }
+    }
+
+    fn softmax_weights(self, scores: &mut [i32], greatest: i32, value_scales: &[u16], greatest_exponent: u32) -> u32 {
+        assert!(scores.len() == value_scales.len());
+        if scores.is_empty() {
+            return 0;
+        }
+        // SAFETY: there are as many scales as scores, and not none.
+        unsafe { attention::softmax_weights(scores, greatest, value_scales, greatest_exponent) }
+    }
+
+    fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
+        let head_dim = sums.len();
+        let (pieces, rest) = sums.as_chunks_mut::<8>();
+        if !rest.is_empty() || weights.is_empty() {
+            return generic::weighted_values(weights, v, sums);
+        }
+        assert!(v.len() == weights.len() * head_dim);
+        for (piece_idx, piece) in pieces.iter_mut().enumerate() {
+            // SAFETY: `v` holds `weights.len()` rows of `head_dim`, of which this is the piece that starts at
+            // `8 * piece_idx`.
+            unsafe { attention::value_piece(weights, v.as_ptr().wrapping_add(8 * piece_idx), head_dim, piece) };
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The f32 loops for cores without an FPU: the bits of [`super::generic`], in integers.
+//!
+//! Every loop takes numbers apart once and keeps them apart until a result is stored. What it cannot do that way (zeros, subnormal
+//! numbers, infinities) it does with the language's operators.
+
+mod arithmetic;
+mod silu;
+
+#[cfg_attr(not(target_os = "none"), allow(unused_imports, reason = "only kernels for boards use them"))]
+pub use arithmetic::{BYTE_LEADING_ZEROS, Rounded, TOP};
+use arithmetic::{
+    add, add_positive, divide_positive, exponent_of, full_mantissa, is_normal, multiply, scale_integer, slow_product,
+};
+
+use crate::math;
+use crate::tensor;
+
+/// See [`super::Kernels::quantize_to`].
+#[inline(never)]
+pub fn quantize_to(limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
+    let (scale, inverse) = scale_to(limit, magnitude_bits(x));
+    round_scaled(inverse, x, values, |value| value as i16);
+    scale
+}
+
+/// See [`super::Kernels::quantize_to_int8`].
+#[inline(never)]
+pub fn quantize_to_int8(x: &[f32], values: &mut [i8]) -> f32 {
+    let (scale, inverse) = scale_to(tensor::INT8_LIMIT, magnitude_bits(x));
+    round_scaled(inverse, x, values, |value| value as i8);
+    scale
+}
+
+/// See [`super::Kernels::store`].
+#[inline(never)]
+pub fn store(x: &[f32], values: &mut [i8]) -> u16 {
+    let (scale, _) = scale_to(tensor::INT8_LIMIT, magnitude_bits(x));
+    let bits = math::bf16_at_least(scale);
+    if bits == 0 {
+        values.fill(0);
+        return bits;
+    }
+    round_scaled(divide_positive(1.0, math::bf16_to_f32(bits)), x, values, |value| value as i8);
+    bits
+}
+
+/// See [`super::Kernels::scale_integers`].
+pub fn scale_integers(out: &mut [f32], sums: &[i32], factor: f32) {
+    let parts = Rounded::new(factor);
+    for (out, &sum) in out.iter_mut().zip(sums) {
+        *out = match parts.and_then(|parts| scale_integer(sum, parts)) {
+            Some(scaled) => scaled,
+            None => sum as f32 * factor,
+        };
+    }
+}
+
+/// [`tensor::scale_to`].
+#[inline(never)]
+fn scale_to(limit: f32, magnitude_bits: u32) -> (f32, f32) {
+    if !tensor::has_scale(magnitude_bits) {
+        return (0.0, 0.0);
+    }
+    let largest = f32::from_bits(magnitude_bits);
+    (product(largest, divide_positive(1.0, limit)), divide_positive(limit, largest))
+}
+
+/// The bits of the largest magnitude in `x`.
+fn magnitude_bits(x: &[f32]) -> u32 {
+    // Compared without the sign, which is shifted out.
+    let mut most = 0;
+    let (fours, rest) = x.as_chunks::<4>();
+    for [a, b, c, d] in fours {
+        let larger = |most: u32, x: &f32| most.max(x.to_bits() << 1);
+        most = larger(larger(larger(larger(most, a), b), c), d);
+    }
+    for x in rest {
+        most = most.max(x.to_bits() << 1);
+    }
+    most >> 1
+}
+
+/// [`math::round_i32`] of each `x * inverse`, which is below `2^15`, for an `inverse` that [`tensor::scale_to`] gave.
+///
+/// The product has 16 bits behind the point. Only within what both roundings may move it, next to a half, does it take the long way.
+#[inline(always)]
+pub fn round_scaled<T>(inverse: f32, x: &[f32], values: &mut [T], narrow: impl Fn(i32) -> T) {
+    const BELOW_POINT: i32 = 16;
+    /// The cut-off, and half a unit in the last place of a product of 15 bits before the point.
+    const DOUBT: u32 = 66;
+    let Some(factor) = Rounded::new(inverse) else {
+        for (value, &x) in values.iter_mut().zip(x) {
+            *value = narrow(math::round_i32(x * inverse));
+        }
+        return;
+    };
+    // full * 2^(exponent - 158) * mantissa * 2^(factor's - 157), of which the upper half counts 2^32.
+    let right_of_zero = 158 + 157 - 32 - BELOW_POINT - factor.exponent;
+    for (value, &x) in values.iter_mut().zip(x) {
+        let bits = x.to_bits();
+        let right = (right_of_zero - exponent_of(bits)) as u32;
+        let mut rounded = 0;
+        if right < 32 {
+            let product = (u64::from(full_mantissa(bits)) * u64::from(factor.mantissa)) >> 32;
+            let shifted = ((product as u32) >> right) + (1 << (BELOW_POINT - 1));
+            rounded = (shifted >> BELOW_POINT) as i32;
+            if (shifted + DOUBT) << 16 <= (2 * DOUBT) << 16 {
+                rounded = round_exactly(f32::from_bits(bits & !arithmetic::TOP), inverse);
+            }
+            let sign = bits as i32 >> 31;
+            rounded = (rounded ^ sign) - sign;
+        }
+        *value = narrow(rounded);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn round_exactly(x: f32, inverse: f32) -> i32 {
+    math::round_i32(x * inverse)
+}
+
+/// What exact sums are scaled by: activations' scale, beside the scale of each row of weights.
+#[derive(Clone, Copy)]
+pub struct OutputScale {
+    scale: f32,
+    full: u32,
+    /// Not a normal number's where the fast way is closed.
+    exponent: i32,
+}
+
+impl OutputScale {
+    /// A scale of activations.
+    #[inline(always)]
+    pub fn new(scale: f32) -> Self {
+        let bits = scale.to_bits();
+        let exponent = (bits >> 23) as i32;
+        // A product with a normal number is then far from every limit, or its own check sees it.
+        let exponent = if is_normal(exponent) { exponent } else { -1000 };
+        Self { scale, full: full_mantissa(bits), exponent }
+    }
+
+    /// `float(dot) * (row_scale * scale)`.
+    #[inline(always)]
+    pub fn apply(self, dot: i32, row_scale: f32) -> f32 {
+        if let Some(row_scale) = Rounded::new(row_scale) {
+            let scale = row_scale.times(self.full, self.exponent);
+            if is_normal(scale.exponent)
+                && let Some(scaled) = scale_integer(dot, scale)
+            {
+                return scaled;
+            }
+        }
+        scaled_slowly(dot, row_scale, self.scale)
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn scaled_slowly(dot: i32, row_scale: f32, scale: f32) -> f32 {
+    dot as f32 * (row_scale * scale)
+}
+
+/// See [`super::Kernels::rmsnorm`].
+#[inline(never)]
+pub fn rmsnorm(out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
+    let mut lanes = [0.0f32; 8];
+    let (whole, rest) = x.as_chunks::<8>();
+    let mut whole = whole.iter();
+    if let Some(first) = whole.next() {
+        for (lane, x) in lanes.iter_mut().zip(first) {
+            *lane = square(*x);
+        }
+    }
+    for chunk in whole {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane = add_positive(*lane, square(*x));
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane += x * x;
+    }
+    let l = lanes;
+    let total = sum(sum(sum(l[0], l[4]), sum(l[2], l[6])), sum(sum(l[1], l[5]), sum(l[3], l[7])));
+    let inverse = inv_sqrt(add(divide_positive(total, x.len() as f32), eps));
+    let factor = Rounded::new(inverse);
+    for ((out, &x), &gain) in out.iter_mut().zip(x).zip(gain) {
+        *out =
+            factor.and_then(|factor| twice_scaled(x, factor, gain)).unwrap_or_else(|| slow_product(x * inverse, gain));
+    }
+}
+
+/// [`math::inv_sqrt`].
+fn inv_sqrt(x: f32) -> f32 {
+    let half = product(x, 0.5);
+    let mut y = math::inv_sqrt_estimate(x);
+    for _ in 0..3 {
+        y = product(y, difference(1.5, product(product(half, y), y)));
+    }
+    y
+}
+
+#[inline(always)]
+fn square(x: f32) -> f32 {
+    multiply(x, x)
+}
+
+/// `x * factor * gain`.
+#[inline(always)]
+fn twice_scaled(x: f32, factor: Rounded, gain: f32) -> Option<f32> {
+    let (x, gain) = (x.to_bits(), gain.to_bits());
+    let (x_exponent, gain_exponent) = (exponent_of(x), exponent_of(gain));
+    if !is_normal(x_exponent) || !is_normal(gain_exponent) {
+        return None;
+    }
+    let scaled = factor.times(full_mantissa(x), x_exponent);
+    if !is_normal(scaled.exponent) {
+        return None;
+    }
+    scaled.times(full_mantissa(gain), gain_exponent).pack(x ^ gain)
+}
+
+/// See [`super::Kernels::swiglu`].
+#[inline(never)]
+pub fn swiglu(out: &mut [f32], gate: &[f32], up: &[f32]) {
+    for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
+        *out = gated(gate, up).unwrap_or_else(|| gated_slowly(gate, up));
+    }
+}
+
+#[inline(always)]
+fn gated(gate: f32, up: f32) -> Option<f32> {
+    let bits = up.to_bits();
+    let exponent = exponent_of(bits);
+    if !is_normal(exponent) {
+        return None;
+    }
+    silu::silu(gate)?.times(full_mantissa(bits), exponent).pack(gate.to_bits() ^ bits)
+}
+
+#[cold]
+#[inline(never)]
+fn gated_slowly(gate: f32, up: f32) -> f32 {
+    math::silu(gate) * up
+}
+
+/// See [`super::Kernels::rotate`].
+#[inline(never)]
+pub fn rotate(x: &mut [f32], cos_sin: &[f32]) {
+    let half = x.len() / 2;
+    let (low, high) = x.split_at_mut(half);
+    let (cos, sin) = cos_sin.split_at(half.min(cos_sin.len()));
+    for ((a, b), (&cos, &sin)) in low.iter_mut().zip(high).zip(cos.iter().zip(sin)) {
+        let (x, y) = (*a, *b);
+        *a = sum(multiply(x, cos), -multiply(y, sin));
+        *b = sum(multiply(y, cos), multiply(x, sin));
+    }
+}
+
+/// Shared by the places that are not worth a copy each.
+#[inline(never)]
+fn product(a: f32, b: f32) -> f32 {
+    multiply(a, b)
+}
+
+#[inline(never)]
+fn sum(a: f32, b: f32) -> f32 {
+    add(a, b)
+}
+
+#[inline(always)]
+fn difference(a: f32, b: f32) -> f32 {
+    sum(a, -b)
+}
+
+/// See [`super::Kernels::add`].
+#[inline(never)]
+pub fn add_to(x: &mut [f32], y: &[f32]) {
+    for (x, &y) in x.iter_mut().zip(y) {
+        *x = add(*x, y);
+    }
+}
