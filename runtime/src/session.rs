@@ -7,6 +7,7 @@ use crate::arena::{ArenaError, Buffers};
 use crate::decoder::Decoder;
 use crate::format::PackedModel;
 use crate::kernels::{Join, Kernels, Serial};
+use crate::sampler::most_probable;
 
 /// Why a step was refused. The session is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,16 @@ impl<'a> Session<'a> {
     /// [`ArenaError`] where the arena is too small or misaligned.
     pub fn new(model: &PackedModel<'a>, arena: &'a mut [u8], kernels: Kernels) -> Result<Self, ArenaError> {
         Self::with_join(model, arena, kernels, Serial)
+    }
+}
+
+impl Session<'_> {
+    /// Adds `tokens` and gives the most probable token after them, of equal ones the lowest: all that greedy decoding needs.
+    ///
+    /// # Errors
+    /// [`StepError`]; nothing was added.
+    pub fn most_probable_after(&mut self, tokens: &[TokenId]) -> Result<TokenId, StepError> {
+        Ok(most_probable(self.prefill(tokens)?))
     }
 }
 

@@ -21,10 +21,19 @@ fn respond(console: &mut Console) -> Result<(), Failure> {
     for kernels in Kernels::available() {
         Record::new(console, "kernels ").text(kernels.name()).send();
         for (name, family) in FAMILIES {
-            let n_cases = family(kernels, memory).map_err(|mismatch| {
-                let failure = Failure::new(mismatch.kernel);
-                mismatch.case.into_iter().fold(failure, |failure, (what, value)| failure.with(what, value as u64))
-            })?;
+            let n_cases = match family(kernels, memory) {
+                Ok(n_cases) => n_cases,
+                Err(mismatch) => {
+                    let mut record = Record::new(console, "case ");
+                    record.text(mismatch.kernel);
+                    mismatch
+                        .case
+                        .iter()
+                        .for_each(|&(what, value)| drop(record.text(" ").text(what).number(value as u64)));
+                    record.send();
+                    return Err(Failure::new("a kernel computes something else than its definition"));
+                }
+            };
             Record::new(console, "family ").text(name).number(n_cases as u64).send();
         }
     }

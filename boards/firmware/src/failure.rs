@@ -1,4 +1,4 @@
-//! What went wrong, as a text and up to four figures: enough for the host to say it in words, without `core::fmt`.
+//! What went wrong, as a text and up to two figures: enough for the host to say it in words, without `core::fmt`.
 
 #[cfg(generates)]
 use siskin_runtime::{ArenaError, FormatError, StepError};
@@ -9,23 +9,24 @@ use crate::record::Record;
 /// Why no text, or no more text, comes.
 #[derive(Clone, Copy)]
 pub struct Failure {
-    /// What is wrong.
-    pub text: &'static str,
-    /// Numbers with their names.
-    pub figures: [Option<(&'static str, u64)>; 4],
+    text: &'static str,
+    /// What the figures are called; empty where there is none.
+    names: [&'static str; 2],
+    figures: [u32; 2],
 }
 
 impl Failure {
     /// A failure without figures.
-    pub fn new(text: &'static str) -> Self {
-        Self { text, figures: [None; 4] }
+    pub const fn new(text: &'static str) -> Self {
+        Self { text, names: [""; 2], figures: [0; 2] }
     }
 
-    /// Adds a figure. There is room for four.
-    #[cfg(not(feature = "gemv"))]
+    /// Adds a figure, 4,294,967,295 where it is greater. There is room for two.
+    #[cfg(generates)]
     pub fn with(mut self, name: &'static str, figure: u64) -> Self {
-        if let Some(free) = self.figures.iter_mut().find(|figure| figure.is_none()) {
-            *free = Some((name, figure));
+        let free = self.names.iter_mut().zip(&mut self.figures).find(|(name, _)| name.is_empty());
+        if let Some((free_name, free_figure)) = free {
+            (*free_name, *free_figure) = (name, u32::try_from(figure).unwrap_or(u32::MAX));
         }
         self
     }
@@ -36,8 +37,10 @@ pub fn report(console: &mut Console, outcome: Result<(), Failure>) -> bool {
     let Err(failure) = outcome else { return true };
     let mut record = Record::new(console, "error ");
     record.text(failure.text);
-    for (name, figure) in failure.figures.iter().flatten() {
-        record.text(" ").text(name).number(*figure);
+    for (name, figure) in failure.names.iter().zip(failure.figures) {
+        if !name.is_empty() {
+            record.text(" ").text(name).number(figure.into());
+        }
     }
     record.send();
     false

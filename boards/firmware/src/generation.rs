@@ -59,15 +59,7 @@ fn prepare<'s, 'a>(
 ) -> Result<(&'s mut Session<'a>, &'s [TokenId]), Failure> {
     let mut model = None;
     let model = parse_model(&mut model)?;
-    let kernels = Kernels::detect();
-    let (found, wanted) = (model.header().layout, kernels.preferred_layout());
-    if found != wanted {
-        return Err(Failure::new(
-            "the weights lie in another order than this core's kernels read: compile for this board",
-        )
-        .with("found", found as u64)
-        .with("wanted", wanted as u64));
-    }
+    linked::check_layout(model, Kernels::detect())?;
     let prompt = prompt_tokens(request, model, arena, prompt)?;
     Ok((start_session(slot, model, arena)?, prompt))
 }

@@ -6,7 +6,7 @@ use semihosting::process;
 use semihosting::sys::arm_compat::OpenMode;
 use semihosting::sys::arm_compat::syscall::{OperationNumber, ParamRegR, syscall_readonly};
 #[cfg(generates)]
-use semihosting::{fs::File, io::Read as _};
+use semihosting::sys::arm_compat::syscall::{ParamRegW, syscall};
 
 /// Why a file of the host could not be read.
 #[cfg(generates)]
@@ -22,17 +22,35 @@ pub enum ReadError {
 /// Reads the host's file `name`, which ends in a 0, into the front of `buffer`; returns its length in bytes.
 #[cfg(generates)]
 pub fn read_file(name: &[u8], buffer: &mut [u8]) -> Result<usize, ReadError> {
+    const FAILED: usize = usize::MAX;
     let name = CStr::from_bytes_until_nul(name).map_err(|_| ReadError::Missing)?;
-    let mut file = File::open(name).map_err(|_| ReadError::Missing)?;
-    let mut len = 0;
-    while len < buffer.len() {
-        match file.read(&mut buffer[len..]).map_err(|_| ReadError::Broken)? {
-            0 => return Ok(len),
-            n_read => len += n_read,
-        }
+    let handle = open(name, OpenMode::RDONLY);
+    if handle == FAILED {
+        return Err(ReadError::Missing);
     }
-    let is_longer = file.read(&mut [0]).map_err(|_| ReadError::Broken)? > 0;
-    if is_longer { Err(ReadError::TooLong) } else { Ok(len) }
+    let only_handle = [ParamRegR::usize(handle)];
+    // SAFETY: SYS_FLEN reads a handle and changes no memory.
+    let len = unsafe { syscall_readonly(OperationNumber::SYS_FLEN, ParamRegR::block(&only_handle)) }.usize();
+    let read = match buffer.get_mut(..len) {
+        Some(room) => {
+            let mut block = [ParamRegW::usize(handle), ParamRegW::buf(room), ParamRegW::usize(len)];
+            // SAFETY: SYS_READ reads a handle, a place and its length, and changes only what lies there.
+            let n_missing = unsafe { syscall(OperationNumber::SYS_READ, ParamRegW::block(&mut block)) }.usize();
+            if n_missing == 0 { Ok(len) } else { Err(ReadError::Broken) }
+        }
+        None if len == FAILED => Err(ReadError::Broken),
+        None => Err(ReadError::TooLong),
+    };
+    // SAFETY: SYS_CLOSE reads a handle and changes no memory.
+    unsafe { syscall_readonly(OperationNumber::SYS_CLOSE, ParamRegR::block(&only_handle)) };
+    read
+}
+
+/// A handle of the host's file `name`; all ones where it cannot be opened.
+fn open(name: &CStr, mode: OpenMode) -> usize {
+    let block = [ParamRegR::c_str(name), ParamRegR::usize(mode as usize), ParamRegR::c_str_len(name)];
+    // SAFETY: SYS_OPEN reads a path, a mode and the path's length, and changes no memory.
+    unsafe { syscall_readonly(OperationNumber::SYS_OPEN, ParamRegR::block(&block)) }.usize()
 }
 
 /// Where records go: the emulator's standard output.
@@ -48,15 +66,7 @@ pub struct Console {
 impl Console {
     /// Opens it. Without a host that listens, everything written is lost.
     pub fn open() -> Self {
-        const CONSOLE: &CStr = c":tt";
-        let block = [
-            ParamRegR::c_str(CONSOLE),
-            ParamRegR::usize(OpenMode::WRONLY_TRUNC as usize),
-            ParamRegR::c_str_len(CONSOLE),
-        ];
-        // SAFETY: SYS_OPEN reads a path, a mode and the path's length, and changes no memory.
-        let handle = unsafe { syscall_readonly(OperationNumber::SYS_OPEN, ParamRegR::block(&block)) };
-        Self { handle: handle.usize(), gathered: [0; 120], n_gathered: 0 }
+        Self { handle: open(c":tt", OpenMode::WRONLY_TRUNC), gathered: [0; 120], n_gathered: 0 }
     }
 
     // Nothing here may panic: the panic handler reports through it.

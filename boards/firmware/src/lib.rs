@@ -12,28 +12,45 @@ mod conformance;
 mod failure;
 #[cfg(feature = "gemv")]
 mod gemv;
-#[cfg(generates)]
+#[cfg(all(generates, not(feature = "greedy")))]
 mod generation;
+#[cfg(feature = "greedy")]
+mod greedy;
 mod host;
 #[cfg(not(generates))]
 mod once;
 mod record;
-#[cfg(generates)]
+#[cfg(all(generates, not(feature = "greedy")))]
 pub mod request;
 
 #[cfg(feature = "conformance")]
 use conformance as application;
 #[cfg(feature = "gemv")]
 use gemv as application;
-#[cfg(generates)]
+#[cfg(all(generates, not(feature = "greedy")))]
 use generation as application;
+#[cfg(feature = "greedy")]
+use greedy as application;
 
 /// The model and the size of its arena, as the build script found them.
 #[cfg(generates)]
 pub mod linked {
-    use siskin_runtime::Aligned;
+    use siskin_runtime::{Aligned, Kernels, PackedModel};
+
+    use crate::failure::Failure;
 
     include!(concat!(env!("OUT_DIR"), "/model.rs"));
+
+    /// Refuses weights that `kernels` would read slowly.
+    pub(crate) fn check_layout(model: &PackedModel<'_>, kernels: Kernels) -> Result<(), Failure> {
+        let (found, wanted) = (model.header().layout, kernels.preferred_layout());
+        if found == wanted {
+            return Ok(());
+        }
+        const WRONG: Failure =
+            Failure::new("the weights lie in another order than this core's kernels read: compile for this board");
+        Err(WRONG.with("found", found as u64).with("wanted", wanted as u64))
+    }
 }
 
 /// What an application that needs no model has in its place.

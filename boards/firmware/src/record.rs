@@ -22,16 +22,18 @@ impl<'c> Record<'c> {
     }
 
     /// Appends a space and a number.
-    pub fn number(&mut self, number: u64) -> &mut Self {
+    pub fn number(&mut self, mut number: u64) -> &mut Self {
         self.push(b' ');
-        let mut unit = 1;
-        while number / unit >= 10 {
-            unit *= 10;
+        // Digits from the last on. A division of 64 bits would link a kilobyte of code.
+        let (mut digits, mut first) = ([b'0'; 20], 19);
+        for at in (0..digits.len()).rev() {
+            if let Some(digit) = digits.get_mut(at) {
+                let remainder = remainder_of_ten(&mut number);
+                *digit += remainder;
+                first = if remainder > 0 { at } else { first };
+            }
         }
-        while unit > 0 {
-            self.push(b'0' + (number / unit % 10) as u8);
-            unit /= 10;
-        }
+        digits.iter().skip(first).for_each(|&digit| self.push(digit));
         self
     }
 
@@ -46,7 +48,7 @@ impl<'c> Record<'c> {
     }
 
     /// Appends a space and a text of any content, in which `\n`, `\r` and `\\` stand for the bytes that would end the line.
-    #[cfg(generates)]
+    #[cfg(all(generates, not(feature = "greedy")))]
     pub fn escaped(&mut self, text: &str) -> &mut Self {
         self.push(b' ');
         for byte in text.bytes() {
@@ -74,4 +76,18 @@ impl<'c> Record<'c> {
     fn push(&mut self, byte: u8) {
         self.console.push(byte);
     }
+}
+
+/// Divides by ten, bit by bit, and gives what is left.
+fn remainder_of_ten(number: &mut u64) -> u8 {
+    let mut remainder = 0;
+    for _ in 0..u64::BITS {
+        remainder = remainder << 1 | (*number >> 63) as u8;
+        *number <<= 1;
+        if remainder >= 10 {
+            remainder -= 10;
+            *number |= 1;
+        }
+    }
+    remainder
 }

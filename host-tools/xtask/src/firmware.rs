@@ -18,8 +18,8 @@ pub struct Args {
     /// The packed model.
     #[arg(long, value_name = "FILE", required_unless_present = "app")]
     model: Option<PathBuf>,
-    /// Build this application instead of the one that generates; it needs no model.
-    #[arg(long, value_enum, conflicts_with = "model")]
+    /// Build this application instead of the one that generates; of them only `greedy` has a model.
+    #[arg(long, value_enum)]
     app: Option<App>,
     /// Where the firmware goes.
     #[arg(long, value_name = "ELF")]
@@ -33,6 +33,8 @@ pub enum App {
     Conformance,
     /// Products of fixed shapes, for their instructions to be counted.
     Gemv,
+    /// Generates without tokenizer and sampler: the most probable tokens after a prompt of tokens.
+    Greedy,
 }
 
 impl App {
@@ -41,6 +43,7 @@ impl App {
         match self {
             Self::Conformance => "conformance",
             Self::Gemv => "gemv",
+            Self::Greedy => "greedy",
         }
     }
 }
@@ -49,6 +52,12 @@ impl App {
 pub fn run(args: &Args) -> Result<()> {
     let board = Board::load(&args.board)?;
     let model = args.model.as_deref().map(find_model).transpose()?;
+    let has_model = matches!(args.app, None | Some(App::Greedy));
+    ensure!(
+        model.is_some() == has_model,
+        "this application is built with{} a model",
+        if has_model { "" } else { "out" }
+    );
     build(&board, model.as_deref(), args.app, &args.out)
 }
 
@@ -67,11 +76,20 @@ pub fn build(board: &Board, model: Option<&Path>, app: Option<App>, out: &Path) 
     cargo.args(["--quiet", "--release", "--package", package, "--target-dir"]).arg(&target_dir);
     cargo.env("SISKIN_LAYOUT", &board.target.layout).envs(model.map(|model| ("SISKIN_MODEL", model)));
     if let Some(app) = app {
-        cargo.args(["--features", app.feature()]);
+        cargo.arg(format!("--features=siskin-firmware/{}", app.feature()));
+    }
+    if model.is_some() {
+        cargo.args(generation_features(board));
     }
     repo::run_quietly(&mut cargo)?;
     let built = target_dir.join(&board.target.triple).join("release").join(package);
     put(&built, out)
+}
+
+/// What switches off what applications that generate have no use for.
+fn generation_features(board: &Board) -> &'static [&'static str] {
+    // Only a core without kernels of its own reads this layout fastest.
+    if board.target.layout == "row-major" { &[] } else { &["--features", "siskin-firmware/sole-backend"] }
 }
 
 fn find_model(model: &Path) -> Result<PathBuf> {
@@ -87,7 +105,7 @@ pub fn lint(siskin: &Path) -> Result<()> {
         toolchain.ensure_clippy()?;
         let mut clippy = toolchain.cargo("clippy", &board.target.triple, &board.target.cpu);
         clippy.args(["--quiet", "--release", "--package", &board.name, "--package", "siskin-firmware", "--target-dir"]);
-        clippy.arg(repo::root().join("target/boards")).args(["--", "-D", "warnings"]);
+        clippy.arg(repo::root().join("target/boards")).args(generation_features(&board)).args(["--", "-D", "warnings"]);
         repo::run(clippy.env("SISKIN_MODEL", random_model::pack(siskin, &board)?))?;
     }
     Ok(())

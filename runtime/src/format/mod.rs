@@ -31,15 +31,38 @@ pub const SECTIONS_MAX: usize = 64;
 /// Most tokens of a prefill batch.
 pub const PREFILL_BATCH_MAX: usize = 1 << 10;
 
-/// CRC-32 as in zlib and PNG. The host trades 16 KB of tables for speed; a device keeps 1 KB.
+/// The checksum of a section or a header: CRC-32 as in zlib and PNG. The host trades 16 KB of tables for speed.
 #[cfg(feature = "std")]
-static CRC: crc::Crc<u32, crc::Table<16>> = crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_ISO_HDLC);
-#[cfg(not(feature = "std"))]
-static CRC: crc::Crc<u32, crc::Table<1>> = crc::Crc::<u32, crc::Table<1>>::new(&crc::CRC_32_ISO_HDLC);
-
-/// The checksum of a section or a header.
 pub fn checksum(bytes: &[u8]) -> u32 {
+    static CRC: crc::Crc<u32, crc::Table<16>> = crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_ISO_HDLC);
     CRC.checksum(bytes)
+}
+
+/// The checksum of a section or a header: CRC-32 as in zlib and PNG, half a byte at a time from a table of 64 bytes.
+#[cfg(not(feature = "std"))]
+pub fn checksum(bytes: &[u8]) -> u32 {
+    checksum_by_halves(bytes)
+}
+
+#[cfg(any(test, not(feature = "std")))]
+fn checksum_by_halves(bytes: &[u8]) -> u32 {
+    const POLYNOMIAL: u32 = 0xedb8_8320;
+    const TABLE: [u32; 16] = {
+        let mut table = [0; 16];
+        let mut idx = 0;
+        while idx < 16 {
+            let (mut crc, mut bit) = (idx as u32, 0);
+            while bit < 4 {
+                crc = if crc & 1 == 1 { crc >> 1 ^ POLYNOMIAL } else { crc >> 1 };
+                bit += 1;
+            }
+            table[idx] = crc;
+            idx += 1;
+        }
+        table
+    };
+    let step = |crc: u32| crc >> 4 ^ TABLE[(crc & 15) as usize];
+    !bytes.iter().fold(!0, |crc, &byte| step(step(crc ^ u32::from(byte))))
 }
 
 /// What a section holds. A reader skips kinds it does not know.
@@ -267,4 +290,18 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 /// The number at byte `at`; 0 outside `bytes`.
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |&eight| u64::from_le_bytes(eight))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_small_checksum_is_crc_32() {
+        // The check value that catalogues of CRCs give.
+        assert_eq!(checksum_by_halves(b"123456789"), 0xcbf4_3926);
+        assert_eq!(checksum_by_halves(b""), 0);
+        let bytes: [u8; 256] = core::array::from_fn(|i| i as u8);
+        assert_eq!(checksum_by_halves(&bytes), crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&bytes));
+    }
 }

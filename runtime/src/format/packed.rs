@@ -44,6 +44,18 @@ impl<'m> PackedModel<'m> {
     /// # Errors
     /// A [`FormatError`] that names the first thing that is wrong. No input panics.
     pub fn parse(file: &'m [u8]) -> Result<Self, FormatError> {
+        let mut model = Self::parse_weights(file)?;
+        model.tokenizer = model.parse_tokenizer()?;
+        model.chat =
+            model.section(SectionKind::Chat).map(ChatPrompt::parse).transpose().map_err(FormatError::BadChat)?;
+        Ok(model)
+    }
+
+    /// Like [`PackedModel::parse`], for who takes and gives tokens: what the file has of a tokenizer and a chat is left alone.
+    ///
+    /// # Errors
+    /// As [`PackedModel::parse`].
+    pub fn parse_weights(file: &'m [u8]) -> Result<Self, FormatError> {
         let header = parse_header(file)?;
         if !file.as_ptr().addr().is_multiple_of(SECTION_ALIGN) {
             return Err(FormatError::Misaligned);
@@ -71,9 +83,6 @@ impl<'m> PackedModel<'m> {
         }
         model.check_tensors()?;
         model.check_arena()?;
-        model.tokenizer = model.parse_tokenizer()?;
-        model.chat =
-            model.section(SectionKind::Chat).map(ChatPrompt::parse).transpose().map_err(FormatError::BadChat)?;
         Ok(model)
     }
 

@@ -21,6 +21,7 @@ pub struct Kernels(Choice);
 /// A core is added here, in [`dispatch`], and in [`Kernels::available`].
 #[derive(Clone, Copy, Debug)]
 enum Choice {
+    #[cfg(not(all(feature = "sole-backend", target_os = "none")))]
     Generic(generic::Generic),
     #[cfg(all(target_arch = "x86_64", feature = "std"))]
     Avx512(arch::avx512::Avx512),
@@ -44,6 +45,7 @@ enum Choice {
 macro_rules! dispatch {
     ($kernels:expr, $backend:ident => $call:expr) => {
         match $kernels.0 {
+            #[cfg(not(all(feature = "sole-backend", target_os = "none")))]
             Choice::Generic($backend) => $call,
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
             Choice::Avx512($backend) => $call,
@@ -67,6 +69,7 @@ macro_rules! dispatch {
 
 impl Kernels {
     /// The plain loops that define every result.
+    #[cfg(not(all(feature = "sole-backend", target_os = "none")))]
     pub const fn generic() -> Self {
         Self(Choice::Generic(generic::Generic))
     }
@@ -90,6 +93,7 @@ impl Kernels {
             Some(Choice::CortexMScalar(arch::cortex_m_scalar::CortexMScalar)),
             #[cfg(all(any(target_arch = "riscv32", target_arch = "riscv64"), feature = "riscv-scalar"))]
             Some(Choice::RiscvScalar(arch::riscv::RiscvScalar::new())),
+            #[cfg(not(all(feature = "sole-backend", target_os = "none")))]
             Some(Choice::Generic(generic::Generic)),
         ];
         choices.into_iter().flatten().map(Self)
@@ -97,7 +101,8 @@ impl Kernels {
 
     /// The fastest backend that the running machine is known to have.
     pub fn detect() -> Self {
-        Self::available().next().unwrap_or(Self::generic())
+        // There is always one, which the compiler sees.
+        Self::available().next().unwrap_or_else(|| unreachable!())
     }
 
     /// The name on the command line and in reports.

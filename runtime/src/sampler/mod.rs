@@ -28,6 +28,10 @@ use crate::TokenId;
 use rng::Xoshiro128PlusPlus;
 use select::{EXCLUDED, Prefix};
 
+pub(crate) fn most_probable(logits: &[f32]) -> TokenId {
+    select::largest(logits).0
+}
+
 pub use stop::{StopError, StopMatcher};
 
 /// How many of the latest tokens the repetition penalty looks back on, prompt included.

@@ -2,8 +2,6 @@
 
 use core::fmt;
 
-use heapless::String;
-
 /// Watches a stream of text for any of several stop sequences.
 ///
 /// Text passes through as soon as it can no longer be part of a stop, so a caller never shows half of one. The stop that is
@@ -11,8 +9,9 @@ use heapless::String;
 #[derive(Clone, Debug)]
 pub struct StopMatcher<'s> {
     stops: &'s [&'s str],
-    /// The longest end of the text so far that begins a stop.
-    held: String<{ StopMatcher::STOP_BYTES_MAX }>,
+    /// The longest end of the text so far that begins a stop: whole characters.
+    held: [u8; StopMatcher::STOP_BYTES_MAX],
+    n_held: usize,
 }
 
 impl<'s> StopMatcher<'s> {
@@ -29,7 +28,7 @@ impl<'s> StopMatcher<'s> {
                 return Err(StopError::TooLong { idx, bytes: stop.len() });
             }
         }
-        Ok(Self { stops, held: String::new() })
+        Ok(Self { stops, held: [0; Self::STOP_BYTES_MAX], n_held: 0 })
     }
 
     /// Takes the next piece of `text` and gives `emit` what is safe to show, in order and in whole characters.
@@ -37,58 +36,79 @@ impl<'s> StopMatcher<'s> {
     /// Returns the index of the stop that was completed, if one was; the text from its first character on is dropped, and the
     /// matcher is back at the start of a text.
     pub fn push(&mut self, text: &str, mut emit: impl FnMut(&str)) -> Option<usize> {
-        let mut passed = 0;
-        for (at, character) in text.char_indices() {
-            if self.held.is_empty() && !self.stops.iter().any(|stop| stop.starts_with(character)) {
-                continue;
-            }
-            emit_some(&text[passed..at], &mut emit);
-            passed = at + character.len_utf8();
-            if let Some(idx) = self.take(character, &mut emit) {
+        self.push_text(text, &mut emit)
+    }
+
+    fn push_text(&mut self, text: &str, emit: &mut dyn FnMut(&str)) -> Option<usize> {
+        let mut rest = text;
+        loop {
+            // What begins no stop passes at once, where nothing is held.
+            let is_first = |character: char| self.stops.iter().any(|stop| stop.starts_with(character));
+            let passing = if self.n_held > 0 { 0 } else { rest.find(is_first).unwrap_or(rest.len()) };
+            let (passed, from_here) = rest.split_at_checked(passing).unwrap_or((rest, ""));
+            emit_some(passed, emit);
+            let mut characters = from_here.chars();
+            let character = characters.next()?;
+            if let Some(idx) = self.take(character, emit) {
                 return Some(idx);
             }
+            rest = characters.as_str();
         }
-        emit_some(&text[passed..], &mut emit);
-        None
     }
 
     /// Ends the text: what was held back was no stop, so `emit` gets it.
     pub fn finish(&mut self, mut emit: impl FnMut(&str)) {
-        emit_some(&self.held, &mut emit);
-        self.held.clear();
+        self.release(self.n_held, &mut emit);
+    }
+
+    fn held(&self) -> &[u8] {
+        self.held.get(..self.n_held).unwrap_or_default()
     }
 
     /// Appends one character to what is held, then lets go of what begins no stop.
-    fn take(&mut self, character: char, emit: &mut impl FnMut(&str)) -> Option<usize> {
+    fn take(&mut self, character: char, emit: &mut dyn FnMut(&str)) -> Option<usize> {
+        let mut encoded = [0; 4];
+        let character = character.encode_utf8(&mut encoded).as_bytes();
         // What is held is a proper prefix of a stop. If that and the character exceed the capacity, the character cannot
         // complete that stop (it would fit), so the oldest characters can go until it does fit.
-        while self.held.len() + character.len_utf8() > self.held.capacity() {
-            self.release(self.held.chars().next().map_or(0, char::len_utf8), emit);
+        while self.n_held + character.len() > Self::STOP_BYTES_MAX {
+            let first = (1..self.n_held).find(|&at| self.starts_character(at));
+            self.release(first.unwrap_or(self.n_held), emit);
         }
-        // Cannot fail: the loop above made room.
-        let _ = self.held.push(character);
+        if let Some(room) = self.held.get_mut(self.n_held..self.n_held + character.len()) {
+            room.copy_from_slice(character);
+            self.n_held += character.len();
+        }
 
-        let complete = self.stops.iter().enumerate().filter(|(_, stop)| self.held.ends_with(**stop));
+        let complete = self.stops.iter().enumerate().filter(|(_, stop)| self.held().ends_with(stop.as_bytes()));
         if let Some((idx, stop)) = complete.max_by_key(|(idx, stop)| (stop.len(), usize::MAX - idx)) {
-            emit_some(&self.held[..self.held.len() - stop.len()], emit);
-            self.held.clear();
+            self.release(self.n_held - stop.len(), emit);
+            self.n_held = 0;
             return Some(idx);
         }
-        let begins_stop = |at: &usize| self.stops.iter().any(|stop| stop.starts_with(&self.held[*at..]));
-        let kept_from = self.held.char_indices().map(|(at, _)| at).find(begins_stop);
-        self.release(kept_from.unwrap_or(self.held.len()), emit);
+        let begins_stop = |&at: &usize| {
+            let end = self.held().get(at..).unwrap_or_default();
+            self.stops.iter().any(|stop| stop.as_bytes().starts_with(end))
+        };
+        let kept_from = (0..self.n_held).filter(|&at| self.starts_character(at)).find(begins_stop);
+        self.release(kept_from.unwrap_or(self.n_held), emit);
         None
     }
 
-    /// Emits and forgets the first `bytes` of what is held.
-    fn release(&mut self, bytes: usize, emit: &mut impl FnMut(&str)) {
-        emit_some(&self.held[..bytes], emit);
-        // Fits: it is an end of a string of the same capacity.
-        self.held = String::try_from(&self.held[bytes..]).unwrap_or_default();
+    fn starts_character(&self, at: usize) -> bool {
+        self.held.get(at).is_some_and(|byte| byte & 0xc0 != 0x80)
+    }
+
+    /// Emits and forgets the first `bytes` of what is held, whole characters.
+    fn release(&mut self, bytes: usize, emit: &mut dyn FnMut(&str)) {
+        let Some((released, kept)) = self.held().split_at_checked(bytes) else { return };
+        emit_some(core::str::from_utf8(released).unwrap_or_default(), emit);
+        self.n_held = kept.len();
+        self.held.rotate_left(bytes);
     }
 }
 
-fn emit_some(text: &str, emit: &mut impl FnMut(&str)) {
+fn emit_some(text: &str, emit: &mut dyn FnMut(&str)) {
     if !text.is_empty() {
         emit(text);
     }

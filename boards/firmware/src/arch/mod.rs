@@ -9,6 +9,8 @@
 
 #[cfg(target_arch = "arm")]
 mod cortex_m;
+#[cfg(target_arch = "arm")]
+mod cortex_m_memory;
 #[cfg(any(target_arch = "riscv32", target_arch = "riscv64"))]
 mod riscv;
 

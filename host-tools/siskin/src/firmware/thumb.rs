@@ -85,6 +85,10 @@ pub(crate) fn wide(address: u32, first: u16, second: u16) -> Effect {
 
 /// `bl`, `b.w`, and `b.w` with a condition.
 fn branch(address: u32, high: u32, low: u32) -> Effect {
+    // Loops of ARMv8.1-M (dls, wls, le), which stay inside the function.
+    if low & 0xd000 == 0xc000 {
+        return Effect::None;
+    }
     let pc = address.wrapping_add(4);
     let (s, j1, j2) = (high >> 10 & 1, low >> 13 & 1, low >> 11 & 1);
     if low & 0x5000 == 0 {
@@ -146,5 +150,8 @@ mod tests {
         assert_eq!(wide(0, 0xf24e, 0x1c23), Effect::MoveLow { register: 12, half: 0xe123 });
         assert_eq!(wide(0, 0xf6c0, 0x0c00), Effect::MoveHigh { register: 12, half: 0x800 });
         assert_eq!(wide(0, 0xf3bf, 0x8f4f), Effect::None);
+        // dls lr, r2; le lr, #-14.
+        assert_eq!(wide(0, 0xf042, 0xe001), Effect::None);
+        assert_eq!(wide(0, 0xf00f, 0xc007), Effect::None);
     }
 }
