@@ -66,9 +66,7 @@ impl<J: Join + Sync> Decoder<'_, J> {
         for (i, qkv) in buffers.product[..n_tokens * qkv_dim].chunks_mut(qkv_dim).enumerate() {
             let position = first_position + i;
             let (qk, v) = qkv.split_at_mut(config.q_dim() + config.kv_dim());
-            for head in qk.chunks_mut(config.head_dim) {
-                self.kernels.rotate(head, self.model.rope(position));
-            }
+            self.kernels.rotate_heads(qk, self.model.rope(position));
             let k = &qk[config.q_dim()..];
             for (kv_head_idx, (k, v)) in k.chunks(config.head_dim).zip(v.chunks(config.head_dim)).enumerate() {
                 let mut keys = kv_cache::head_mut(config, buffers.keys, buffers.key_scales, layer_idx, kv_head_idx);

@@ -69,6 +69,12 @@ pub(crate) trait Backend: Copy {
         generic::rotate(x, cos_sin);
     }
 
+    fn rotate_heads(self, x: &mut [f32], cos_sin: &[f32]) {
+        for head in x.chunks_mut(cos_sin.len().max(1)) {
+            self.rotate(head, cos_sin);
+        }
+    }
+
     fn add(self, x: &mut [f32], y: &[f32]) {
         generic::add(x, y);
     }

@@ -235,6 +235,11 @@ impl Kernels {
         dispatch!(self, backend => backend.rotate(x, cos_sin))
     }
 
+    /// The same for heads that follow each other, `(n_heads, cos_sin.len())`.
+    pub fn rotate_heads(self, x: &mut [f32], cos_sin: &[f32]) {
+        dispatch!(self, backend => backend.rotate_heads(x, cos_sin))
+    }
+
     /// `x[i] += y[i]`: a block's output joins the residual stream.
     pub fn add(self, x: &mut [f32], y: &[f32]) {
         dispatch!(self, backend => backend.add(x, y))

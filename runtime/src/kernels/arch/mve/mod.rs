@@ -4,10 +4,13 @@
 //! used where such a number cannot change a result, each time with the reason, or where it shows afterwards that none was met;
 //! otherwise `generic` computes it again. Scalar floats keep them.
 
+mod attention;
+mod elementwise;
 mod matmul;
 mod quantize;
 
 use crate::kernels::backend::Backend;
+use crate::kernels::generic;
 use crate::layout::WeightLayout;
 use crate::tensor::{ActivationsQ8, Lanes, MatrixQ8, WeightFormat};
 
@@ -55,5 +58,57 @@ impl Backend for Mve {
 
     fn quantize_to_int8(self, x: &[f32], values: &mut [i8]) -> f32 {
         quantize::quantize_to_int8(x, values)
+    }
+
+    fn store(self, x: &[f32], values: &mut [i8]) -> u16 {
+        quantize::store(x, values)
+    }
+
+    fn scale_integers(self, out: &mut [f32], sums: &[i32], factor: f32) {
+        elementwise::scale_integers(out, sums, factor);
+    }
+
+    fn rmsnorm(self, out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
+        elementwise::rmsnorm(out, x, gain, eps);
+    }
+
+    fn swiglu(self, out: &mut [f32], gate: &[f32], up: &[f32]) {
+        elementwise::swiglu(out, gate, up);
+    }
+
+    fn rotate(self, x: &mut [f32], cos_sin: &[f32]) {
+        if x.len() == cos_sin.len() {
+            elementwise::rotate_heads(x, cos_sin);
+        } else {
+            generic::rotate(x, cos_sin);
+        }
+    }
+
+    fn rotate_heads(self, x: &mut [f32], cos_sin: &[f32]) {
+        elementwise::rotate_heads(x, cos_sin);
+    }
+
+    fn add(self, x: &mut [f32], y: &[f32]) {
+        elementwise::add(x, y);
+    }
+
+    fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
+        attention::score_dots(q, k, dots);
+    }
+
+    fn score_exponents(self, scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
+        attention::score_exponents(scores, key_scales, per_unit)
+    }
+
+    fn softmax_weights(self, scores: &mut [i32], greatest: i32, value_scales: &[u16], greatest_exponent: u32) -> u32 {
+        attention::softmax_weights(scores, greatest, value_scales, greatest_exponent)
+    }
+
+    fn greatest_scale(self, scales: &[u16]) -> u16 {
+        attention::greatest_scale(scales)
+    }
+
+    fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
+        attention::weighted_values(weights, v, sums);
     }
 }

@@ -20,6 +20,16 @@ pub fn quantize_to(limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
     scale
 }
 
+/// See [`crate::kernels::Kernels::store`]. Without a scale all products are 0, or not numbers, whose low byte is 0.
+pub fn store(x: &[f32], values: &mut [i8]) -> u16 {
+    assert!(x.len() == values.len());
+    let (scale, _) = tensor::scale_to(tensor::INT8_LIMIT, magnitude_bits(x));
+    let bits = math::bf16_at_least(scale);
+    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / math::bf16_to_f32(bits) };
+    round!("vstrb.32 q0, [r1], #4", inverse, x, values);
+    bits
+}
+
 /// The low bits of [`math::round_i32`] of `x * inverse`: those of the sum with `1.5 * 2^23`, whose own low half is 0.
 ///
 /// Flushing changes nothing: an `x` or a product below the normal numbers rounds to 0, since `inverse` is at most `2^115`.

@@ -1,0 +1,270 @@
+//! Dot products with keys, the softmax's loops, and sums of weighted values.
+
+use super::vector_asm;
+use crate::kernels::generic;
+
+/// The loops of [`generic::score_dots`]: any head of up to `2^16` elements.
+pub fn score_dots(q: &[i16], k: &[i8], dots: &mut [i32]) {
+    assert!(k.len() >= dots.len() * q.len());
+    if let Ok(q) = <&[i16; 8]>::try_from(q) {
+        // SAFETY: there are eight elements of a key for each dot product.
+        return unsafe { score_dots_of_8(q, k.as_ptr(), dots) };
+    }
+    if dots.is_empty() || q.is_empty() {
+        return dots.fill(0);
+    }
+    let range = dots.as_mut_ptr_range();
+    // SAFETY: it reads `q` and as many elements of each key, and writes `dots`. What lies behind a key's last is masked.
+    unsafe {
+        vector_asm!(
+            "2: mov r3, r5\n mov r4, r1\n mov r8, #0",
+            "wlstp.16 lr, r9, 4f",
+            "3: vldrb.s16 q0, [r4], #8\n vldrh.u16 q1, [r3], #16\n vmladava.s16 r8, q0, q1\n letp lr, 3b",
+            "4: str r8, [r0], #4\n add r1, r1, r9\n cmp r0, r2\n bne 2b",
+            inout("r0") range.start => _,
+            inout("r1") k.as_ptr() => _,
+            in("r2") range.end,
+            in("r5") q.as_ptr(),
+            in("r9") q.len(),
+            out("r3") _, out("r4") _, out("r8") _, out("lr") _,
+        );
+    }
+}
+
+/// The same for a head of 8: a key is a vector, and several sums are stored at once.
+///
+/// # Safety
+/// `k` is valid for reads of `8 * dots.len()` bytes.
+unsafe fn score_dots_of_8(q: &[i16; 8], k: *const i8, dots: &mut [i32]) {
+    // SAFETY: it reads `q` and what the caller vouches for, and writes `dots`.
+    unsafe {
+        vector_asm!(
+            "vldrh.u16 q7, [r3]",
+            "wls lr, lr, 3f",
+            "2:\n .rept 2",
+            "vldrb.s16 q0, [r1], #32\n vldrb.s16 q1, [r1, #-24]\n vldrb.s16 q2, [r1, #-16]\n vldrb.s16 q3, [r1, #-8]",
+            "vmladav.s16 r2, q0, q7\n vmladav.s16 r4, q1, q7\n vmladav.s16 r8, q2, q7\n vmladav.s16 r10, q3, q7",
+            "stm r0!, {{r2, r4, r8, r10}}\n .endr\n le lr, 2b",
+            "3: wls lr, r5, 5f",
+            "4: vldrb.s16 q0, [r1], #8\n vmladav.s16 r2, q0, q7\n str r2, [r0], #4\n le lr, 4b",
+            "5:",
+            inout("r0") dots.as_mut_ptr() => _,
+            inout("r1") k => _,
+            in("r3") q,
+            in("r5") dots.len() % 8,
+            inout("lr") dots.len() / 8 => _,
+            out("r2") _, out("r4") _, out("r8") _, out("r10") _,
+        );
+    }
+}
+
+/// The greatest of `scales`.
+pub fn greatest_scale(scales: &[u16]) -> u16 {
+    let mut greatest = 0u32;
+    // SAFETY: it reads `scales`.
+    unsafe {
+        vector_asm!(
+            "wlstp.16 lr, lr, 3f",
+            "2: vldrh.u16 q0, [r0], #16\n vmaxv.u16 r2, q0\n letp lr, 2b\n 3:",
+            inout("r0") scales.as_ptr() => _,
+            inout("r2") greatest,
+            inout("lr") scales.len() => _,
+        );
+    }
+    greatest as u16
+}
+
+/// See [`generic::score_exponents`].
+pub fn score_exponents(scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
+    assert!(scores.len() == key_scales.len());
+    let (mantissa, right_of_zero) = generic::fixed_point(per_unit);
+    // Shifts to the left saturate in a way of their own.
+    if i32::from(greatest_scale(key_scales) >> 7) > right_of_zero {
+        return generic::score_exponents(scores, key_scales, per_unit);
+    }
+    let mut greatest = i32::MIN;
+    // SAFETY: it reads and writes `scores`, and reads as many scales.
+    unsafe {
+        vector_asm!(
+            "vmov.i32 q7, #1",
+            "wlstp.32 lr, lr, 3f",
+            "2: vldrh.u32 q0, [r1], #8\n vldrw.u32 q2, [r0]",
+            // A shift takes its low byte, so that saturates: far to the right nothing changes any more.
+            "vshr.u32 q1, q0, #7\n vsub.i32 q1, q1, r5\n vqmovnb.s16 q1, q1",
+            // The mantissa, with its leading one put over the exponent.
+            "vsli.32 q0, q7, #7\n vmul.i32 q0, q0, r4",
+            "vmulh.s32 q2, q2, q0\n vshl.s32 q2, q2, q1",
+            "vstrw.32 q2, [r0], #16\n vmaxv.s32 r3, q2\n letp lr, 2b\n 3:",
+            inout("r0") scores.as_mut_ptr() => _,
+            inout("r1") key_scales.as_ptr() => _,
+            inout("r3") greatest,
+            in("r4") mantissa,
+            in("r5") right_of_zero,
+            inout("lr") scores.len() => _,
+        );
+    }
+    greatest
+}
+
+/// Scores that [`softmax_weights`] turns into weights at a time.
+const SOFTMAX_BLOCK: usize = 8;
+
+/// See [`generic::softmax_weights`].
+pub fn softmax_weights(scores: &mut [i32], greatest: i32, value_scales: &[u16], greatest_exponent: u32) -> u32 {
+    assert!(scores.len() == value_scales.len());
+    let (whole, rest) = scores.as_chunks_mut::<SOFTMAX_BLOCK>();
+    let (whole_scales, rest_scales) = value_scales.as_chunks::<SOFTMAX_BLOCK>();
+    let mut total = softmax_blocks(whole, greatest, whole_scales, greatest_exponent);
+    if !rest.is_empty() {
+        // So far below the greatest that its power is 0.
+        let (mut block, mut scales) = ([[greatest.wrapping_sub(1 << 30); SOFTMAX_BLOCK]], [[0; SOFTMAX_BLOCK]]);
+        copy_words(&mut block[0][..rest.len()], rest);
+        copy_halfwords(&mut scales[0][..rest.len()], rest_scales);
+        total = total.wrapping_add(softmax_blocks(&mut block, greatest, &scales, greatest_exponent));
+        copy_words(rest, &block[0][..rest.len()]);
+    }
+    total
+}
+
+/// `to.copy_from_slice(from)`, without a call for a few elements.
+macro_rules! define_copy {
+    ($name:ident, $element:ty, $instructions:literal) => {
+        #[inline(always)]
+        fn $name(to: &mut [$element], from: &[$element]) {
+            assert!(to.len() == from.len());
+            // SAFETY: it reads `from` and writes `to`, as long.
+            unsafe {
+                vector_asm!(
+                    $instructions,
+                    inout("r0") to.as_mut_ptr() => _,
+                    inout("r1") from.as_ptr() => _,
+                    inout("lr") from.len() => _,
+                );
+            }
+        }
+    };
+}
+define_copy!(
+    copy_words,
+    i32,
+    "wlstp.32 lr, lr, 3f\n 2: vldrw.u32 q0, [r1], #16\n vstrw.32 q0, [r0], #16\n letp lr, 2b\n 3:"
+);
+define_copy!(
+    copy_halfwords,
+    u16,
+    "wlstp.16 lr, lr, 3f\n 2: vldrh.u16 q0, [r1], #16\n vstrh.16 q0, [r0], #16\n letp lr, 2b\n 3:"
+);
+
+/// Eight scores at a time in 16-bit lanes: the upper half of a product is what the definition's quartic takes of each.
+fn softmax_blocks(
+    scores: &mut [[i32; SOFTMAX_BLOCK]],
+    greatest: i32,
+    value_scales: &[[u16; SOFTMAX_BLOCK]],
+    greatest_exponent: u32,
+) -> u32 {
+    assert!(value_scales.len() >= scores.len());
+    let mut total = 0;
+    // SAFETY: it reads and writes `scores`, and reads as many scales.
+    unsafe {
+        vector_asm!(
+            "vdup.16 q7, r8\n vdup.16 q6, r9\n vdup.16 q5, r10\n vdup.16 q4, r11",
+            "wls lr, lr, 3f",
+            // In even and odd positions, -t + 65535 for the exponent -t: its upper half is -t's rounded up, and its lower half's complement t's fraction.
+            "2: vld20.32 {{q0, q1}}, [r0]\n vld21.32 {{q0, q1}}, [r0]",
+            "vsub.i32 q0, q0, r3\n vsub.i32 q1, q1, r3",
+            "vmov q2, q1\n vsri.32 q2, q0, #16\n vsli.32 q0, q1, #16",
+            "vqmovnb.s16 q2, q2\n vmvn q0, q0",
+            "vmulh.u16 q1, q0, q7\n vsub.i16 q1, q6, q1\n vmulh.u16 q1, q0, q1\n vsub.i16 q1, q5, q1",
+            "vmulh.u16 q1, q0, q1\n vsub.i16 q1, q4, q1\n vmulh.u16 q1, q0, q1\n vmvn q1, q1",
+            "vshl.u16 q1, q1, q2\n vaddva.u16 r2, q1",
+            // The upper half of the product with the mantissa times 256 is shifted by 8 less.
+            "vldrh.u16 q0, [r1], #16\n vshr.u16 q2, q0, #7\n vsub.i16 q2, q2, r4\n vqmovnb.s16 q2, q2",
+            "vshl.i16 q0, q0, #8\n vorr.i16 q0, #0x8000\n vmulh.u16 q1, q1, q0\n vrshl.u16 q2, q1, q2",
+            "vmovlb.u16 q0, q2\n vmovlt.u16 q1, q2",
+            "vst20.32 {{q0, q1}}, [r0]\n vst21.32 {{q0, q1}}, [r0]!\n le lr, 2b\n 3:",
+            inout("r0") scores.as_mut_ptr() => _,
+            inout("r1") value_scales.as_ptr() => _,
+            inout("r2") total,
+            in("r3") greatest.wrapping_sub(65_535),
+            in("r4") greatest_exponent + 1,
+            in("r8") 453,
+            in("r9") 3498,
+            in("r10") 15_699,
+            in("r11") 45_422,
+            inout("lr") scores.len() => _,
+        );
+    }
+    total
+}
+
+/// See [`generic::weighted_values`].
+pub fn weighted_values(weights: &[i32], v: &[i8], sums: &mut [i32]) {
+    let head_dim = sums.len();
+    let (pieces, rest) = sums.as_chunks_mut::<8>();
+    if !rest.is_empty() {
+        return generic::weighted_values(weights, v, sums);
+    }
+    assert!(v.len() >= weights.len() * head_dim);
+    for (piece_idx, piece) in pieces.iter_mut().enumerate() {
+        let n_blocks = if head_dim == 8 { weights.len() / 8 } else { 0 };
+        let (blocks, rest) = weights.split_at(8 * n_blocks);
+        let v = v.as_ptr().wrapping_add(8 * piece_idx);
+        // SAFETY: `v` holds `weights.len()` rows of `head_dim`, of which this is the piece that starts at `8 * piece_idx`.
+        unsafe {
+            value_piece(rest, v.wrapping_add(blocks.len() * head_dim), head_dim, piece);
+            if !blocks.is_empty() {
+                add_value_blocks(blocks, v, piece);
+            }
+        }
+    }
+}
+
+/// Sums of eight elements of each value times its weight.
+///
+/// # Safety
+/// `v` is valid for reads of 8 bytes, and so is what lies `stride` behind it, `weights.len()` times.
+unsafe fn value_piece(weights: &[i32], v: *const i8, stride: usize, sums: &mut [i32; 8]) {
+    // SAFETY: it reads what the caller vouches for and `weights`, and writes `sums`.
+    unsafe {
+        vector_asm!(
+            "vmov.i32 q2, #0\n vmov.i32 q3, #0\n wls lr, lr, 3f",
+            "2: ldr r4, [r1], #4\n vldrb.s32 q0, [r2]\n vldrb.s32 q1, [r2, #4]",
+            "vmla.s32 q2, q0, r4\n vmla.s32 q3, q1, r4\n add r2, r2, r3\n le lr, 2b",
+            "3: vstrw.32 q2, [r0]\n vstrw.32 q3, [r0, #16]",
+            in("r0") sums,
+            inout("r1") weights.as_ptr() => _,
+            inout("r2") v => _,
+            in("r3") stride,
+            out("r4") _,
+            inout("lr") weights.len() => _,
+        );
+    }
+}
+
+/// Adds the values of heads of 8, eight positions at a time: four loads leave positions side by side, two elements in turn.
+///
+/// # Safety
+/// There are whole eights of `weights`, which are not negative and below `2^15`, and not none; `v` is valid for reads of 8 bytes each.
+unsafe fn add_value_blocks(weights: &[i32], v: *const i8, sums: &mut [i32; 8]) {
+    let range = weights.as_ptr_range();
+    // SAFETY: it reads what the caller vouches for, adds to `sums`, and restores r6 and the stack.
+    unsafe {
+        vector_asm!(
+            "push {{r0, r6}}\n ldm r0, {{r0, r2, r4, r6, r8, r10, r12, lr}}",
+            "2: vld20.32 {{q4, q5}}, [r1]\n vld21.32 {{q4, q5}}, [r1]!\n vmovnt.i32 q4, q5",
+            "vld40.8 {{q0, q1, q2, q3}}, [r3]\n vld41.8 {{q0, q1, q2, q3}}, [r3]",
+            "vld42.8 {{q0, q1, q2, q3}}, [r3]\n vld43.8 {{q0, q1, q2, q3}}, [r3]!",
+            "vmovlb.s8 q5, q0\n vmladava.s16 r0, q5, q4\n vmovlt.s8 q6, q0\n vmladava.s16 r8, q6, q4",
+            "vmovlb.s8 q5, q1\n vmladava.s16 r2, q5, q4\n vmovlt.s8 q6, q1\n vmladava.s16 r10, q6, q4",
+            "vmovlb.s8 q5, q2\n vmladava.s16 r4, q5, q4\n vmovlt.s8 q6, q2\n vmladava.s16 r12, q6, q4",
+            "vmovlb.s8 q5, q3\n vmladava.s16 r6, q5, q4\n vmovlt.s8 q6, q3\n vmladava.s16 lr, q6, q4",
+            "cmp r1, r5\n bne 2b",
+            "pop {{r1}}\n stm r1, {{r0, r2, r4, r6, r8, r10, r12, lr}}\n pop {{r6}}",
+            inout("r0") sums => _,
+            inout("r1") range.start => _,
+            inout("r3") v => _,
+            in("r5") range.end,
+            out("r2") _, out("r4") _, out("r8") _, out("r10") _, out("r12") _, out("lr") _,
+        );
+    }
+}
