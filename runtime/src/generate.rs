@@ -71,7 +71,7 @@ pub struct Limits<'g> {
 pub struct Generation<'g, 'a, J = Serial> {
     session: &'g mut Session<'a, J>,
     tokenizer: Option<Tokenizer<'a>>,
-    sampler: Sampler,
+    sampler: Sampler<'g>,
     stops: StopMatcher<'g>,
     limits: Limits<'g>,
     text: TextStream,
@@ -93,7 +93,7 @@ impl<'g, 'a, J: Join + Sync> Generation<'g, 'a, J> {
         session: &'g mut Session<'a, J>,
         tokenizer: Option<Tokenizer<'a>>,
         prompt: &[TokenId],
-        sampler: Sampler,
+        sampler: Sampler<'g>,
         stops: StopMatcher<'g>,
         limits: Limits<'g>,
     ) -> Result<Self, StepError> {
@@ -107,7 +107,7 @@ impl<'g, 'a, J: Join + Sync> Generation<'g, 'a, J> {
     pub fn new(
         session: &'g mut Session<'a, J>,
         tokenizer: Option<Tokenizer<'a>>,
-        sampler: Sampler,
+        sampler: Sampler<'g>,
         stops: StopMatcher<'g>,
         limits: Limits<'g>,
     ) -> Self {

@@ -40,6 +40,30 @@ pub fn exp(x: f32) -> f32 {
     fraction * f32::from_bits((exponent.wrapping_add(127) << 23) as u32)
 }
 
+/// `ln x` of a positive normal `x`, within 2 ulp; of anything else, some number that is the same on every target.
+///
+/// `x = 2^n * (1 + f)` with `1 + f` in `sqrt(1/2)..sqrt(2)`, and `ln(1 + f) = f - f^2 / 2 + f^3 p(f)` with a polynomial of degree 7.
+#[inline]
+pub fn ln(x: f32) -> f32 {
+    const SQRT_HALF: i32 = 0x3f35_04f3;
+    const LN2_HI: f32 = 0.693_359_4;
+    const LN2_LO: f32 = -2.121_944_4e-4;
+    let bits = x.to_bits() as i32;
+    let exponent = bits.wrapping_sub(SQRT_HALF) >> 23;
+    let f = f32::from_bits(bits.wrapping_sub(exponent << 23) as u32) - 1.0;
+    let n = exponent as f32;
+    let mut p = -7.634_415e-2;
+    p = p * f + 1.276_154_5e-1;
+    p = p * f - 1.316_019_9e-1;
+    p = p * f + 1.420_176_3e-1;
+    p = p * f - 1.662_335_7e-1;
+    p = p * f + 2.000_122_7e-1;
+    p = p * f - 2.500_082_3e-1;
+    p = p * f + 3.333_333e-1;
+    let square = f * f;
+    (((f * square) * p + n * LN2_LO) - 0.5 * square) + f + n * LN2_HI
+}
+
 /// `x / (1 + e^-x)`, the activation of SwiGLU, within 2^-18 of it; `x` or 0 where `|x|` is 64 or more.
 ///
 /// `2^n` is added to the exponent of `2^f`, a polynomial of degree 5 over `-0.5..=0.5`, with `n + f = -x / ln 2`.
@@ -146,6 +170,29 @@ mod tests {
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
         assert!(exp(f32::INFINITY).is_finite());
         assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn ln_is_within_two_ulps() {
+        for i in 0..4_000_000u32 {
+            let x = f32::from_bits(0x0080_0000 + i * 529);
+            let exact = f64::from(x).ln();
+            if exact != 0.0 {
+                let off = ulps(ln(x).abs(), exact.abs());
+                assert!(off <= 2.0, "ln({x}) = {} is {off} ulp off", ln(x));
+            }
+        }
+        // Around 1, where the logarithm is next to nothing.
+        for bits in 0x3f7f_0000..0x3f81_0000 {
+            let x = f32::from_bits(bits);
+            let off = ulps(ln(x).abs(), f64::from(x).ln().abs());
+            assert!(off <= 2.0 || x == 1.0, "ln({x}) = {} is {off} ulp off", ln(x));
+        }
+        assert_eq!(ln(1.0), 0.0);
+        for bits in [0, 1, 0x8000_0000, 0x7f80_0000, 0xff80_0000, 0x7fc0_0000, 0xffff_ffff, 0x807f_ffff] {
+            // No input overflows an integer.
+            ln(f32::from_bits(bits));
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 """Writes tests/golden/sampler.json: token probabilities by Hugging Face transformers' logits processors.
 
-Our steps in our order (repetition penalty, top-k, top-p, min-p, temperature), each done by their code. transformers itself
-puts the temperature first; one step at a time there is no difference, and the golden file has such cases too.
+Our steps in our order (biases and bans, penalties, top-k, locally typical, top-p, min-p, temperature), each done by their code but
+the frequency and presence penalties, which transformers has not: those are OpenAI's definition, written out. transformers itself
+puts the temperature first; one step at a time there is no difference, and the golden file has such cases too. A bias of null is a ban.
 
     pip install transformers==4.57.3 torch==2.9.1
     python tests/oracles/sampler.py
@@ -14,13 +15,17 @@ import torch
 from transformers import (
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    SuppressTokensLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 VOCAB_SIZE = 48
-NEUTRAL = dict(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0)
+NEUTRAL = dict(temperature=1.0, top_k=0, typical_p=1.0, top_p=1.0, min_p=0.0, repetition_penalty=1.0)
+NEUTRAL |= dict(frequency_penalty=0.0, presence_penalty=0.0, biases=[])
 SETTINGS = [
     {},
     {"temperature": 0.3},
@@ -38,15 +43,46 @@ SETTINGS = [
     {"temperature": 0.7, "top_k": 20, "top_p": 0.9},
     {"temperature": 1.4, "top_k": 30, "top_p": 0.8, "min_p": 0.05, "repetition_penalty": 1.2},
     {"temperature": 0.6, "min_p": 0.1, "repetition_penalty": 1.1},
+    {"typical_p": 0.1},
+    {"typical_p": 0.5},
+    {"typical_p": 0.95},
+    {"typical_p": 0.6, "temperature": 0.5, "top_p": 0.9},
+    {"typical_p": 0.8, "top_k": 30, "min_p": 0.1, "temperature": 1.7},
+    {"frequency_penalty": 0.7},
+    {"presence_penalty": 1.1},
+    {"frequency_penalty": -0.4, "presence_penalty": 0.3, "repetition_penalty": 1.2, "temperature": 0.9},
+    {"biases": [[3, None], [40, 2.5], [7, -1.25], [0, None]]},
+    {"biases": [[5, None], [1, 4.0]], "typical_p": 0.7, "frequency_penalty": 0.5, "top_k": 25},
 ]
+
+
+class FrequencyAndPresence:
+    """OpenAI's penalties: a token that occurred n times loses n * frequency + presence."""
+
+    def __init__(self, frequency, presence):
+        self.frequency, self.presence = frequency, presence
+
+    def __call__(self, ids, scores):
+        counts = torch.bincount(ids[0], minlength=scores.shape[-1]).to(scores.dtype)
+        return scores - counts * self.frequency - (counts > 0) * self.presence
 
 
 def probabilities(logits, recent, s):
     processors = []
+    banned = [token for token, bias in s["biases"] if bias is None]
+    biases = {(token,): bias for token, bias in s["biases"] if bias is not None}
+    if banned:
+        processors.append(SuppressTokensLogitsProcessor(banned))
+    if biases:
+        processors.append(SequenceBiasLogitsProcessor(biases))
     if s["repetition_penalty"] != 1.0:
         processors.append(RepetitionPenaltyLogitsProcessor(s["repetition_penalty"]))
+    if s["frequency_penalty"] or s["presence_penalty"]:
+        processors.append(FrequencyAndPresence(s["frequency_penalty"], s["presence_penalty"]))
     if s["top_k"]:
         processors.append(TopKLogitsWarper(s["top_k"]))
+    if s["typical_p"] < 1.0:
+        processors.append(TypicalLogitsWarper(s["typical_p"]))
     if s["top_p"] < 1.0:
         processors.append(TopPLogitsWarper(s["top_p"]))
     if s["min_p"] > 0.0:

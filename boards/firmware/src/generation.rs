@@ -130,7 +130,7 @@ fn generate<'a>(
     let tokenizer = session.model().tokenizer();
     let eos = tokenizer.as_ref().and_then(|tokenizer| tokenizer.eos());
     let limits = Limits { max_new_tokens: request.max_new_tokens, end_tokens: eos.as_slice(), slide_to: None };
-    let sampler = Sampler::new(request.sampling, request.seed);
+    let sampler = Sampler::new(request.sampling, request.seed).with_biases(request.biases);
     let mut generation = Generation::new(session, tokenizer, sampler, stops, limits);
 
     arch::count_start();

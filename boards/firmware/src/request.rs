@@ -6,20 +6,26 @@
 //! | offset | type  | content |
 //! | ---    | ---   | --- |
 //! | 0      | 8 B   | magic `SISKINRQ` |
-//! | 8      | u32   | version, 1 |
+//! | 8      | u32   | version, 2 |
 //! | 12     | u32   | what the prompt is: 0 text, 1 token ids (u32 each) |
 //! | 16     | u32   | bytes of the prompt |
 //! | 20     | u32   | most tokens to generate |
 //! | 24     | u64   | seed |
 //! | 32     | f32   | temperature; 0 is greedy |
 //! | 36     | u32   | top-k; 0 keeps every token |
-//! | 40     | f32   | top-p; 1 keeps every token |
-//! | 44     | f32   | min-p; 0 keeps every token |
-//! | 48     | f32   | repetition penalty; 1 penalises nothing |
-//! | 52     | u32   | number of stop sequences, at most [`STOPS_MAX`] |
-//! | 56     |       | the prompt, then each stop sequence: u32 length, UTF-8 bytes |
+//! | 40     | f32   | typical-p; 1 keeps every token |
+//! | 44     | f32   | top-p; 1 keeps every token |
+//! | 48     | f32   | min-p; 0 keeps every token |
+//! | 52     | f32   | repetition penalty; 1 penalises nothing |
+//! | 56     | f32   | frequency penalty; 0 penalises nothing |
+//! | 60     | f32   | presence penalty; 0 penalises nothing |
+//! | 64     | f32   | mirostat's tau; 0 is none |
+//! | 68     | f32   | mirostat's eta |
+//! | 72     | u32   | number of logit biases |
+//! | 76     | u32   | number of stop sequences, at most [`STOPS_MAX`] |
+//! | 80     |       | each bias: u32 token, f32; the prompt; each stop sequence: u32 length, UTF-8 bytes |
 
-use siskin_runtime::{Sampling, SamplingError};
+use siskin_runtime::sampler::{EncodedBias, Sampling, SamplingError};
 
 use crate::failure::Failure;
 
@@ -44,7 +50,7 @@ pub fn request_file(request_idx: usize) -> FileName {
 }
 
 const MAGIC: &[u8; 8] = b"SISKINRQ";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The text to go on from.
 pub enum Prompt<'r> {
@@ -64,6 +70,8 @@ pub struct Request<'r> {
     pub sampling: Sampling,
     /// Where the random numbers start.
     pub seed: u64,
+    /// What is added to logits.
+    pub biases: &'r [EncodedBias],
     stops: [&'r str; STOPS_MAX],
     n_stops: usize,
 }
@@ -85,12 +93,14 @@ impl<'r> Request<'r> {
         let max_new_tokens = fields.u32()? as usize;
         let seed = u64::from(fields.u32()?) | u64::from(fields.u32()?) << 32;
         let sampling = fields.sampling()?;
+        let n_biases = fields.u32()? as usize;
         let n_stops = fields.u32()? as usize;
         if n_stops > STOPS_MAX {
             return Err(Failure::new("too many stop sequences")
                 .with("given", n_stops as u64)
                 .with("most", STOPS_MAX as u64));
         }
+        let biases = fields.bytes(n_biases.saturating_mul(size_of::<EncodedBias>()))?.as_chunks().0;
         let prompt = fields.bytes(prompt_bytes)?;
         let prompt = match prompt_kind {
             0 => Prompt::Text(utf8(prompt)?),
@@ -98,16 +108,16 @@ impl<'r> Request<'r> {
             _ => return Err(Failure::new("the request's prompt is of no known kind").with("kind", prompt_kind.into())),
         };
         let mut stops = [""; STOPS_MAX];
-        for stop in &mut stops[..n_stops] {
+        for stop in stops.iter_mut().take(n_stops) {
             let stop_bytes = fields.u32()? as usize;
             *stop = utf8(fields.bytes(stop_bytes)?)?;
         }
-        Ok(Self { prompt, max_new_tokens, sampling, seed, stops, n_stops })
+        Ok(Self { prompt, max_new_tokens, sampling, seed, biases, stops, n_stops })
     }
 
     /// Texts before which the generated text ends.
     pub fn stops(&self) -> &[&'r str] {
-        &self.stops[..self.n_stops]
+        self.stops.get(..self.n_stops).unwrap_or_default()
     }
 }
 
@@ -134,23 +144,29 @@ impl<'r> Fields<'r> {
     }
 
     fn sampling(&mut self) -> Result<Sampling, Failure> {
+        self.unchecked_sampling()?.map_err(|error| Failure::new(error.as_str()))
+    }
+
+    fn unchecked_sampling(&mut self) -> Result<Result<Sampling, SamplingError>, Failure> {
         let (temperature, top_k) = (self.f32()?, self.u32()?);
-        let (top_p, min_p, repetition_penalty) = (self.f32()?, self.f32()?, self.f32()?);
-        let sampling = Sampling::random(temperature).and_then(|mut sampling| {
+        let mut numbers = [0.0; 8];
+        for number in &mut numbers {
+            *number = self.f32()?;
+        }
+        let [typical_p, top_p, min_p, repetition, frequency, presence, tau, eta] = numbers;
+        Ok(Sampling::random(temperature).and_then(|mut sampling| {
             if top_k != 0 {
                 sampling = sampling.with_top_k(top_k)?;
             }
-            sampling.with_top_p(top_p)?.with_min_p(min_p)?.with_repetition_penalty(repetition_penalty)
-        });
-        sampling.map_err(|error| {
-            Failure::new(match error {
-                SamplingError::Temperature => "the temperature is not a finite number of at least 0",
-                SamplingError::TopP => "top-p is not above 0 and at most 1",
-                SamplingError::MinP => "min-p is not between 0 and 1",
-                SamplingError::RepetitionPenalty => "the repetition penalty is not a finite number above 0",
-                _ => "a sampling parameter is out of range",
-            })
-        })
+            if tau != 0.0 {
+                sampling = sampling.with_mirostat(tau, eta)?;
+            }
+            let sampling = sampling.with_typical_p(typical_p)?.with_top_p(top_p)?.with_min_p(min_p)?;
+            sampling
+                .with_repetition_penalty(repetition)?
+                .with_frequency_penalty(frequency)?
+                .with_presence_penalty(presence)
+        }))
     }
 }
 

@@ -1,14 +1,18 @@
 //! The flags that say how text is generated, shared by `run` and `board run`.
 
 use anyhow::anyhow;
-use siskin_runtime::sampler::{Sampling, SamplingError, StopMatcher};
+use siskin_runtime::sampler::{EncodedBias, LogitBias, Sampling, SamplingError, StopMatcher};
 use siskin_runtime::tokenizer::{EncodeOptions, Specials, Tokenizer};
 use siskin_runtime::{PackedModel, TokenId};
 
 use crate::failure::{Failure, OrFail as _};
+use crate::input;
 
 /// The temperature where none is given and `--greedy` is not.
 const DEFAULT_TEMPERATURE: f32 = 0.8;
+
+/// Mirostat's rate where none is given.
+const DEFAULT_MIROSTAT_ETA: f32 = 0.1;
 
 /// How a prompt is continued.
 #[derive(clap::Args)]
@@ -23,7 +27,7 @@ pub(crate) struct GenerationArgs {
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub(crate) max_new_tokens: usize,
     /// Always take the most probable token.
-    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "typical_p", "top_p", "min_p", "mirostat_tau"])]
     greedy: bool,
     /// Divide the logits by T before the draw: 1 is the model's own distribution, 0 is greedy [default: 0.8].
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
@@ -31,6 +35,9 @@ pub(crate) struct GenerationArgs {
     /// Draw from the K most probable tokens.
     #[arg(long, value_name = "K")]
     top_k: Option<u32>,
+    /// Draw from the fewest most typical tokens whose probabilities reach P, above 0 and at most 1.
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    typical_p: Option<f32>,
     /// Draw from the fewest tokens whose probabilities reach P, above 0 and at most 1.
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
@@ -40,6 +47,24 @@ pub(crate) struct GenerationArgs {
     /// Make the last 64 tokens less likely: 1 changes nothing, 1.1 is usual.
     #[arg(long, value_name = "R", allow_negative_numbers = true)]
     repetition_penalty: Option<f32>,
+    /// Take F off the logit of each of the last 64 tokens for each time that it occurred.
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    frequency_penalty: Option<f32>,
+    /// Take P off the logit of each of the last 64 tokens, once.
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    presence_penalty: Option<f32>,
+    /// Mirostat 2: keep the mean surprise of the tokens at T bits.
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    mirostat_tau: Option<f32>,
+    /// How fast mirostat follows [default: 0.1].
+    #[arg(long, value_name = "E", allow_negative_numbers = true, requires = "mirostat_tau")]
+    mirostat_eta: Option<f32>,
+    /// Add B to the logit of a token, an id or its text; may be given several times.
+    #[arg(long = "logit-bias", value_name = "TOKEN=B", allow_hyphen_values = true)]
+    logit_biases: Vec<String>,
+    /// Never draw a token, an id or its text; may be given several times.
+    #[arg(long = "ban", value_name = "TOKEN", allow_hyphen_values = true)]
+    bans: Vec<String>,
     /// End the text before TEXT; may be given several times.
     #[arg(long = "stop", value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) stops: Vec<String>,
@@ -62,16 +87,33 @@ impl GenerationArgs {
         if let Some(top_k) = self.top_k {
             sampling = sampling.with_top_k(top_k)?;
         }
-        if let Some(top_p) = self.top_p {
-            sampling = sampling.with_top_p(top_p)?;
+        if let Some(tau) = self.mirostat_tau {
+            sampling = sampling.with_mirostat(tau, self.mirostat_eta.unwrap_or(DEFAULT_MIROSTAT_ETA))?;
         }
-        if let Some(min_p) = self.min_p {
-            sampling = sampling.with_min_p(min_p)?;
+        let neutral = sampling;
+        sampling
+            .with_typical_p(self.typical_p.unwrap_or(neutral.typical_p()))?
+            .with_top_p(self.top_p.unwrap_or(neutral.top_p()))?
+            .with_min_p(self.min_p.unwrap_or(neutral.min_p()))?
+            .with_repetition_penalty(self.repetition_penalty.unwrap_or(neutral.repetition_penalty()))?
+            .with_frequency_penalty(self.frequency_penalty.unwrap_or(neutral.frequency_penalty()))?
+            .with_presence_penalty(self.presence_penalty.unwrap_or(neutral.presence_penalty()))
+    }
+
+    /// The biases and bans, for the tokens of `model`.
+    pub(crate) fn biases(&self, model: &PackedModel<'_>) -> Result<Vec<EncodedBias>, Failure> {
+        let mut biases = Vec::new();
+        for text in &self.logit_biases {
+            let parted = text.rsplit_once('=').and_then(|(token, bias)| Some((token, bias.parse::<f32>().ok()?)));
+            let Some((token, bias)) = parted.filter(|(_, bias)| bias.is_finite()) else {
+                return Err(Failure::command_line(anyhow!("--logit-bias takes a token, = and a number, not {text:?}")));
+            };
+            biases.extend(tokens_named(token, model)?.into_iter().map(|token| LogitBias { token, bias }.encode()));
         }
-        match self.repetition_penalty {
-            Some(penalty) => sampling.with_repetition_penalty(penalty),
-            None => Ok(sampling),
+        for text in &self.bans {
+            biases.extend(tokens_named(text, model)?.into_iter().map(|token| LogitBias::ban(token).encode()));
         }
+        Ok(biases)
     }
 
     /// The stop sequences, checked to be ones that a [`StopMatcher`] takes.
@@ -103,6 +145,25 @@ impl GenerationArgs {
     }
 }
 
+/// The token with this id, or every token with exactly this text.
+fn tokens_named(name: &str, model: &PackedModel<'_>) -> Result<Vec<TokenId>, Failure> {
+    let vocab_size = model.config().vocab_size;
+    if let Ok(id) = name.parse::<TokenId>() {
+        if id as usize >= vocab_size {
+            return Err(Failure::command_line(anyhow!("there is no token {id} in a vocabulary of {vocab_size}")));
+        }
+        return Ok(vec![id]);
+    }
+    let tokenizer = input::packed_tokenizer(model)?;
+    let is_named = |&id: &TokenId| !name.is_empty() && tokenizer.piece(id) == name.as_bytes();
+    let tokens: Vec<TokenId> = (0..tokenizer.vocab_size() as TokenId).filter(is_named).collect();
+    if tokens.is_empty() {
+        let cause = anyhow!("no token's text is {name:?}; `siskin tokenize` shows the tokens of a text and their ids");
+        return Err(Failure::command_line(cause));
+    }
+    Ok(tokens)
+}
+
 fn encode(tokenizer: &Tokenizer<'_>, text: &str, options: EncodeOptions) -> Result<Vec<TokenId>, Failure> {
     let mut tokens = vec![0; tokenizer.max_tokens(text.len())];
     let n_tokens = tokenizer.encode_with(text, &mut tokens, options);
@@ -132,10 +193,28 @@ mod tests {
         assert_eq!(sampling("--greedy").unwrap(), Sampling::greedy());
         assert_eq!(sampling("").unwrap(), Sampling::random(DEFAULT_TEMPERATURE).unwrap());
         let all = Sampling::random(0.5).unwrap().with_top_k(3).unwrap().with_top_p(0.9).unwrap();
-        let all = all.with_min_p(0.1).unwrap().with_repetition_penalty(1.2).unwrap();
-        let flags = "--temperature 0.5 --top-k 3 --top-p 0.9 --min-p 0.1 --repetition-penalty 1.2";
+        let all = all.with_min_p(0.1).unwrap().with_repetition_penalty(1.2).unwrap().with_typical_p(0.8).unwrap();
+        let all = all.with_frequency_penalty(0.3).unwrap().with_presence_penalty(-0.4).unwrap();
+        let flags = "--temperature 0.5 --top-k 3 --top-p 0.9 --min-p 0.1 --repetition-penalty 1.2 --typical-p 0.8 \
+                     --frequency-penalty 0.3 --presence-penalty -0.4";
         assert_eq!(sampling(flags).unwrap(), all);
-        for bad in ["--temperature nan", "--top-k 0", "--top-p 0", "--min-p 2", "--repetition-penalty 0"] {
+        let mirostat = all.with_mirostat(5.0, 0.1).unwrap();
+        assert_eq!(sampling(&format!("{flags} --mirostat-tau 5")).unwrap(), mirostat);
+        let mirostat = all.with_mirostat(5.0, 0.5).unwrap();
+        assert_eq!(sampling(&format!("{flags} --mirostat-tau 5 --mirostat-eta 0.5")).unwrap(), mirostat);
+        let bad_flags = [
+            "--temperature nan",
+            "--top-k 0",
+            "--top-p 0",
+            "--min-p 2",
+            "--repetition-penalty 0",
+            "--typical-p 0",
+            "--frequency-penalty inf",
+            "--presence-penalty nan",
+            "--mirostat-tau -1",
+            "--mirostat-tau 5 --mirostat-eta 0",
+        ];
+        for bad in bad_flags {
             let failure = sampling(bad).unwrap_err();
             assert_eq!(failure.exit_code(), crate::failure::Status::CommandLine, "{bad}");
         }
@@ -143,7 +222,9 @@ mod tests {
 
     #[test]
     fn greedy_excludes_the_flags_of_random() {
-        for flag in ["--temperature=1", "--top-k=2", "--top-p=0.5", "--min-p=0.5"] {
+        for flag in
+            ["--temperature=1", "--top-k=2", "--typical-p=0.5", "--top-p=0.5", "--min-p=0.5", "--mirostat-tau=5"]
+        {
             assert!(Line::try_parse_from(["siskin", "--prompt", "x", "--greedy", flag]).is_err(), "{flag}");
         }
     }

@@ -1,7 +1,8 @@
 //! Finding the best tokens in place: by rank or by probability, without sorting and without an index.
 //!
-//! Tokens are ordered by *distance*, how far a logit lies below the largest, then by id. A distance is never negative, so its
-//! bits order as an unsigned integer, and the end of the wanted prefix is found by weighing sixteen buckets at a time:
+//! Tokens are ordered by *distance*, how far a logit lies below the largest, or by how far the distance is from a center; then by id.
+//! Neither is ever negative, so its bits order as an unsigned integer, and the end of the wanted prefix is found by weighing sixteen
+//! buckets at a time:
 //!
 //! ```text
 //! for each of the 8 hexadecimal digits of the bits, highest first:
@@ -64,6 +65,36 @@ pub(super) fn weight(probability: f32) -> u64 {
     (probability * (1_u64 << WEIGHT_BITS) as f32) as u64
 }
 
+/// The mean of the distances, each as often as its token is drawn; 0 where nothing can be drawn.
+///
+/// A token's surprise is its distance plus the logarithm of the sum of all probabilities, so the entropy, the mean surprise, is that
+/// logarithm above this: surprise is as far from entropy as distance is from here, and no logarithm is needed.
+pub(super) fn mean_distance(distances: &[f32]) -> f32 {
+    let (mut total, mut moment) = (0, 0);
+    for &distance in distances {
+        let probability = probability(distance);
+        if probability > 0.0 {
+            total += weight(probability);
+            moment += weight(probability * distance);
+        }
+    }
+    if total == 0 { 0.0 } else { moment as f32 / total as f32 }
+}
+
+/// Measures distances from the smallest anew, and gives its token; the lowest id of equals, 0 where all are excluded.
+pub(super) fn rebase(distances: &mut [f32]) -> TokenId {
+    let mut best = (0, EXCLUDED);
+    for (idx, &distance) in distances.iter().enumerate() {
+        if distance < best.1 {
+            best = (idx as TokenId, distance);
+        }
+    }
+    if best.1 < EXCLUDED {
+        distances.iter_mut().for_each(|distance| *distance -= best.1);
+    }
+    best.0
+}
+
 /// What a token adds to a prefix, and how much the prefix wants.
 #[derive(Clone, Copy)]
 enum Measure {
@@ -80,39 +111,45 @@ impl Measure {
     }
 }
 
-/// The shortest prefix, in order of distance and then of id, that reaches a target.
+/// The shortest prefix, in order of the distance from a center and then of id, that reaches a target.
 pub(super) struct Prefix {
     measure: Measure,
-    /// Smaller distances are all inside, larger ones all outside.
-    last_distance_bits: u32,
-    /// What tokens at exactly that distance have yet to add.
+    center: f32,
+    /// Tokens nearer to the center are all inside, farther ones all outside.
+    last_key: u32,
+    /// What tokens at exactly that place have yet to add.
     missing: u64,
+}
+
+/// Orders distances by how far they are from `center`.
+fn key(distance: f32, center: f32) -> u32 {
+    (distance - center).to_bits() & 0x7fff_ffff
 }
 
 impl Prefix {
     /// The `count` nearest tokens.
     pub(super) fn of_count(distances: &[f32], count: u32) -> Self {
-        Self::find(distances, Measure::Count, u64::from(count))
+        Self::find(distances, 0.0, Measure::Count, u64::from(count))
     }
 
-    /// The fewest tokens whose probabilities reach `share`, in (0, 1], of the sum of all that are not excluded.
-    pub(super) fn of_probability(distances: &[f32], share: f32) -> Self {
+    /// The fewest tokens nearest to `center` whose probabilities reach `share`, in (0, 1], of the sum of all that are not excluded.
+    pub(super) fn of_probability(distances: &[f32], center: f32, share: f32) -> Self {
         let measure = Measure::Probability;
         let total = distances.iter().map(|&distance| measure.of(distance)).sum();
         // Exact from 2^-8 up; a smaller share is rounded down to a multiple of 2^-32.
         let share = (share * (1_u64 << 32) as f32) as u64;
-        Self::find(distances, measure, share_of(total, share.max(1)))
+        Self::find(distances, center, measure, share_of(total, share.max(1)))
     }
 
-    fn find(distances: &[f32], measure: Measure, target: u64) -> Self {
+    fn find(distances: &[f32], center: f32, measure: Measure, target: u64) -> Self {
         const DIGIT_BITS: u32 = 4;
         let (mut found, mut mask, mut missing) = (0_u32, 0_u32, target);
         for shift in (0..u32::BITS).step_by(DIGIT_BITS as usize).rev() {
             let mut buckets = [0_u64; 1 << DIGIT_BITS];
             for &distance in distances {
-                let bits = distance.to_bits();
-                if bits & mask == found && distance < EXCLUDED {
-                    buckets[(bits >> shift) as usize % buckets.len()] += measure.of(distance);
+                let key = key(distance, center);
+                if key & mask == found && distance < EXCLUDED {
+                    buckets[(key >> shift) as usize % buckets.len()] += measure.of(distance);
                 }
             }
             let mut digit = 0;
@@ -123,16 +160,16 @@ impl Prefix {
             found |= (digit as u32) << shift;
             mask |= (buckets.len() as u32 - 1) << shift;
         }
-        Self { measure, last_distance_bits: found, missing }
+        Self { measure, center, last_key: found, missing }
     }
 
     /// Excludes what lies outside; `distances` are those it was found in.
     pub(super) fn keep(mut self, distances: &mut [f32]) {
         for distance in distances {
-            let bits = distance.to_bits();
-            if bits == self.last_distance_bits && self.missing > 0 {
+            let key = key(*distance, self.center);
+            if key == self.last_key && self.missing > 0 {
                 self.missing = self.missing.saturating_sub(self.measure.of(*distance));
-            } else if bits >= self.last_distance_bits {
+            } else if key >= self.last_key {
                 *distance = EXCLUDED;
             }
         }

@@ -8,6 +8,7 @@ mod elementwise;
 mod matmul;
 mod quantize;
 mod random;
+mod sampler;
 
 pub use matmul::Memory;
 use siskin_runtime::Kernels;
@@ -25,10 +26,11 @@ pub struct Mismatch {
 pub type Family = fn(Kernels, &mut Memory) -> Result<usize, Mismatch>;
 
 /// Every family, by the name of the kernel that it tries.
-pub const FAMILIES: [(&str, Family); 5] = [
+pub const FAMILIES: [(&str, Family); 6] = [
     ("quantize", quantize::check),
     ("matmul", matmul::check),
     ("scores", attention::check_scores),
     ("values", attention::check_values),
     ("elementwise", elementwise::check),
+    ("sampler", sampler::check),
 ];

@@ -32,7 +32,7 @@ fn firmware() -> (Program, String) {
     program.text(&["compile", "model", "--board", BOARD, "--boards-dir", &boards_dir, "-o", "m.siskin"]);
     let build = ["board", "build", BOARD, "m.siskin", "--boards-dir", &boards_dir, "-o", "m.elf"];
     let sizes = program.json(&build);
-    assert!(sizes["code_bytes"].as_u64().is_some_and(|bytes| bytes < 60_000), "{sizes}");
+    assert!(sizes["code_bytes"].as_u64().is_some_and(|bytes| bytes < 64_000), "{sizes}");
     let elf = program.path("m.elf").display().to_string();
     (program, elf)
 }
@@ -60,11 +60,13 @@ fn emulate_all(program: &Program, board: &str, elf: &str, requests: &[&[u8]]) ->
 fn request(prompt: &str) -> Vec<u8> {
     let mut file = b"SISKINRQ".to_vec();
     let (n_tokens, seed) = (4, [0, 0]);
-    let head = [1, 0, prompt.len() as u32, n_tokens, seed[0], seed[1]];
+    let head = [2, 0, prompt.len() as u32, n_tokens, seed[0], seed[1]];
     file.extend(head.iter().flat_map(|word| word.to_le_bytes()));
-    let (temperature, top_p, min_p, repetition_penalty) = (0f32, 1f32, 0f32, 1f32);
-    let bits = [temperature.to_bits(), 0, top_p.to_bits(), min_p.to_bits(), repetition_penalty.to_bits(), 0];
-    file.extend(bits.iter().flat_map(|word| word.to_le_bytes()));
+    let (temperature, top_k) = (0f32, 0);
+    let [typical_p, top_p, min_p, repetition_penalty] = [1f32, 1.0, 0.0, 1.0].map(f32::to_bits);
+    let bits = [temperature.to_bits(), top_k, typical_p, top_p, min_p, repetition_penalty];
+    // Frequency and presence penalties, mirostat's tau and eta, the numbers of biases and of stops.
+    file.extend(bits.iter().chain(&[0; 6]).flat_map(|word| word.to_le_bytes()));
     file.extend(prompt.bytes());
     file
 }
@@ -95,15 +97,18 @@ fn a_bad_request_is_told_and_never_crashes() {
         bad[at] = byte;
         bad
     };
-    let cases: [(Vec<u8>, &str); 11] = [
+    let cases: [(Vec<u8>, &str); 14] = [
         (Vec::new(), "ends early"),
         (good[..good.len() - 1].to_vec(), "ends early"),
         (with(0, b'X'), "magic"),
         (with(8, 9), "version"),
         (with(12, 7), "no known kind"),
-        (with(52, 200), "too many stop sequences"),
-        (with(56, 0xff), "not UTF-8"),
+        (with(72, 200), "ends early"),
+        (with(76, 200), "too many stop sequences"),
+        (with(80, 0xff), "not UTF-8"),
         (with(35, 0xff), "temperature"),
+        (with(43, 0xff), "typical-p"),
+        (with(67, 0xff), "mirostat's tau"),
         (request(&"a ".repeat(100)), "the context is full"),
         (request(&"a ".repeat(900)), "too many tokens"),
         (request(&"a ".repeat(2000)), "the request is too long"),

@@ -39,7 +39,7 @@ enum Action {
     /// Build the firmware of a board around a packed model.
     Build(BuildArgs),
     /// Build the firmware, run it in an emulator, and continue a prompt there.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
 }
 
 #[derive(clap::Args)]
@@ -168,6 +168,7 @@ fn run_emulated(args: &RunArgs, boards_dir: &BoardsDirArgs, console: &Console) -
     let stops = args.generation.stops()?;
     let job = Job::prepare(&args.board, &args.file, boards_dir, console)?;
     let model = job.file.model();
+    let biases = args.generation.biases(&model)?;
     let chat_tokens = match args.generation.chat {
         true => Some(args.generation.prompt_tokens(&model, &input::packed_tokenizer(&model)?)?),
         false => None,
@@ -185,6 +186,7 @@ fn run_emulated(args: &RunArgs, boards_dir: &BoardsDirArgs, console: &Console) -
         max_new_tokens: args.generation.max_new_tokens,
         sampling,
         seed: args.generation.seed,
+        biases: &biases,
         stops: &stops,
     };
     let doing = || format!("run the firmware on {}", args.board);

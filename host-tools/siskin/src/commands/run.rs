@@ -58,12 +58,14 @@ struct Reply {
 }
 
 pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
-    let sampler = Sampler::new(args.generation.sampling()?, args.generation.seed);
+    let sampling = args.generation.sampling()?;
     let kernels = args.kernels;
     let stops = args.generation.stops()?;
     let stops = StopMatcher::new(&stops).map_err(Failure::command_line)?;
     let file = packing::laid_out_for(kernels, input::open_packed(&args.file)?)?;
     let model = file.model();
+    let biases = args.generation.biases(&model)?;
+    let sampler = Sampler::new(sampling, args.generation.seed).with_biases(&biases);
     let continued = with_threads(args.threads, |join| {
         let mut arena = AlignedBytes::zeroed(model.memory_plan().arena_bytes);
         let mut session =
@@ -77,7 +79,7 @@ fn continue_prompt<'a>(
     args: &Args,
     model: &PackedModel<'a>,
     session: &mut Session<'a, impl Join + Sync>,
-    sampler: Sampler,
+    sampler: Sampler<'_>,
     stops: StopMatcher<'_>,
     console: &Console,
 ) -> Result<Reply, Failure> {

@@ -1,9 +1,10 @@
 //! The request that the firmware reads: the layout is documented in boards/firmware/src/request.rs.
 
-use siskin_runtime::{Sampling, TokenId};
+use siskin_runtime::TokenId;
+use siskin_runtime::sampler::{EncodedBias, Sampling};
 
 const MAGIC: &[u8; 8] = b"SISKINRQ";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The text to go on from.
 pub(crate) enum Prompt<'r> {
@@ -19,6 +20,7 @@ pub(crate) struct Request<'r> {
     pub(crate) max_new_tokens: usize,
     pub(crate) sampling: Sampling,
     pub(crate) seed: u64,
+    pub(crate) biases: &'r [EncodedBias],
     pub(crate) stops: &'r [&'r str],
 }
 
@@ -40,10 +42,17 @@ impl Request<'_> {
         put((self.seed >> 32) as u32);
         put(sampling.temperature().to_bits());
         put(sampling.top_k().unwrap_or(0));
+        put(sampling.typical_p().to_bits());
         put(sampling.top_p().to_bits());
         put(sampling.min_p().to_bits());
         put(sampling.repetition_penalty().to_bits());
+        put(sampling.frequency_penalty().to_bits());
+        put(sampling.presence_penalty().to_bits());
+        put(sampling.mirostat().map_or(0, |mirostat| mirostat.tau.to_bits()));
+        put(sampling.mirostat().map_or(0, |mirostat| mirostat.eta.to_bits()));
+        put(saturated(self.biases.len()));
         put(saturated(self.stops.len()));
+        file.extend(self.biases.as_flattened());
         file.extend(prompt);
         for stop in self.stops {
             file.extend(saturated(stop.len()).to_le_bytes());
@@ -59,20 +68,29 @@ fn saturated(count: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use siskin_runtime::sampler::LogitBias;
+
     use super::*;
 
     #[test]
     fn fields_lie_where_the_firmware_looks() {
         let sampling = Sampling::random(0.5).and_then(|s| s.with_top_k(3)).and_then(|s| s.with_top_p(0.25)).unwrap();
+        let sampling = sampling.with_typical_p(0.75).and_then(|s| s.with_frequency_penalty(-1.0)).unwrap();
+        let sampling = sampling.with_mirostat(5.0, 0.125).unwrap();
         let prompt = Prompt::Tokens(&[7, 0x0102_0304]);
-        let request = Request { prompt, max_new_tokens: 9, sampling, seed: 0x11_2233_4455_6677, stops: &["ab"] };
-        let file = request.encode();
+        let biases = [LogitBias { token: 6, bias: -0.5 }.encode()];
+        let (max_new_tokens, seed) = (9, 0x11_2233_4455_6677);
+        let file = Request { prompt, max_new_tokens, sampling, seed, biases: &biases, stops: &["ab"] }.encode();
         let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
+        let number = |at: usize| f32::from_bits(word(at));
         assert_eq!(&file[..8], b"SISKINRQ");
-        assert_eq!([8, 12, 16, 20].map(word), [1, 1, 8, 9]);
+        assert_eq!([8, 12, 16, 20].map(word), [2, 1, 8, 9]);
         assert_eq!([24, 28].map(word), [0x4455_6677, 0x11_2233]);
-        assert_eq!([32, 40, 44, 48].map(|at| f32::from_bits(word(at))), [0.5, 0.25, 0.0, 1.0]);
-        assert_eq!([36, 52, 56, 60, 64].map(word), [3, 1, 7, 0x0102_0304, 2]);
-        assert_eq!(&file[68..], b"ab");
+        assert_eq!([32, 40, 44, 48, 52].map(number), [0.5, 0.75, 0.25, 0.0, 1.0]);
+        assert_eq!([56, 60, 64, 68].map(number), [-1.0, 0.0, 5.0, 0.125]);
+        assert_eq!([36, 72, 76, 80].map(word), [3, 1, 1, 6]);
+        assert_eq!(number(84), -0.5);
+        assert_eq!([88, 92, 96].map(word), [7, 0x0102_0304, 2]);
+        assert_eq!(&file[100..], b"ab");
     }
 }

@@ -149,16 +149,19 @@ fn tokens(siskin: &Path, board: &Board, run_dir: &Path) -> Result<Tokens> {
 
 /// A greedy request for `n_tokens` after [`PROMPT`]; boards/firmware/src/request.rs has the layout.
 fn request(n_tokens: usize) -> Vec<u8> {
-    let (version, token_ids, top_k, n_stops) = (1u32, 1u32, 0u32, 0u32);
+    let (version, token_ids) = (2u32, 1u32);
     let words = [version, token_ids, 4 * PROMPT.len() as u32, n_tokens as u32];
-    let (seed, temperature, top_p, min_p, repetition_penalty) = (0u64, 0f32, 1f32, 0f32, 1f32);
+    let (seed, temperature, top_k) = (0u64, 0f32, 0u32);
+    let (typical_p, top_p, min_p, repetition_penalty) = (1f32, 1f32, 0f32, 1f32);
+    // Frequency and presence penalties, mirostat's two numbers; then the counts of biases and of stops.
+    let none = [0u32; 6];
     let mut file = b"SISKINRQ".to_vec();
     file.extend(words.iter().flat_map(|word| word.to_le_bytes()));
     file.extend(seed.to_le_bytes());
     file.extend(temperature.to_le_bytes());
     file.extend(top_k.to_le_bytes());
-    file.extend([top_p, min_p, repetition_penalty].iter().flat_map(|number| number.to_le_bytes()));
-    file.extend(n_stops.to_le_bytes());
+    file.extend([typical_p, top_p, min_p, repetition_penalty].iter().flat_map(|number| number.to_le_bytes()));
+    file.extend(none.iter().flat_map(|word| word.to_le_bytes()));
     file.extend(PROMPT.iter().flat_map(|id| id.to_le_bytes()));
     file
 }
