@@ -9,6 +9,7 @@ mod products;
 
 use siskin_runtime::PackedModel;
 use siskin_runtime::format::SECTION_ALIGN;
+use siskin_runtime::parts::Kind;
 
 fn main() {
     println!("cargo::rerun-if-env-changed=SISKIN_MODEL");
@@ -40,7 +41,7 @@ fn linked_model() -> String {
     println!("cargo::rerun-if-changed={}", model_path.display());
     let bytes = fs::read(&model_path)
         .unwrap_or_else(|error| fail(&format!("cannot read the model {}: {error}", model_path.display())));
-    let needed_bytes = arena_bytes(&bytes)
+    let (needed_bytes, is_encoder) = checked(&bytes)
         .unwrap_or_else(|error| fail(&format!("{} is not a packed model: {error}", model_path.display())));
     let arena_bytes = match env::var("SISKIN_ARENA_BYTES") {
         Ok(given) => given.parse().unwrap_or_else(|_| fail(&format!("SISKIN_ARENA_BYTES is {given:?}, no number"))),
@@ -51,20 +52,24 @@ fn linked_model() -> String {
         "/// The packed model, in flash.\n\
          pub static MODEL: Aligned<[u8; {}]> = Aligned(*include_bytes!({:?}));\n\
          /// Bytes of the arena: what the model needs, where nothing else was asked for.\n\
-         pub const ARENA_BYTES: usize = {arena_bytes};\n",
+         pub const ARENA_BYTES: usize = {arena_bytes};\n\
+         /// Whether the model is an encoder alone.\n\
+         pub const IS_ENCODER: bool = {is_encoder};\n",
         bytes.len(),
         model_path.display().to_string(),
     )
 }
 
-/// Checks the whole file, so that a board never holds one that it would refuse.
-fn arena_bytes(file: &[u8]) -> Result<usize, String> {
+/// Checks the whole file, so that a board never holds one that it would refuse. Gives the bytes of its arena, and whether it is an
+/// encoder alone.
+fn checked(file: &[u8]) -> Result<(usize, bool), String> {
     let mut padded = vec![0; file.len() + SECTION_ALIGN];
     let start = padded.as_ptr().align_offset(SECTION_ALIGN);
     let aligned = &mut padded[start..start + file.len()];
     aligned.copy_from_slice(file);
     let model = PackedModel::parse(aligned).map_err(|error| error.to_string())?;
-    usize::try_from(model.header().arena_bytes).map_err(|error| error.to_string())
+    let arena_bytes = usize::try_from(model.header().arena_bytes).map_err(|error| error.to_string())?;
+    Ok((arena_bytes, model.config().parts.kind == Kind::Encoder))
 }
 
 fn write(path: &Path, text: &str) {

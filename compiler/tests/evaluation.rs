@@ -106,6 +106,7 @@ fn checkpoint() -> Checkpoint {
         norm_eps: 1e-5,
         rope_theta: 10000.0,
         tied_head: false,
+        parts: siskin_runtime::Parts::LLAMA,
     };
     Checkpoint::random(config, 5).unwrap()
 }

@@ -21,6 +21,7 @@ fn small_config() -> ModelConfig {
         norm_eps: 1e-5,
         rope_theta: 10000.0,
         tied_head: false,
+        parts: siskin_runtime::Parts::LLAMA,
     }
 }
 

@@ -37,6 +37,7 @@ fn cases() -> Vec<(&'static str, Checkpoint)> {
         norm_eps: 1e-5,
         rope_theta: 10000.0,
         tied_head: false,
+        parts: siskin_runtime::Parts::LLAMA,
     };
     let tied = ModelConfig { n_heads: 3, n_kv_heads: 3, norm_eps: 1e-6, rope_theta: 500.0, tied_head: true, ..grouped };
     let single = ModelConfig { n_kv_heads: 1, head_dim: 6, n_layers: 3, ..grouped };

@@ -12,7 +12,7 @@ use crate::plan::{ARENA_ALIGN, MemoryPlan};
 #[repr(C, align(16))]
 pub struct Aligned<B: ?Sized>(pub B);
 
-/// Why the caller's memory cannot be the arena.
+/// Why a model cannot be set up in the caller's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArenaError {
     /// Too few bytes.
@@ -24,6 +24,8 @@ pub enum ArenaError {
     },
     /// The memory does not start at a multiple of 16 bytes; [`Aligned`] does.
     Misaligned,
+    /// The model is an encoder alone, which no session continues, or is none, so that no encoder runs it.
+    OtherKind,
 }
 
 impl fmt::Display for ArenaError {
@@ -33,6 +35,9 @@ impl fmt::Display for ArenaError {
                 write!(f, "the arena needs {needed_bytes} bytes, but has {given_bytes}")
             }
             Self::Misaligned => write!(f, "the arena must start at a multiple of {ARENA_ALIGN} bytes"),
+            Self::OtherKind => {
+                f.write_str("encoders alone are run by an encoder, all other models by a session: take the other")
+            }
         }
     }
 }
@@ -45,6 +50,11 @@ pub(crate) struct Buffers<'a> {
     pub values: &'a mut [i8],
     pub key_scales: &'a mut [u16],
     pub value_scales: &'a mut [u16],
+    pub cross_keys: &'a mut [i8],
+    pub cross_values: &'a mut [i8],
+    pub cross_key_scales: &'a mut [u16],
+    pub cross_value_scales: &'a mut [u16],
+    pub state: &'a mut [f32],
     pub history: &'a mut [u32],
     pub residual: &'a mut [f32],
     pub product: &'a mut [f32],
@@ -90,6 +100,11 @@ impl<'a> Buffers<'a> {
             values: cutter.cut(&plan.values)?,
             key_scales: cutter.cut(&plan.key_scales)?,
             value_scales: cutter.cut(&plan.value_scales)?,
+            cross_keys: cutter.cut(&plan.cross_keys)?,
+            cross_values: cutter.cut(&plan.cross_values)?,
+            cross_key_scales: cutter.cut(&plan.cross_key_scales)?,
+            cross_value_scales: cutter.cut(&plan.cross_value_scales)?,
+            state: cutter.cut(&plan.state)?,
             history: cutter.cut(&plan.history)?,
             residual: cutter.cut(&plan.residual)?,
             product: cutter.cut(&plan.product)?,

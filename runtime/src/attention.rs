@@ -33,6 +33,14 @@ impl<'a> CachedHead<'a> {
     }
 }
 
+/// How scores become exponents of 2.
+pub(crate) struct Scoring<'a> {
+    /// What dot products are multiplied by.
+    pub temperature: f32,
+    /// Added to each position's exponent in units of `2^-16`, `(n_positions,)`; or empty.
+    pub bias: &'a [i32],
+}
+
 /// Working memory of one head.
 pub(crate) struct Scratch<'a> {
     /// `(head_dim,)`.
@@ -43,18 +51,27 @@ pub(crate) struct Scratch<'a> {
     pub value_sums: &'a mut [i32],
 }
 
-/// What scores of heads of this width are multiplied by: the usual temperature of dot products, and 1 / ln 2, which turns
-/// the softmax's e into 2.
-pub(crate) fn temperature(head_dim: usize) -> f32 {
-    core::f32::consts::LOG2_E * math::inv_sqrt(head_dim as f32)
+/// What scores of heads of this width are multiplied by: the usual temperature of dot products where it is `scaled`, and 1 / ln 2,
+/// which turns the softmax's e into 2.
+pub(crate) fn temperature(head_dim: usize, scaled: bool) -> f32 {
+    if scaled { core::f32::consts::LOG2_E * math::inv_sqrt(head_dim as f32) } else { core::f32::consts::LOG2_E }
 }
 
-/// `out = softmax(q . K / sqrt(head_dim)) . V`, all `(head_dim,)` or over the cached positions.
+/// Adds a bias to each score and gives the greatest sum. Scores stay far from the limits of `i32` but where they are beyond telling
+/// apart anyway.
+fn add_bias(scores: &mut [i32], bias: &[i32]) -> i32 {
+    scores.iter_mut().zip(bias).fold(i32::MIN, |greatest, (score, bias)| {
+        *score = score.saturating_add(*bias);
+        greatest.max(*score)
+    })
+}
+
+/// `out = softmax(q . K * temperature + bias) . V`, all `(head_dim,)` or over the cached positions.
 pub(crate) fn attend(
     kernels: Kernels,
     out: &mut [f32],
     q: &[f32],
-    temperature: f32,
+    scoring: &Scoring<'_>,
     cached: &CachedHead<'_>,
     scratch: &mut Scratch<'_>,
 ) {
@@ -62,7 +79,10 @@ pub(crate) fn attend(
     let scores = &mut scratch.scores[..n_positions];
     let scale = kernels.quantize_to(QUERY_LIMIT, q, scratch.query);
     kernels.score_dots(scratch.query, cached.keys, scores);
-    let greatest = kernels.score_exponents(scores, cached.key_scales, scale * temperature);
+    let mut greatest = kernels.score_exponents(scores, cached.key_scales, scale * scoring.temperature);
+    if !scoring.bias.is_empty() {
+        greatest = add_bias(scores, scoring.bias);
+    }
     let greatest_exponent = cached.greatest_exponent;
     let total = kernels.softmax_weights(scores, greatest, cached.value_scales, greatest_exponent);
 
@@ -110,7 +130,12 @@ mod tests {
             norm_eps: 1e-5,
             rope_theta: 1e4,
             tied_head: true,
+            parts: crate::Parts::LLAMA,
         }
+    }
+
+    fn scoring(head_dim: usize) -> Scoring<'static> {
+        Scoring { temperature: temperature(head_dim, true), bias: &[] }
     }
 
     /// Softmax attention in f64 on the unquantised numbers.
@@ -159,7 +184,7 @@ mod tests {
             let (mut query, mut scores, mut sums) = (vec![0; head_dim], vec![0; n], vec![0; head_dim]);
             let mut scratch = Scratch { query: &mut query, scores: &mut scores, value_sums: &mut sums };
             let mut out = vec![f32::NAN; head_dim];
-            attend(Kernels::generic(), &mut out, &q, temperature(q.len()), &cached, &mut scratch);
+            attend(Kernels::generic(), &mut out, &q, &scoring(q.len()), &cached, &mut scratch);
             let want = exact(&q, &keys, &values);
             let worst = out.iter().zip(&want).map(|(&a, b)| (f64::from(a) - b).abs()).fold(0.0, f64::max);
             assert!(worst < 0.02 * f64::from(value_spread), "{head_dim} {n} {spread}: off by {worst}");
@@ -173,7 +198,7 @@ mod tests {
                 let (elements, scales) = ([-128; 8], [scale; 2]);
                 let cached = CachedHead::new(Kernels::generic(), (&elements, &scales), (&elements, &scales));
                 let mut scratch = Scratch { query: &mut [0; 4], scores: &mut [0; 2], value_sums: &mut [0; 4] };
-                attend(Kernels::generic(), &mut [0.0; 4], &[q; 4], temperature(4), &cached, &mut scratch);
+                attend(Kernels::generic(), &mut [0.0; 4], &[q; 4], &scoring(4), &cached, &mut scratch);
             }
         }
     }

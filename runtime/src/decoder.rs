@@ -1,11 +1,15 @@
-//! The forward pass: top to bottom as the architecture's papers draw it.
+//! The forward pass of transformers: top to bottom as the architectures' papers draw it, part by part as the model has them.
+
+use core::ops::Range;
 
 use crate::TokenId;
 use crate::arena::Buffers;
-use crate::attention::{self, CachedHead, Scratch};
-use crate::format::{LayerWeights, PackedModel};
-use crate::kernels::{Join, Kernels, matmul_f32_q8_q8};
+use crate::attention::{self, CachedHead, Scoring, Scratch};
+use crate::config::ModelConfig;
+use crate::format::{AttentionWeights, LayerWeights, Linear, Norm, PackedModel, Projections};
+use crate::kernels::{Activation, Join, Kernels, matmul_f32_q8_q8};
 use crate::kv_cache;
+use crate::parts::{FeedForward, NormKind, NormPlace};
 use crate::tensor::{ActivationsQ8, MatrixQ8, WeightFormat, activation_stride, quantize};
 
 /// What a pass over the weights needs besides its buffers.
@@ -15,93 +19,263 @@ pub(crate) struct Decoder<'m, J> {
     pub join: J,
 }
 
-impl<J: Join + Sync> Decoder<'_, J> {
+/// Where the keys and values lie that a query meets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cache {
+    /// The sequence's own.
+    Own,
+    /// An encoder's output.
+    Source,
+}
+
+/// What one token's queries see.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'m> {
+    pub cache: Cache,
+    /// The layer in the cache.
+    pub layer_idx: usize,
+    pub n_positions: usize,
+    /// What dot products are multiplied by.
+    pub temperature: f32,
+    /// The stack's table and the query's position in it.
+    pub relative_bias: Option<(&'m [i32], usize)>,
+}
+
+impl<'m> View<'m> {
+    /// The biases of a head's scores, `(n_positions,)`; empty where there are none.
+    fn bias(&self, config: &ModelConfig, head_idx: usize) -> &'m [i32] {
+        let Some((table, position)) = self.relative_bias else { return &[] };
+        let n_distances = table.len() / config.n_heads;
+        let first = head_idx * n_distances + config.context_len - 1 - position;
+        table.get(first..first + self.n_positions).unwrap_or(&[])
+    }
+}
+
+impl<'m, J: Join + Sync> Decoder<'m, J> {
     /// Runs `tokens`, at most a batch, through all layers at the positions from `first_position`; leaves their residual
-    /// streams in the buffers, and their keys and values in the cache.
+    /// streams in the buffers, and their keys and values in the cache. An encoder's output has `source_len` positions.
     ///
     /// The caller has checked that the tokens are in the vocabulary and the positions in the context.
-    pub fn forward(&self, buffers: &mut Buffers<'_>, first_position: usize, tokens: &[TokenId]) {
+    pub fn forward(&self, buffers: &mut Buffers<'_>, first_position: usize, source_len: usize, tokens: &[TokenId]) {
         let config = self.model.config();
-        let embedding = self.model.embedding();
-        let temperature = attention::temperature(config.head_dim);
-        for (x, &token) in buffers.residual.chunks_mut(config.dim).zip(tokens) {
-            embedding.dequantize_row(token as usize, x);
-        }
+        self.embed(buffers, 0, first_position, tokens);
+        let (temperature, rows) = (self.temperature(), 0..tokens.len());
         for layer_idx in 0..config.n_layers {
             let layer = self.model.layer(layer_idx);
             self.attention_block(buffers, layer_idx, &layer, temperature, first_position, tokens.len());
-            self.feed_forward_block(buffers, &layer, tokens.len());
+            if let Some(cross) = &layer.cross {
+                let (cache, n_positions) = (Cache::Source, source_len);
+                let view = View { cache, layer_idx, n_positions, temperature, relative_bias: None };
+                self.query_block(buffers, cross, rows.clone(), |_| view);
+            }
+            self.feed_forward_block(buffers, &layer, rows.clone());
         }
     }
 
-    /// Computes the logits of the batch's token `token_idx` from its residual stream.
-    pub fn logits(&self, buffers: &mut Buffers<'_>, token_idx: usize) {
+    /// What dot products of queries and keys are multiplied by.
+    pub fn temperature(&self) -> f32 {
+        let config = self.model.config();
+        attention::temperature(config.head_dim, config.parts().scaled_attention)
+    }
+
+    /// Writes the first residual streams of `tokens` to the rows from `first_row`.
+    pub fn embed(&self, buffers: &mut Buffers<'_>, first_row: usize, first_position: usize, tokens: &[TokenId]) {
+        let config = self.model.config();
+        let embedding = self.model.embedding();
+        let (positions, norm, projection) = self.model.after_embedding();
+        for (i, &token) in tokens.iter().enumerate() {
+            let residual = &mut buffers.residual[(first_row + i) * config.dim..][..config.dim];
+            let x = match projection {
+                None => &mut *residual,
+                Some(_) => &mut buffers.product[..config.embedding_dim()],
+            };
+            let row = &mut buffers.row[..x.len()];
+            embedding.dequantize_row(token as usize, x);
+            if config.parts().embedding_scale != 1.0 {
+                x.iter_mut().for_each(|x| *x *= config.parts().embedding_scale);
+            }
+            if let Some(positions) = positions {
+                positions.dequantize_row(first_position + i, row);
+                self.kernels.add(x, row);
+            }
+            if let Some(norm) = norm {
+                self.normalize(row, x, &norm);
+                x.copy_from_slice(row);
+            }
+            if let Some(projection) = projection {
+                let mut staged = self.staged(&projection, buffers.activations, buffers.activation_scales);
+                staged.put(0, x);
+                self.linear(residual, &projection, &staged.view(1));
+            }
+        }
+    }
+
+    /// Computes the prediction made of the residual stream in `row_idx`: the logits of the next token, of a masked one, or of labels.
+    pub fn predict(&self, buffers: &mut Buffers<'_>, row_idx: usize) {
         let config = self.model.config();
         let head = self.model.head();
-        let x = &buffers.residual[token_idx * config.dim..(token_idx + 1) * config.dim];
-        self.kernels.rmsnorm(&mut buffers.row[..config.dim], x, self.model.final_norm(), config.norm_eps);
-        let mut staged =
-            Staged::new(self.kernels, head.format(), config.dim, buffers.activations, buffers.activation_scales);
-        staged.put(0, &buffers.row[..config.dim]);
-        self.matmul(buffers.logits, &head, &staged.view(1));
+        let Some(output) = head.output else { return };
+        self.finish(buffers, row_idx);
+        if let Some((dense, norm)) = &head.transform {
+            let out = self.linear_of_row(buffers, dense);
+            self.activate(config.parts().feed_forward, &mut buffers.product[..out]);
+            self.normalize(&mut buffers.row[..out], &buffers.product[..out], norm);
+        }
+        if let Some(pooler) = &head.pooler {
+            let out = self.linear_of_row(buffers, pooler);
+            self.kernels.activate(Activation::Tanh, &mut buffers.product[..out]);
+            buffers.row[..out].copy_from_slice(&buffers.product[..out]);
+        }
+        let mut staged = self.staged(&output, buffers.activations, buffers.activation_scales);
+        staged.put(0, &buffers.row[..output.weight.cols()]);
+        self.linear(buffers.logits, &output, &staged.view(1));
+    }
+
+    /// Brings the residual stream in `row_idx` to its final form, `(dim,)`, in `row`.
+    pub fn finish(&self, buffers: &mut Buffers<'_>, row_idx: usize) {
+        let config = self.model.config();
+        let x = &buffers.residual[row_idx * config.dim..(row_idx + 1) * config.dim];
+        let is_encoder = config.parts().kind == crate::parts::Kind::Encoder;
+        match self.model.final_norm(is_encoder) {
+            Some(norm) => self.normalize(&mut buffers.row[..config.dim], x, &norm),
+            None => buffers.row[..config.dim].copy_from_slice(x),
+        }
+    }
+
+    /// `product = w . row + bias`, of one token; gives the number of outputs.
+    fn linear_of_row(&self, buffers: &mut Buffers<'_>, w: &Linear<'_>) -> usize {
+        let mut staged = self.staged(w, buffers.activations, buffers.activation_scales);
+        staged.put(0, &buffers.row[..w.weight.cols()]);
+        self.linear(&mut buffers.product[..w.weight.rows()], w, &staged.view(1));
+        w.weight.rows()
     }
 
     fn matmul(&self, out: &mut [f32], w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
         matmul_f32_q8_q8(self.kernels, &self.join, out, w, x);
     }
 
-    /// `x += Wo . attention(RoPE(Wq . h), RoPE(Wk . h), Wv . h)` with `h = norm(x)`.
+    /// `out = w . x + bias` for each token.
+    pub fn linear(&self, out: &mut [f32], w: &Linear<'_>, x: &ActivationsQ8<'_>) {
+        self.matmul(out, &w.weight, x);
+        if cfg!(feature = "families") && !w.bias.is_empty() {
+            out.chunks_mut(w.bias.len()).for_each(|out| self.kernels.add(out, w.bias));
+        }
+    }
+
+    /// The norm that the model has, with its kind.
+    pub fn normalize(&self, out: &mut [f32], x: &[f32], norm: &Norm<'_>) {
+        let config = self.model.config();
+        match config.parts().norm {
+            NormKind::Rms => self.kernels.rmsnorm(out, x, norm.gain, config.norm_eps),
+            NormKind::Layer => self.kernels.layernorm(out, x, norm.gain, norm.bias, config.norm_eps),
+        }
+    }
+
+    fn activate(&self, feed_forward: FeedForward, x: &mut [f32]) {
+        let activation = match feed_forward {
+            FeedForward::SwiGlu | FeedForward::Silu => Activation::Silu,
+            FeedForward::GeGlu | FeedForward::GeluTanh => Activation::GeluTanh,
+            FeedForward::Gelu => Activation::Gelu,
+            FeedForward::Relu => Activation::Relu,
+        };
+        self.kernels.activate(activation, x);
+    }
+
+    /// The activation buffers as a batch of what goes into `w`.
+    pub fn staged<'a>(&self, w: &Linear<'_>, values: &'a mut [i16], scales: &'a mut [f32]) -> Staged<'a> {
+        Staged { kernels: self.kernels, format: w.weight.format(), cols: w.weight.cols(), values, scales }
+    }
+
+    /// `x += Wo . attention(RoPE(Wq . h), RoPE(Wk . h), Wv . h)` with `h = norm(x)`; with the norm last, `h = x` and `x` is normed.
     fn attention_block(
         &self,
         buffers: &mut Buffers<'_>,
         layer_idx: usize,
-        layer: &LayerWeights<'_>,
+        layer: &LayerWeights<'m>,
         temperature: f32,
         first_position: usize,
         n_tokens: usize,
     ) {
         let config = self.model.config();
         let qkv_dim = config.q_dim() + 2 * config.kv_dim();
-        self.normed_product(buffers, layer.attention_norm, &layer.qkv, n_tokens);
-        for (i, qkv) in buffers.product[..n_tokens * qkv_dim].chunks_mut(qkv_dim).enumerate() {
-            let position = first_position + i;
-            let (qk, v) = qkv.split_at_mut(config.q_dim() + config.kv_dim());
-            self.kernels.rotate_heads(qk, self.model.rope(position));
-            let k = &qk[config.q_dim()..];
-            for (kv_head_idx, (k, v)) in k.chunks(config.head_dim).zip(v.chunks(config.head_dim)).enumerate() {
-                let mut keys = kv_cache::head_mut(config, buffers.keys, buffers.key_scales, layer_idx, kv_head_idx);
-                keys.store(self.kernels, position, k);
-                let mut values =
-                    kv_cache::head_mut(config, buffers.values, buffers.value_scales, layer_idx, kv_head_idx);
-                values.store(self.kernels, position, v);
-            }
-        }
+        let Projections::Stacked(qkv) = &layer.attention.projections else { return };
+        self.stream_product(buffers, &layer.attention.norm, qkv, 0..n_tokens);
         for i in 0..n_tokens {
-            self.attend(buffers, (layer_idx, first_position + i), temperature, i * qkv_dim);
-            let format = layer.attention_output.format();
-            let mut staged =
-                Staged::new(self.kernels, format, config.q_dim(), buffers.activations, buffers.activation_scales);
-            staged.put(i, &buffers.row[..config.q_dim()]);
+            let (qkv, position) = (i * qkv_dim, first_position + i);
+            let rotated = qkv..qkv + config.q_dim() + config.kv_dim();
+            if let angles @ [_, ..] = self.model.rope(position) {
+                self.kernels.rotate_heads(&mut buffers.product[rotated], angles);
+            }
+            self.store(buffers, Cache::Own, layer_idx, position, qkv + config.q_dim());
         }
-        self.add_staged_product(buffers, &layer.attention_output, n_tokens);
+        let table = self.model.relative_bias(false);
+        for i in 0..n_tokens {
+            let position = first_position + i;
+            let relative_bias = (!table.is_empty()).then_some((table, position));
+            let (cache, n_positions) = (Cache::Own, position + 1);
+            let view = View { cache, layer_idx, n_positions, temperature, relative_bias };
+            self.attend(buffers, &view, i * qkv_dim);
+            self.stage_attended(buffers, &layer.attention.output, i);
+        }
+        self.add_staged_product(buffers, &layer.attention.output, &layer.attention.norm, 0..n_tokens);
     }
 
-    /// All heads of one token, at `position` of layer `layer_idx`, whose queries start at `product[queries_at]`, into `row`, `(q_dim,)`.
-    fn attend(
+    /// The same with queries alone, of the tokens in `rows`, to keys and values that are there already; `view` says what each sees.
+    pub fn query_block(
         &self,
         buffers: &mut Buffers<'_>,
-        (layer_idx, position): (usize, usize),
-        temperature: f32,
-        queries_at: usize,
+        attention: &AttentionWeights<'m>,
+        rows: Range<usize>,
+        view: impl Fn(usize) -> View<'m>,
     ) {
+        let Projections::Separate { query, .. } = &attention.projections else { return };
+        self.stream_product(buffers, &attention.norm, query, rows.clone());
+        for (i, row) in rows.clone().enumerate() {
+            self.attend(buffers, &view(row), i * query.weight.rows());
+            self.stage_attended(buffers, &attention.output, i);
+        }
+        self.add_staged_product(buffers, &attention.output, &attention.norm, rows);
+    }
+
+    /// Quantises the key and the value at `product[keys_at..]`, `(2, kv_dim)`, into a cache.
+    pub fn store(&self, buffers: &mut Buffers<'_>, cache: Cache, layer_idx: usize, position: usize, keys_at: usize) {
+        let config = self.model.config();
+        let (keys, values) = match cache {
+            Cache::Own => {
+                ((&mut *buffers.keys, &mut *buffers.key_scales), (&mut *buffers.values, &mut *buffers.value_scales))
+            }
+            Cache::Source => (
+                (&mut *buffers.cross_keys, &mut *buffers.cross_key_scales),
+                (&mut *buffers.cross_values, &mut *buffers.cross_value_scales),
+            ),
+        };
+        let (k, v) = buffers.product[keys_at..keys_at + 2 * config.kv_dim()].split_at(config.kv_dim());
+        for (kv_head_idx, (k, v)) in k.chunks(config.head_dim).zip(v.chunks(config.head_dim)).enumerate() {
+            kv_cache::head_mut(config, keys.0, keys.1, layer_idx, kv_head_idx).store(self.kernels, position, k);
+            kv_cache::head_mut(config, values.0, values.1, layer_idx, kv_head_idx).store(self.kernels, position, v);
+        }
+    }
+
+    /// All heads of one token, whose queries start at `product[queries_at]`, into `row`, `(q_dim,)`.
+    fn attend(&self, buffers: &mut Buffers<'_>, view: &View<'m>, queries_at: usize) {
         let config = self.model.config();
         let heads_width = config.n_heads / config.n_kv_heads * config.head_dim;
-        let (n, width) = (position + 1, (position + 1) * config.head_dim);
+        let (n, width) = (view.n_positions, view.n_positions * config.head_dim);
         let queries = buffers.product[queries_at..][..config.q_dim()].chunks(heads_width);
         let outputs = buffers.row[..config.q_dim()].chunks_mut(heads_width);
+        let (keys, values) = match view.cache {
+            Cache::Own => {
+                ((&mut *buffers.keys, &mut *buffers.key_scales), (&mut *buffers.values, &mut *buffers.value_scales))
+            }
+            Cache::Source => (
+                (&mut *buffers.cross_keys, &mut *buffers.cross_key_scales),
+                (&mut *buffers.cross_values, &mut *buffers.cross_value_scales),
+            ),
+        };
+        let mut head_idx = 0;
         for (kv_head_idx, (queries, outputs)) in queries.zip(outputs).enumerate() {
-            let keys = kv_cache::head_mut(config, buffers.keys, buffers.key_scales, layer_idx, kv_head_idx);
-            let values = kv_cache::head_mut(config, buffers.values, buffers.value_scales, layer_idx, kv_head_idx);
+            let keys = kv_cache::head_mut(config, keys.0, keys.1, view.layer_idx, kv_head_idx);
+            let values = kv_cache::head_mut(config, values.0, values.1, view.layer_idx, kv_head_idx);
             let cached = CachedHead::new(
                 self.kernels,
                 (&keys.values[..width], &keys.scales[..n]),
@@ -109,48 +283,77 @@ impl<J: Join + Sync> Decoder<'_, J> {
             );
             let mut scratch = Scratch { query: buffers.query, scores: buffers.scores, value_sums: buffers.value_sums };
             for (q, out) in queries.chunks(config.head_dim).zip(outputs.chunks_mut(config.head_dim)) {
-                attention::attend(self.kernels, out, q, temperature, &cached, &mut scratch);
+                let scoring = Scoring { temperature: view.temperature, bias: view.bias(config, head_idx) };
+                attention::attend(self.kernels, out, q, &scoring, &cached, &mut scratch);
+                head_idx += 1;
             }
         }
     }
 
-    /// `x += Wdown . (silu(Wgate . h) * (Wup . h))` with `h = norm(x)`.
-    fn feed_forward_block(&self, buffers: &mut Buffers<'_>, layer: &LayerWeights<'_>, n_tokens: usize) {
-        let hidden_dim = self.model.config().hidden_dim;
-        self.normed_product(buffers, layer.feed_forward_norm, &layer.gate_up, n_tokens);
-        let format = layer.down.format();
-        let mut staged = Staged::new(self.kernels, format, hidden_dim, buffers.activations, buffers.activation_scales);
-        for (i, gate_up) in buffers.product[..n_tokens * 2 * hidden_dim].chunks(2 * hidden_dim).enumerate() {
-            let (gate, up) = gate_up.split_at(hidden_dim);
-            self.kernels.swiglu(&mut buffers.row[..hidden_dim], gate, up);
-            staged.put(i, &buffers.row[..hidden_dim]);
-        }
-        self.add_staged_product(buffers, &layer.down, n_tokens);
+    /// Quantises what the heads of one token gave.
+    fn stage_attended(&self, buffers: &mut Buffers<'_>, output: &Linear<'_>, token_idx: usize) {
+        let mut staged = self.staged(output, buffers.activations, buffers.activation_scales);
+        staged.put(token_idx, &buffers.row[..output.weight.cols()]);
     }
 
-    /// `product = w . norm(residual)` for each token.
-    fn normed_product(&self, buffers: &mut Buffers<'_>, gain: &[f32], w: &MatrixQ8<'_>, n_tokens: usize) {
+    /// `x += Wdown . f(Wup . h)` with `h = norm(x)`, or with a gate `f(Wgate . h) * (Wup . h)`; the norm may come last.
+    pub fn feed_forward_block(&self, buffers: &mut Buffers<'_>, layer: &LayerWeights<'_>, rows: Range<usize>) {
         let config = self.model.config();
-        let mut staged =
-            Staged::new(self.kernels, w.format(), config.dim, buffers.activations, buffers.activation_scales);
-        for (i, x) in buffers.residual.chunks(config.dim).take(n_tokens).enumerate() {
-            self.kernels.rmsnorm(&mut buffers.row[..config.dim], x, gain, config.norm_eps);
-            staged.put(i, &buffers.row[..config.dim]);
+        let (hidden_dim, up_dim) = (config.hidden_dim, config.up_dim());
+        self.stream_product(buffers, &layer.feed_forward_norm, &layer.gate_up, rows.clone());
+        let mut staged = self.staged(&layer.down, buffers.activations, buffers.activation_scales);
+        for (i, gate_up) in buffers.product[..rows.len() * up_dim].chunks_mut(up_dim).enumerate() {
+            let (gate, up) = gate_up.split_at_mut(hidden_dim);
+            match config.parts().feed_forward {
+                FeedForward::SwiGlu => {
+                    self.kernels.swiglu(&mut buffers.row[..hidden_dim], gate, up);
+                    staged.put(i, &buffers.row[..hidden_dim]);
+                }
+                function => {
+                    self.activate(function, gate);
+                    self.kernels.multiply(gate, up);
+                    staged.put(i, gate);
+                }
+            }
         }
-        self.matmul(&mut buffers.product[..n_tokens * w.rows()], w, &staged.view(n_tokens));
+        self.add_staged_product(buffers, &layer.down, &layer.feed_forward_norm, rows);
     }
 
-    /// `residual += w . activations`, for activations that are staged already.
-    fn add_staged_product(&self, buffers: &mut Buffers<'_>, w: &MatrixQ8<'_>, n_tokens: usize) {
-        let staged = Staged::new(self.kernels, w.format(), w.cols(), buffers.activations, buffers.activation_scales);
-        let product = &mut buffers.product[..n_tokens * w.rows()];
-        self.matmul(product, w, &staged.view(n_tokens));
-        self.kernels.add(&mut buffers.residual[..product.len()], product);
+    /// `product = w . norm(residual) + bias` for the streams in `rows`; of the streams themselves where norms come last.
+    pub fn stream_product(&self, buffers: &mut Buffers<'_>, norm: &Norm<'_>, w: &Linear<'_>, rows: Range<usize>) {
+        let dim = self.model.config().dim;
+        let is_pre = self.model.config().parts().norm_place == NormPlace::Pre;
+        let mut staged = self.staged(w, buffers.activations, buffers.activation_scales);
+        for (i, x) in buffers.residual[rows.start * dim..rows.end * dim].chunks(dim).enumerate() {
+            if is_pre {
+                self.normalize(&mut buffers.row[..dim], x, norm);
+                staged.put(i, &buffers.row[..dim]);
+            } else {
+                staged.put(i, x);
+            }
+        }
+        self.linear(&mut buffers.product[..rows.len() * w.weight.rows()], w, &staged.view(rows.len()));
+    }
+
+    /// `residual += w . activations + bias` in `rows`, for activations that are staged already; normed where norms come last.
+    fn add_staged_product(&self, buffers: &mut Buffers<'_>, w: &Linear<'_>, norm: &Norm<'_>, rows: Range<usize>) {
+        let dim = self.model.config().dim;
+        let staged = self.staged(w, buffers.activations, buffers.activation_scales);
+        let product = &mut buffers.product[..rows.len() * dim];
+        self.linear(product, w, &staged.view(rows.len()));
+        let residual = &mut buffers.residual[rows.start * dim..rows.end * dim];
+        self.kernels.add(residual, product);
+        if self.model.config().parts().norm_place == NormPlace::Post {
+            for x in residual.chunks_mut(dim) {
+                self.normalize(&mut buffers.row[..dim], x, norm);
+                x.copy_from_slice(&buffers.row[..dim]);
+            }
+        }
     }
 }
 
 /// The activation buffers, seen as a batch of tokens with `cols` elements each.
-struct Staged<'a> {
+pub(crate) struct Staged<'a> {
     kernels: Kernels,
     format: WeightFormat,
     cols: usize,
@@ -158,13 +361,9 @@ struct Staged<'a> {
     scales: &'a mut [f32],
 }
 
-impl<'a> Staged<'a> {
-    fn new(kernels: Kernels, format: WeightFormat, cols: usize, values: &'a mut [i16], scales: &'a mut [f32]) -> Self {
-        Self { kernels, format, cols, values, scales }
-    }
-
+impl Staged<'_> {
     /// Quantises `x`, `(cols,)`, as token `token_idx`.
-    fn put(&mut self, token_idx: usize, x: &[f32]) {
+    pub fn put(&mut self, token_idx: usize, x: &[f32]) {
         let (stride, groups) = (activation_stride(self.cols), self.format.groups(self.cols));
         let values = &mut self.values[token_idx * stride..(token_idx + 1) * stride];
         let scales = &mut self.scales[token_idx * groups..(token_idx + 1) * groups];
@@ -172,7 +371,7 @@ impl<'a> Staged<'a> {
     }
 
     /// The first `n_tokens` tokens.
-    fn view(&self, n_tokens: usize) -> ActivationsQ8<'_> {
+    pub fn view(&self, n_tokens: usize) -> ActivationsQ8<'_> {
         ActivationsQ8::new(n_tokens, self.cols, self.format, self.kernels.lanes(self.format), self.values, self.scales)
             .expect("the memory plan has room for a batch of the widest input")
     }

@@ -115,6 +115,14 @@ impl<'g, 'a, J: Join + Sync> Generation<'g, 'a, J> {
         Self { session, tokenizer, sampler, stops, limits, text, logits_hash, last: None, n_tokens: 0, end: None }
     }
 
+    /// Reads what an encoder-decoder is to write from, before its prompt, which is the token that it starts from.
+    ///
+    /// # Errors
+    /// As [`Session::read_source`].
+    pub fn read_source(&mut self, source: &[TokenId]) -> Result<(), StepError> {
+        self.session.read_source(source)
+    }
+
     /// Reads the prompt, before the first step.
     ///
     /// # Errors

@@ -2,12 +2,14 @@
 //!
 //! From the bottom up:
 //!
-//! - [`math`] fixes the bits of the few functions that are not plain arithmetic; [`config`] is the shape of a model.
+//! - [`math`] fixes the bits of the few functions that are not plain arithmetic; [`config`] is the shape of a model, [`parts`] what
+//!   it is made of.
 //! - [`format`] is the packed file: [`PackedModel::parse`] checks everything once, after which nothing can fail.
 //! - [`layout`] is the order of a matrix's bytes; [`tensor`] views int8 matrices where they lie; [`plan`] says where every byte of the [`arena`] goes.
 //! - [`kernels`] do the work: plain loops that define each result, and one backend per kind of core.
 //! - [`tokenizer`] turns text into tokens and back.
 //! - [`session`] holds the KV cache and steps through tokens; [`sampler`] chooses the next one; [`generate`] is the loop.
+//! - [`encoder`] runs models that say something about a whole text.
 //!
 //! The runtime never allocates, prints, reads a clock or keeps global state. The same packed model and tokens give the same
 //! logits, bit for bit, on every target (NUMERICS.md). `unsafe` is confined to `kernels/arch`.
@@ -28,13 +30,16 @@ pub mod arena;
 mod attention;
 pub mod config;
 mod decoder;
+pub mod encoder;
 pub mod format;
 pub mod generate;
 pub mod kernels;
 mod kv_cache;
 pub mod layout;
 pub mod math;
+pub mod parts;
 pub mod plan;
+mod recurrent;
 pub mod sampler;
 pub mod session;
 pub mod tensor;
@@ -42,10 +47,12 @@ pub mod tokenizer;
 
 pub use arena::{Aligned, ArenaError};
 pub use config::{ConfigError, ModelConfig};
+pub use encoder::Encoder;
 pub use format::{FormatError, PackedModel};
 pub use generate::{End, Generation, Limits, LogitsHash};
 pub use kernels::{Join, Kernels, Serial};
 pub use layout::WeightLayout;
+pub use parts::Parts;
 pub use plan::MemoryPlan;
 pub use sampler::{Sampler, Sampling, SamplingError, StopMatcher};
 pub use session::{Session, StepError};

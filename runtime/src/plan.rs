@@ -3,6 +3,7 @@
 use core::ops::Range;
 
 use crate::config::ModelConfig;
+use crate::parts::Kind;
 use crate::tensor::{WeightFormat, activation_stride};
 
 /// Alignment of the arena and of every buffer in it, in bytes.
@@ -10,24 +11,35 @@ pub const ARENA_ALIGN: usize = 16;
 
 /// The arena's buffers, as byte ranges from its start.
 ///
-/// `B` is [`MemoryPlan::prefill_batch`], the tokens that share one pass over the weights.
+/// `B` is [`MemoryPlan::prefill_batch`], the tokens that share one pass over the weights; `C` the layers of the cache: all of a decoder's,
+/// one of an encoder alone, whose layers use it in turn. A buffer that a model has no use for has no bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// Tokens that one pass over the weights serves while a prompt is read.
     pub prefill_batch: usize,
-    /// Keys, int8 `(n_layers, n_kv_heads, context_len, head_dim)`.
+    /// Keys, int8 `(C, n_kv_heads, context_len, head_dim)`.
     pub keys: Range<usize>,
     /// Values, the same shape.
     pub values: Range<usize>,
-    /// Scales of the keys, bfloat16 `(n_layers, n_kv_heads, context_len)`.
+    /// Scales of the keys, bfloat16 `(C, n_kv_heads, context_len)`.
     pub key_scales: Range<usize>,
     /// Scales of the values, the same shape.
     pub value_scales: Range<usize>,
-    /// The tokens in the cache, u32 `(context_len,)`.
+    /// Keys of an encoder's output, as the decoder's layers attend to it: int8 `(n_layers, n_kv_heads, context_len, head_dim)`.
+    pub cross_keys: Range<usize>,
+    /// Its values, the same shape.
+    pub cross_values: Range<usize>,
+    /// Scales of those keys, bfloat16 `(n_layers, n_kv_heads, context_len)`.
+    pub cross_key_scales: Range<usize>,
+    /// Scales of those values, the same shape.
+    pub cross_value_scales: Range<usize>,
+    /// States of recurrent layers, f32 `(n_layers, dim)`; behind them, where there is an encoder, those that it left.
+    pub state: Range<usize>,
+    /// The tokens in the cache, u32 `(context_len,)`; an encoder alone keeps none.
     pub history: Range<usize>,
-    /// The residual stream, f32 `(B, dim)`.
+    /// The residual stream, f32 `(B, dim)`; of all tokens, `(context_len, dim)`, where there is an encoder.
     pub residual: Range<usize>,
-    /// What a matrix product gives, f32 `(B, widest output)`.
+    /// What a matrix product gives, f32 `(B, widest output)`; a recurrent model's has a row more.
     pub product: Range<usize>,
     /// One token's vector before it is quantised, f32 `(widest input,)`.
     pub row: Range<usize>,
@@ -41,7 +53,7 @@ pub struct MemoryPlan {
     pub scores: Range<usize>,
     /// Sums of weighted values, i32 `(head_dim,)`.
     pub value_sums: Range<usize>,
-    /// f32 `(vocab_size,)`.
+    /// f32 `(vocab_size,)`, or `(n_labels,)`.
     pub logits: Range<usize>,
     /// Bytes of the whole arena.
     pub arena_bytes: usize,
@@ -53,9 +65,22 @@ impl MemoryPlan {
     /// `config` must be valid and `prefill_batch` at least 1.
     pub fn new(config: &ModelConfig, format: WeightFormat, prefill_batch: usize) -> Option<Self> {
         let batch = prefill_batch as u64;
-        let widest_in = config.dim.max(config.q_dim()).max(config.hidden_dim);
-        let widest_out = config.dim.max(config.q_dim() + 2 * config.kv_dim()).max(2 * config.hidden_dim);
-        let cached = config.n_layers as u64 * config.n_kv_heads as u64 * config.context_len as u64;
+        let (widest_in, widest_out) = (config.widest_in(), config.widest_out());
+        let (parts, context_len) = (config.parts(), config.context_len as u64);
+        let heads = config.n_kv_heads as u64 * context_len;
+        let cached_layers = if parts.kind == Kind::Encoder { 1 } else { config.n_layers as u64 };
+        let cached = cached_layers * heads;
+        let cross = if parts.has_cross_attention() { config.n_layers as u64 * heads } else { 0 };
+        let states = match (parts.is_recurrent, parts.has_source()) {
+            (false, _) => 0,
+            (true, false) => config.n_layers as u64,
+            (true, true) => 2 * config.n_layers as u64,
+        };
+        let history = if parts.kind == Kind::Encoder { 0 } else { context_len };
+        let is_read_whole = parts.kind != Kind::Decoder && !parts.is_recurrent;
+        let stream = if is_read_whole { context_len.max(batch) } else { batch };
+        let product_rows = if parts.is_recurrent { batch + 1 } else { batch };
+        let scores = if parts.is_recurrent { 0 } else { context_len };
         let mut end = 0u64;
         let mut place = |elements: u64, element_bytes: u64| -> Option<Range<usize>> {
             let start = end;
@@ -69,16 +94,21 @@ impl MemoryPlan {
             values: place(cached, config.head_dim as u64)?,
             key_scales: place(cached, 2)?,
             value_scales: place(cached, 2)?,
-            history: place(config.context_len as u64, 4)?,
-            residual: place(batch * config.dim as u64, 4)?,
-            product: place(batch * widest_out as u64, 4)?,
+            cross_keys: place(cross, config.head_dim as u64)?,
+            cross_values: place(cross, config.head_dim as u64)?,
+            cross_key_scales: place(cross, 2)?,
+            cross_value_scales: place(cross, 2)?,
+            state: place(states * config.dim as u64, 4)?,
+            history: place(history, 4)?,
+            residual: place(stream * config.dim as u64, 4)?,
+            product: place(product_rows * widest_out as u64, 4)?,
             row: place(widest_in as u64, 4)?,
             activations: place(batch * activation_stride(widest_in) as u64, 2)?,
             activation_scales: place(batch * format.groups(widest_in) as u64, 4)?,
             query: place(config.head_dim as u64, 2)?,
-            scores: place(config.context_len as u64, 4)?,
+            scores: place(scores, 4)?,
             value_sums: place(config.head_dim as u64, 4)?,
-            logits: place(config.vocab_size as u64, 4)?,
+            logits: place(config.n_outputs() as u64, 4)?,
             arena_bytes: 0,
         };
         plan.arena_bytes = usize::try_from(end).ok()?;
@@ -88,5 +118,10 @@ impl MemoryPlan {
     /// Bytes of the KV cache, scales included.
     pub fn kv_cache_bytes(&self) -> usize {
         self.value_scales.end
+    }
+
+    /// Bytes of an encoder's output as the decoder's layers attend to it, scales included.
+    pub fn cross_cache_bytes(&self) -> usize {
+        self.cross_value_scales.end - self.cross_keys.start
     }
 }

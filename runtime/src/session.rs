@@ -4,9 +4,11 @@ use core::fmt;
 
 use crate::TokenId;
 use crate::arena::{ArenaError, Buffers};
+use crate::config::ModelConfig;
 use crate::decoder::Decoder;
 use crate::format::PackedModel;
 use crate::kernels::{Join, Kernels, Serial};
+use crate::parts::Kind;
 use crate::sampler::most_probable;
 
 /// Why a step was refused. The session is as it was before.
@@ -30,6 +32,10 @@ pub enum StepError {
     },
     /// No token at all, so there is nothing to predict from.
     EmptyPrompt,
+    /// The model's decoder attends to a source, which [`Session::read_source`] has not been given.
+    NoSource,
+    /// A source was given to a model without an encoder.
+    NoEncoder,
 }
 
 impl fmt::Display for StepError {
@@ -48,11 +54,30 @@ impl fmt::Display for StepError {
                 write!(f, "token {token} is not in the vocabulary of {vocab_size}")
             }
             Self::EmptyPrompt => f.write_str("the prompt holds no token: give it some text"),
+            Self::NoSource => f.write_str("the model writes from a source, and none was read yet"),
+            Self::NoEncoder => f.write_str("the model has no encoder to read a source: give the text as the prompt"),
         }
     }
 }
 
 impl core::error::Error for StepError {}
+
+impl StepError {
+    /// Checks that `tokens` are some, in the vocabulary, and fit behind `position` tokens.
+    pub(crate) fn check(config: &ModelConfig, position: usize, tokens: &[TokenId]) -> Result<(), Self> {
+        if tokens.is_empty() {
+            return Err(Self::EmptyPrompt);
+        }
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= config.vocab_size) {
+            return Err(Self::UnknownToken { token, vocab_size: config.vocab_size });
+        }
+        if tokens.len() > config.context_len - position {
+            let (context_len, n_tokens) = (config.context_len, tokens.len());
+            return Err(Self::ContextFull { context_len, position, n_tokens });
+        }
+        Ok(())
+    }
+}
 
 /// A model at work in the caller's memory.
 pub struct Session<'a, J = Serial> {
@@ -60,6 +85,8 @@ pub struct Session<'a, J = Serial> {
     buffers: Buffers<'a>,
     prefill_batch: usize,
     position: usize,
+    /// Tokens of the source, where there is an encoder; 0 before one is read.
+    source_len: usize,
 }
 
 impl<'a> Session<'a> {
@@ -68,7 +95,7 @@ impl<'a> Session<'a> {
     /// `arena` needs `model.header().arena_bytes` bytes at a multiple of 16; what they held does not matter.
     ///
     /// # Errors
-    /// [`ArenaError`] where the arena is too small or misaligned.
+    /// [`ArenaError`] where the arena is too small or misaligned, or the model is an encoder alone.
     pub fn new(model: &PackedModel<'a>, arena: &'a mut [u8], kernels: Kernels) -> Result<Self, ArenaError> {
         Self::with_join(model, arena, kernels, Serial)
     }
@@ -92,10 +119,34 @@ impl<'a, J: Join + Sync> Session<'a, J> {
         kernels: Kernels,
         join: J,
     ) -> Result<Self, ArenaError> {
+        if model.config().parts().kind == Kind::Encoder {
+            return Err(ArenaError::OtherKind);
+        }
         let plan = model.memory_plan();
         let buffers = Buffers::cut(arena, &plan)?;
         let decoder = Decoder { model: *model, kernels, join };
-        Ok(Self { decoder, buffers, prefill_batch: plan.prefill_batch, position: 0 })
+        let mut session = Self { decoder, buffers, prefill_batch: plan.prefill_batch, position: 0, source_len: 0 };
+        session.reset();
+        Ok(session)
+    }
+
+    /// Reads what an encoder-decoder is to write from, in place of any source before, and empties the cache.
+    ///
+    /// # Errors
+    /// [`StepError`]; what was read before is still there.
+    pub fn read_source(&mut self, tokens: &[TokenId]) -> Result<(), StepError> {
+        let config = self.decoder.model.config();
+        if !config.parts().has_source() {
+            return Err(StepError::NoEncoder);
+        }
+        StepError::check(config, 0, tokens)?;
+        match config.parts().is_recurrent {
+            true => self.decoder.read_recurrent_source(&mut self.buffers, self.prefill_batch, tokens),
+            false => self.decoder.read_source(&mut self.buffers, self.prefill_batch, tokens),
+        }
+        self.source_len = tokens.len();
+        self.reset();
+        Ok(())
     }
 
     /// The model.
@@ -113,9 +164,10 @@ impl<'a, J: Join + Sync> Session<'a, J> {
         &self.buffers.history[..self.position]
     }
 
-    /// Empties the cache.
+    /// Empties the cache. A source stays.
     pub fn reset(&mut self) {
         self.position = 0;
+        self.decoder.reset_states(&mut self.buffers);
     }
 
     /// What the last step predicts for the next token, `(vocab_size,)`. A sampler may change it in place.
@@ -133,7 +185,7 @@ impl<'a, J: Join + Sync> Session<'a, J> {
             self.add(batch);
         }
         let last_idx = (tokens.len() - 1) % self.prefill_batch;
-        self.decoder.logits(&mut self.buffers, last_idx);
+        self.decoder.predict(&mut self.buffers, last_idx);
         Ok(self.buffers.logits)
     }
 
@@ -155,7 +207,7 @@ impl<'a, J: Join + Sync> Session<'a, J> {
     /// If `batch_idx` is not below the number that it gave: a caller's bug.
     pub fn predict_after(&mut self, batch_idx: usize) -> &mut [f32] {
         assert!(batch_idx < self.prefill_batch);
-        self.decoder.logits(&mut self.buffers, batch_idx);
+        self.decoder.predict(&mut self.buffers, batch_idx);
         self.buffers.logits
     }
 
@@ -177,30 +229,20 @@ impl<'a, J: Join + Sync> Session<'a, J> {
         }
         let n_tokens = self.position;
         self.buffers.history.copy_within(n_tokens - n_keep..n_tokens, 0);
-        self.position = 0;
+        self.reset();
         while self.position < n_keep {
             let n = self.prefill_batch.min(n_keep - self.position);
             self.forward_history(n);
         }
-        self.decoder.logits(&mut self.buffers, (n_keep - 1) % self.prefill_batch);
+        self.decoder.predict(&mut self.buffers, (n_keep - 1) % self.prefill_batch);
     }
 
     fn check(&self, tokens: &[TokenId]) -> Result<(), StepError> {
         let config = self.decoder.model.config();
-        if tokens.is_empty() {
-            return Err(StepError::EmptyPrompt);
+        if config.parts().has_source() && self.source_len == 0 {
+            return Err(StepError::NoSource);
         }
-        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= config.vocab_size) {
-            return Err(StepError::UnknownToken { token, vocab_size: config.vocab_size });
-        }
-        if tokens.len() > config.context_len - self.position {
-            return Err(StepError::ContextFull {
-                context_len: config.context_len,
-                position: self.position,
-                n_tokens: tokens.len(),
-            });
-        }
-        Ok(())
+        StepError::check(config, self.position, tokens)
     }
 
     fn add(&mut self, batch: &[TokenId]) {
@@ -211,7 +253,11 @@ impl<'a, J: Join + Sync> Session<'a, J> {
     /// Runs the next `n` tokens of the history, at most a batch.
     fn forward_history(&mut self, n: usize) {
         let history = core::mem::take(&mut self.buffers.history);
-        self.decoder.forward(&mut self.buffers, self.position, &history[self.position..self.position + n]);
+        let tokens = &history[self.position..self.position + n];
+        match self.decoder.model.config().parts().is_recurrent {
+            true => self.decoder.forward_recurrent(&mut self.buffers, false, tokens),
+            false => self.decoder.forward(&mut self.buffers, self.position, self.source_len, tokens),
+        }
         self.buffers.history = history;
         self.position += n;
     }

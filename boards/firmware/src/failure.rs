@@ -75,6 +75,7 @@ impl From<ArenaError> for Failure {
             ArenaError::TooSmall { needed_bytes, given_bytes } => Self::new("the arena is too small")
                 .with("needed_bytes", needed_bytes as u64)
                 .with("given_bytes", given_bytes as u64),
+            ArenaError::OtherKind => Self::new("the model is of another kind than the one that was built"),
             ArenaError::Misaligned => Self::new("the arena does not start at a multiple of 16 bytes"),
         }
     }
@@ -92,6 +93,9 @@ impl From<StepError> for Failure {
             StepError::UnknownToken { token, vocab_size } => Self::new("a token is not in the vocabulary")
                 .with("token", token.into())
                 .with("vocab_size", vocab_size as u64),
+            StepError::NoSource | StepError::NoEncoder => {
+                Self::new("the model's encoder and decoder do not go together")
+            }
             StepError::EmptyPrompt => Self::new("the prompt holds no token: give it some text"),
         }
     }

@@ -1,4 +1,4 @@
-//! From the request to the generated text.
+//! From the request to the generated text, or to what an encoder finds in it.
 
 use siskin_runtime::format::checksum;
 use siskin_runtime::{
@@ -9,7 +9,7 @@ use crate::failure::{Failure, report};
 use crate::host::{self, Console, ReadError};
 use crate::record::Record;
 use crate::request::{Prompt, REQUESTS_MAX, Request, request_file};
-use crate::{Memory, arch, linked, u32_le};
+use crate::{Memory, arch, encoding, linked, u32_le};
 
 /// Serves one request after the other, until the host has no more; gives whether all went well. A failure ends its request alone.
 pub fn serve(console: &mut Console, mut memory: Memory) -> bool {
@@ -42,6 +42,9 @@ fn respond(console: &mut Console, memory: &mut Memory, request_bytes: usize) -> 
     // Large values stay where they are: moving them would take as much stack again.
     let request = Request::parse(memory.request.get(..request_bytes).unwrap_or_default());
     let request = request.as_ref().map_err(|&failure| failure)?;
+    if linked::IS_ENCODER {
+        return encoding::respond(console, request, memory.arena, memory.prompt);
+    }
     let mut slot = None;
     let (session, prompt) = prepare(&mut slot, request, memory.arena, memory.prompt)?;
     Record::new(console, "prompt").number(prompt.len() as u64).send();
@@ -58,10 +61,16 @@ fn prepare<'s, 'a>(
     prompt: &'s mut [TokenId],
 ) -> Result<(&'s mut Session<'a>, &'s [TokenId]), Failure> {
     let mut model = None;
-    let model = parse_model(&mut model)?;
-    linked::check_layout(model, Kernels::detect())?;
+    let model = checked_model(&mut model)?;
     let prompt = prompt_tokens(request, model, arena, prompt)?;
     Ok((start_session(slot, model, arena)?, prompt))
+}
+
+/// The model in flash, whose weights must lie in the order that this core's kernels read.
+pub fn checked_model<'s>(slot: &'s mut Option<PackedModel<'static>>) -> Result<&'s PackedModel<'static>, Failure> {
+    let model = parse_model(slot)?;
+    linked::check_layout(model, Kernels::detect())?;
+    Ok(model)
 }
 
 #[inline(never)]
@@ -80,7 +89,7 @@ fn start_session<'s, 'a>(
 
 /// The prompt's tokens, in the front of `prompt`. The arena is not at work yet, so encoding borrows it.
 #[inline(never)]
-fn prompt_tokens<'p>(
+pub fn prompt_tokens<'p>(
     request: &Request<'_>,
     model: &PackedModel<'_>,
     arena: &mut [u8],
@@ -101,7 +110,7 @@ fn prompt_tokens<'p>(
             let Ok(scratch) = bytemuck::try_cast_slice_mut::<u8, TokenId>(&mut arena[..whole_bytes]) else {
                 return Err(Failure::new("the arena does not start at a multiple of 16 bytes"));
             };
-            let n_tokens = tokenizer.encode(text, scratch).map_err(|_| too_long(text.len()))?;
+            let n_tokens = model.encode_input(&tokenizer, text, scratch).map_err(|_| too_long(text.len()))?;
             let room = prompt.get_mut(..n_tokens).ok_or(too_long(n_tokens))?;
             room.copy_from_slice(&scratch[..n_tokens]);
             n_tokens
@@ -128,13 +137,18 @@ fn generate<'a>(
         Failure::new("a stop sequence is empty or too long").with("most_bytes", StopMatcher::STOP_BYTES_MAX as u64)
     })?;
     let tokenizer = session.model().tokenizer();
+    let start = session.model().config().parts.start_token;
     let eos = tokenizer.as_ref().and_then(|tokenizer| tokenizer.eos());
     let limits = Limits { max_new_tokens: request.max_new_tokens, end_tokens: eos.as_slice(), slide_to: None };
     let sampler = Sampler::new(request.sampling, request.seed).with_biases(request.biases);
     let mut generation = Generation::new(session, tokenizer, sampler, stops, limits);
 
     arch::count_start();
-    let read = generation.read(prompt);
+    let read = match &start {
+        None => generation.read(prompt),
+        // The model writes from the prompt.
+        Some(start) => generation.read_source(prompt).and_then(|()| generation.read(core::slice::from_ref(start))),
+    };
     arch::count_stop();
     read?;
     steps(console, &mut generation);

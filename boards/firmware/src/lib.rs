@@ -1,4 +1,5 @@
-//! The application that every board runs: it continues a prompt with the model that is linked into its flash. Two features put another
+//! The application that every board runs: it continues a prompt with the model that is linked into its flash,
+//! or says what an encoder finds in it. Two features put another
 //! in its place: `conformance` tries every kernel, `gemv` has products of fixed shapes counted.
 //!
 //! A board's own crate holds its memory map and a `main` that hands [`run`] the memory to work in. What to do comes from the
@@ -9,6 +10,8 @@
 mod arch;
 #[cfg(feature = "conformance")]
 mod conformance;
+#[cfg(all(generates, not(feature = "greedy")))]
+mod encoding;
 mod failure;
 #[cfg(feature = "gemv")]
 mod gemv;

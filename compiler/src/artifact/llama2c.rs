@@ -119,6 +119,7 @@ fn config_of(numbers: [i32; 7], tied_head: bool) -> Result<ModelConfig, Problem>
         norm_eps: NORM_EPS,
         rope_theta: ROPE_THETA,
         tied_head,
+        parts: siskin_runtime::Parts::LLAMA,
     };
     config.validate()?;
     Ok(config)

@@ -96,6 +96,7 @@ mod tests {
             norm_eps: 1e-5,
             rope_theta: 10000.0,
             tied_head: true,
+            parts: siskin_runtime::Parts::LLAMA,
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a model is made of: every architecture described by its parts, so that a new family is a list of parts and names.
 
 use serde::{Deserialize, Serialize};
-use siskin_runtime::ModelConfig;
+use siskin_runtime::{ModelConfig, Parts};
 
 /// A published architecture whose parameter names and conventions a model follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -296,6 +296,7 @@ impl Architecture {
             norm_eps: self.norm_eps,
             rope_theta,
             tied_head: self.tied_head,
+            parts: Parts::LLAMA,
         };
         (*self == Self::llama(&config)).then_some(config)
     }

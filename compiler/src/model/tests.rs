@@ -19,6 +19,7 @@ fn config(tied_head: bool) -> ModelConfig {
         norm_eps: 1e-5,
         rope_theta: 500.0,
         tied_head,
+        parts: siskin_runtime::Parts::LLAMA,
     }
 }
 

@@ -1,8 +1,8 @@
 //! The bytes of a packed file: places, padding and checksums.
 
 use siskin_runtime::format::{
-    ENTRY_BYTES, HEADER_BYTES, Header, PREFILL_BATCH_MAX, Role, SECTION_ALIGN, SectionEntry, SectionKind, TensorEntry,
-    checksum,
+    ENTRY_BYTES, HEADER_BYTES, Header, PREFILL_BATCH_MAX, SECTION_ALIGN, SectionEntry, SectionKind, TensorData,
+    TensorEntry, TensorId, checksum,
 };
 use siskin_runtime::tensor::{MatrixQ8, Scales};
 use siskin_runtime::{MemoryPlan, ModelConfig, PackedModel, WeightFormat, WeightLayout};
@@ -12,20 +12,23 @@ use crate::quant::{QuantizedMatrix, QuantizedScales};
 
 /// A tensor's place in the canonical order, and its bytes.
 pub(super) struct Tensor {
-    pub role: Role,
-    pub layer_idx: usize,
+    pub id: TensorId,
     pub bytes: TensorBytes,
 }
 
-/// The bytes of a tensor in its layout; gains have no scales.
+/// The bytes of a tensor in its layout; vectors have no scales.
 pub(super) struct TensorBytes {
     data: Vec<u8>,
     scales: Vec<u8>,
 }
 
 impl TensorBytes {
-    pub fn gains(gains: &[f32]) -> Self {
-        Self { data: gains.iter().flat_map(|x| x.to_le_bytes()).collect(), scales: Vec::new() }
+    pub fn floats(numbers: &[f32]) -> Self {
+        Self { data: numbers.iter().flat_map(|x| x.to_le_bytes()).collect(), scales: Vec::new() }
+    }
+
+    pub fn integers(numbers: &[i32]) -> Self {
+        Self { data: numbers.iter().flat_map(|x| x.to_le_bytes()).collect(), scales: Vec::new() }
     }
 
     pub fn matrix(matrix: &QuantizedMatrix, layout: WeightLayout) -> Self {
@@ -131,12 +134,12 @@ fn place_tensors(config: &ModelConfig, tensors: &[Tensor]) -> Result<(Vec<u8>, V
         offset
     };
     for tensor in tensors {
-        let (rows, cols) = tensor.role.shape(config);
+        let (rows, cols) = tensor.id.shape(config);
         let data_offset = place(&tensor.bytes.data);
         let scales_offset = if tensor.bytes.scales.is_empty() { 0 } else { place(&tensor.bytes.scales) };
         let entry = TensorEntry {
-            role: tensor.role as u16,
-            layer_idx: tensor.layer_idx as u16,
+            role: tensor.id.code(),
+            layer_idx: tensor.id.layer_idx as u16,
             rows: rows as u32,
             cols: cols as u32,
             data_offset,
@@ -156,22 +159,12 @@ pub fn relayout(
     layout: WeightLayout,
     prefill_batch: usize,
 ) -> Result<AlignedBytes, PackError> {
-    let matrices = |layer_idx: usize| model.layer(layer_idx);
-    let gains = |x: &[f32]| TensorBytes::gains(x);
-    let matrix = |w: MatrixQ8<'_>| TensorBytes::matrix(&row_major(&w), layout);
-    let tensors = siskin_runtime::format::tensor_order(model.config()).map(|(role, layer_idx)| Tensor {
-        role,
-        layer_idx,
-        bytes: match role {
-            Role::Embedding => matrix(model.embedding()),
-            Role::AttentionNorm => gains(matrices(layer_idx).attention_norm),
-            Role::Qkv => matrix(matrices(layer_idx).qkv),
-            Role::AttentionOutput => matrix(matrices(layer_idx).attention_output),
-            Role::FeedForwardNorm => gains(matrices(layer_idx).feed_forward_norm),
-            Role::GateUp => matrix(matrices(layer_idx).gate_up),
-            Role::Down => matrix(matrices(layer_idx).down),
-            Role::FinalNorm => gains(model.final_norm()),
-            Role::Head => matrix(model.head()),
+    let tensors = model.raw_tensors().map(|(id, data)| Tensor {
+        id,
+        bytes: match data {
+            TensorData::Matrix(w) => TensorBytes::matrix(&row_major(&w), layout),
+            TensorData::Floats(numbers) => TensorBytes::floats(numbers),
+            TensorData::Integers(numbers) => TensorBytes::integers(numbers),
         },
     });
     let kept = |kind: u32| kind != SectionKind::Tensors as u32 && kind != SectionKind::Weights as u32;

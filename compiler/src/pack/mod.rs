@@ -2,13 +2,15 @@
 
 mod file;
 mod memory;
+mod trained;
 
 pub use file::relayout;
 pub use memory::{AlignedBytes, PackedFile, PackedFileError};
+pub use trained::{pack_trained, packed_trained_config};
 
 use rayon::prelude::*;
-use siskin_runtime::format::{Role, SectionKind, tensor_order};
-use siskin_runtime::{ModelConfig, WeightFormat, WeightLayout};
+use siskin_runtime::format::{Role, SectionKind, TensorId, tensor_order};
+use siskin_runtime::{ConfigError, ModelConfig, WeightFormat, WeightLayout};
 
 use crate::artifact::{Checkpoint, LayerWeights};
 use crate::quant::{QuantizedMatrix, quantize_matrix};
@@ -57,16 +59,30 @@ pub enum PackError {
     /// The arena's size overflows.
     #[error("the arena of this model would not fit any address space; use a shorter context")]
     ArenaTooLarge,
+    /// The runtime has no such model.
+    #[error("devices do not run {what}")]
+    Unsupported {
+        /// What it is.
+        what: &'static str,
+    },
+    /// The model's shape is outside the runtime's limits.
+    #[error("the model's shape is out of bounds: {0}")]
+    Config(#[from] ConfigError),
 }
 
 /// The shape that packing with these options gives.
 pub fn packed_config(checkpoint: &Checkpoint, context_len: Option<usize>) -> Result<ModelConfig, PackError> {
-    let model_len = checkpoint.config.context_len;
+    let context_len = packed_context(checkpoint.config.context_len, context_len)?;
+    Ok(ModelConfig { context_len, ..checkpoint.config })
+}
+
+/// The context asked for, if the model has as many positions.
+fn packed_context(model_len: usize, context_len: Option<usize>) -> Result<usize, PackError> {
     let asked = context_len.unwrap_or(model_len);
     if asked == 0 || asked > model_len {
         return Err(PackError::Context { asked, model_len });
     }
-    Ok(ModelConfig { context_len: asked, ..checkpoint.config })
+    Ok(asked)
 }
 
 /// Quantises and packs. The same inputs give the same bytes, on any number of threads.
@@ -78,15 +94,11 @@ pub fn pack(checkpoint: &Checkpoint, options: &PackOptions) -> Result<AlignedByt
     let order: Vec<_> = tensor_order(&config).collect();
     let tensors: Vec<Tensor> = order
         .par_iter()
-        .map(|&(role, layer_idx)| Tensor {
-            role,
-            layer_idx,
-            bytes: match role.is_norm() {
-                true => file::TensorBytes::gains(norm(checkpoint, role, layer_idx)),
-                false => {
-                    let matrix = quantized(checkpoint, &config, role, layer_idx, options.format);
-                    file::TensorBytes::matrix(&matrix, options.layout)
-                }
+        .map(|&id| Tensor {
+            id,
+            bytes: match id.role.is_norm() {
+                true => file::TensorBytes::floats(norm(checkpoint, id.role, id.layer_idx)),
+                false => file::TensorBytes::matrix(&quantized(checkpoint, &config, id, options.format), options.layout),
             },
         })
         .collect();
@@ -112,23 +124,17 @@ fn norm(checkpoint: &Checkpoint, role: Role, layer_idx: usize) -> &[f32] {
 }
 
 /// The matrix of a role; projections of the same input lie one below the other.
-fn quantized(
-    checkpoint: &Checkpoint,
-    config: &ModelConfig,
-    role: Role,
-    layer_idx: usize,
-    format: WeightFormat,
-) -> QuantizedMatrix {
-    let (rows, cols) = role.shape(config);
-    let layer = |parts: fn(LayerWeights<'_>) -> Vec<f32>| parts(checkpoint.layer(layer_idx));
-    let stacked = match role {
+fn quantized(checkpoint: &Checkpoint, config: &ModelConfig, id: TensorId, format: WeightFormat) -> QuantizedMatrix {
+    let (rows, cols) = id.shape(config);
+    let layer = |parts: fn(LayerWeights<'_>) -> Vec<f32>| parts(checkpoint.layer(id.layer_idx));
+    let stacked = match id.role {
         Role::Embedding => return quantize_matrix(checkpoint.embedding(), rows, cols, format),
         Role::Head => return quantize_matrix(checkpoint.output_head(), rows, cols, format),
         Role::Qkv => layer(|l| [l.q_proj, l.k_proj, l.v_proj].concat()),
         Role::AttentionOutput => layer(|l| l.o_proj.to_vec()),
         Role::GateUp => layer(|l| [l.gate_proj, l.up_proj].concat()),
         Role::Down => layer(|l| l.down_proj.to_vec()),
-        Role::AttentionNorm | Role::FeedForwardNorm | Role::FinalNorm => unreachable!("norms are not quantised"),
+        _ => unreachable!("a Llama has no other matrix"),
     };
     quantize_matrix(&stacked, rows, cols, format)
 }

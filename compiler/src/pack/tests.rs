@@ -20,6 +20,7 @@ fn config(tied_head: bool) -> ModelConfig {
         norm_eps: 1e-5,
         rope_theta: 1e4,
         tied_head,
+        parts: siskin_runtime::Parts::LLAMA,
     }
 }
 

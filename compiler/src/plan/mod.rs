@@ -6,6 +6,7 @@ pub use board::{Board, BoardError, FirmwareBudget};
 
 use serde::Serialize;
 use siskin_runtime::format::{Header, PREFILL_BATCH_MAX, SectionKind};
+use siskin_runtime::parts::Positions;
 use siskin_runtime::{MemoryPlan, ModelConfig, PackedModel, WeightFormat};
 
 /// What one thing takes.
@@ -93,13 +94,19 @@ impl MemoryReport {
 }
 
 fn ram_parts(plan: &MemoryPlan, firmware: &FirmwareBudget) -> Vec<Part> {
-    let working = plan.arena_bytes - plan.kv_cache_bytes() - plan.logits.len();
-    vec![
+    let (cache, cross, state) = (plan.kv_cache_bytes(), plan.cross_cache_bytes(), plan.state.len());
+    let working = plan.arena_bytes - cache - cross - state - plan.logits.len() - plan.residual.len();
+    let mut parts = vec![
         Part::new("firmware statics", firmware.static_ram_bytes),
-        Part::new("KV cache", plan.kv_cache_bytes()),
+        Part::new("KV cache", cache),
+        Part::new("encoder output", cross),
+        Part::new("recurrent state", state),
         Part::new("logits", plan.logits.len()),
+        Part::new("residual streams", plan.residual.len()),
         Part::new("activations", working),
-    ]
+    ];
+    parts.retain(|part| part.bytes > 0);
+    parts
 }
 
 /// The largest usual prefill batch that still fits the board; the smallest where none does.
@@ -155,7 +162,9 @@ fn bytes_per_param(header: &Header) -> f64 {
 
 /// The longest context with which RAM and flash suffice, at the smallest prefill batch.
 fn largest_context(header: &Header, report: &MemoryReport, board: &Board) -> Option<usize> {
-    let rope_bytes = |context_len: usize| context_len as u64 * header.config.head_dim as u64 * 4;
+    let has_rope = header.config.parts.positions == Positions::Rope;
+    let position_bytes = if has_rope { header.config.head_dim as u64 * 4 } else { 0 };
+    let rope_bytes = |context_len: usize| context_len as u64 * position_bytes;
     let without_rope = report.flash_bytes - rope_bytes(header.config.context_len).min(report.flash_bytes);
     let fits = |context_len: usize| {
         let config = ModelConfig { context_len, ..header.config };
@@ -198,6 +207,7 @@ mod tests {
             norm_eps: 1e-5,
             rope_theta: 1e4,
             tied_head: true,
+            parts: siskin_runtime::Parts::LLAMA,
         };
         let format = WeightFormat::Int8;
         let layout = siskin_runtime::WeightLayout::RowPairs;

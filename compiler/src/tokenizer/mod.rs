@@ -21,7 +21,7 @@ use siskin_runtime::TokenId;
 use siskin_runtime::format::SectionKind;
 use siskin_runtime::tokenizer::{PreTokenizer, SpacePrefix, TextStream, Tokenizer};
 
-use crate::artifact::{Checkpoint, TokenizerSource};
+use crate::artifact::{Checkpoint, TokenizerSource, TrainedModel};
 
 pub use chat::{ChatMessage, ChatSegments, ChatTemplate, ChatTemplateError};
 pub use compile::CompiledTokenizer;
@@ -95,22 +95,39 @@ impl TokenizerDef {
     ///
     /// The checkpoint's end of text takes precedence over the tokenizer's; its beginning of text stands in where that has none.
     pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Option<Self>, TokenizerDefError> {
-        let mut definition = match &checkpoint.tokenizer {
+        let eos = checkpoint.eos_ids.first().copied();
+        Self::of_model(&checkpoint.tokenizer, checkpoint.config.vocab_size, checkpoint.bos_id, eos)
+    }
+
+    /// The tokenizer that came with a model of any family, or `None` if it has none, as [`TokenizerDef::of_checkpoint`].
+    pub fn of_trained(model: &TrainedModel) -> Result<Option<Self>, TokenizerDefError> {
+        let specials = &model.specials;
+        let bos = specials.bos.or(specials.decoder_start);
+        Self::of_model(&model.tokenizer, model.architecture.vocab_size, bos, specials.eos)
+    }
+
+    fn of_model(
+        source: &TokenizerSource,
+        n_rows: usize,
+        bos: Option<TokenId>,
+        eos: Option<TokenId>,
+    ) -> Result<Option<Self>, TokenizerDefError> {
+        let mut definition = match source {
             TokenizerSource::None => return Ok(None),
             TokenizerSource::HuggingFace(json) => Self::from_hugging_face_bytes(json)?,
             TokenizerSource::Gguf(vocab) => Self::from_gguf(vocab)?,
             TokenizerSource::SentencePiece(model) => Self::from_sentencepiece(model)?,
-            TokenizerSource::Llama2c(bytes) => Self::from_llama2c(bytes, checkpoint.config.vocab_size)?,
+            TokenizerSource::Llama2c(bytes) => Self::from_llama2c(bytes, n_rows)?,
         };
-        if definition.vocab_size() > checkpoint.config.vocab_size {
-            let (tokens, rows) = (definition.vocab_size(), checkpoint.config.vocab_size);
-            let problem = format!("it has {tokens} tokens, but the model's vocabulary only {rows}");
+        if definition.vocab_size() > n_rows {
+            let tokens = definition.vocab_size();
+            let problem = format!("it has {tokens} tokens, but the model's vocabulary only {n_rows}");
             return Err(TokenizerDefError::Compile(problem));
         }
         let vocab_size = definition.vocab_size();
         let in_range = |id: &TokenId| (*id as usize) < vocab_size;
-        definition.bos = definition.bos.or(checkpoint.bos_id.filter(in_range));
-        definition.eos = checkpoint.eos_ids.first().copied().filter(in_range).or(definition.eos);
+        definition.bos = definition.bos.or(bos.filter(in_range));
+        definition.eos = eos.filter(in_range).or(definition.eos);
         Ok(Some(definition))
     }
 
@@ -122,6 +139,11 @@ impl TokenizerDef {
     /// Number of token ids.
     pub fn vocab_size(&self) -> usize {
         self.pieces.len()
+    }
+
+    /// The token that stands for one to be filled in: `<mask>` in models trained here, `[MASK]` in BERT's.
+    pub fn mask_token(&self) -> Option<TokenId> {
+        self.special_id("<mask>").or_else(|| self.special_id("[MASK]"))
     }
 
     /// The id of the special token with this text.

@@ -17,6 +17,7 @@ pub fn small_checkpoint(tied_head: bool) -> Checkpoint {
         norm_eps: 1e-5,
         rope_theta: 10000.0,
         tied_head,
+        parts: siskin_runtime::Parts::LLAMA,
     };
     let mut checkpoint = Checkpoint::random(config, 11).unwrap();
     checkpoint.bos_id = Some(1);

@@ -2,9 +2,10 @@
 
 use anyhow::anyhow;
 use siskin_runtime::sampler::{EncodedBias, LogitBias, Sampling, SamplingError, StopMatcher};
-use siskin_runtime::tokenizer::{EncodeOptions, Specials, Tokenizer};
+use siskin_runtime::tokenizer::{EncodeOptions, Tokenizer};
 use siskin_runtime::{PackedModel, TokenId};
 
+use crate::encoding::input_tokens;
 use crate::failure::{Failure, OrFail as _};
 use crate::input;
 
@@ -17,7 +18,8 @@ const DEFAULT_MIROSTAT_ETA: f32 = 0.1;
 /// How a prompt is continued.
 #[derive(clap::Args)]
 pub(crate) struct GenerationArgs {
-    /// The text to continue, or with --chat the message to answer.
+    /// The text to continue, or with --chat the message to answer; for an encoder-decoder the text to write from, for an encoder the
+    /// text to read.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) prompt: String,
     /// Put the prompt into the model's chat template.
@@ -132,8 +134,7 @@ impl GenerationArgs {
         tokenizer: &Tokenizer<'_>,
     ) -> Result<Vec<TokenId>, Failure> {
         if !self.chat {
-            let options = EncodeOptions { add_bos: tokenizer.add_bos(), specials: Specials::Everywhere };
-            return encode(tokenizer, &self.prompt, options);
+            return input_tokens(model, tokenizer, &self.prompt);
         }
         let chat = model.chat().ok_or_else(|| {
             let cause = anyhow!("it has none, so it is no chat model; leave --chat out");

@@ -5,7 +5,8 @@ use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::anyhow;
-use siskin_compiler::artifact::{Checkpoint, LoadOptions, load_model};
+use siskin_compiler::artifact::{Checkpoint, LoadOptions, TrainedModel, hf, load_model, load_tokenizer};
+use siskin_compiler::model::Family;
 use siskin_compiler::pack::PackedFile;
 use siskin_compiler::tokenizer::{CompiledTokenizer, CorpusEncoder, TokenizerDef};
 use siskin_runtime::format::MAGIC;
@@ -26,6 +27,31 @@ pub(crate) fn load_checkpoint(path: &Path, tokenizer: Option<&Path>) -> Result<C
     tokenizer.map(check_exists).transpose()?;
     let options = LoadOptions { tokenizer: tokenizer.map(Path::to_owned) };
     load_model(path, &options).or_invalid_input(|| "load the model".to_owned())
+}
+
+/// A model that is not packed yet.
+pub(crate) enum Unpacked {
+    /// A decoder of the Llama family, from any file that we read.
+    Llama(Box<Checkpoint>),
+    /// A model of another family, or with another head.
+    Trained(Box<TrainedModel>),
+}
+
+/// As [`load_checkpoint`], of every family.
+pub(crate) fn load_unpacked(path: &Path, tokenizer: Option<&Path>) -> Result<Unpacked, Failure> {
+    check_exists(path)?;
+    let is_other = path.join("config.json").is_file()
+        && hf::load_architecture(path).is_ok_and(|(architecture, ..)| architecture.family != Family::Llama);
+    if !is_other {
+        return load_checkpoint(path, tokenizer).map(|checkpoint| Unpacked::Llama(Box::new(checkpoint)));
+    }
+    let doing = || "load the model".to_owned();
+    let mut model = hf::load_trained(path).or_invalid_input(doing)?;
+    if let Some(tokenizer) = tokenizer {
+        check_exists(tokenizer)?;
+        model.tokenizer = load_tokenizer(tokenizer).or_invalid_input(doing)?;
+    }
+    Ok(Unpacked::Trained(Box::new(model)))
 }
 
 /// Whether the path is a file that starts as a packed model does.

@@ -7,6 +7,7 @@ mod boards;
 mod command_line;
 mod commands;
 mod console;
+mod encoding;
 mod failure;
 mod firmware;
 mod generation;

@@ -7,16 +7,18 @@ use anyhow::anyhow;
 use clap::ValueEnum;
 use serde::Serialize;
 use siskin_compiler::artifact::Checkpoint;
-use siskin_compiler::pack::{PackOptions, PackedFile, pack, packed_config, relayout};
+use siskin_compiler::pack::{
+    PackOptions, PackedFile, pack, pack_trained, packed_config, packed_trained_config, relayout,
+};
 use siskin_compiler::plan::{Board, MemoryReport, Part, choose_prefill_batch, remedies};
-use siskin_compiler::tokenizer::TextSections;
+use siskin_compiler::tokenizer::{TextSections, TokenizerDef};
 use siskin_runtime::format::SectionKind;
-use siskin_runtime::{Kernels, PackedModel};
+use siskin_runtime::{Kernels, ModelConfig, PackedModel};
 
 use crate::boards::{BoardArgs, HOST};
 use crate::console::Console;
 use crate::failure::{Failure, OrFail as _, Status};
-use crate::input;
+use crate::input::{self, Unpacked};
 
 /// How a model is quantised and cut to size.
 #[derive(clap::Args)]
@@ -56,20 +58,32 @@ impl PackingArgs {
         if input::is_packed(path) {
             return self.pack_again(path, board);
         }
-        let checkpoint = input::load_checkpoint(path, self.tokenizer.as_deref())?;
         let default_format = if board.name == HOST { WeightFormat::Int8G32 } else { WeightFormat::Int8 };
         let format = self.weights.unwrap_or(default_format).into();
         let doing = || format!("pack {}", path.display());
-        let config = packed_config(&checkpoint, self.context).or_invalid_input(doing)?;
-        let options = PackOptions {
+        let options = |config: &ModelConfig, sections| PackOptions {
             format,
             layout: board.layout,
             context_len: self.context,
-            prefill_batch: choose_prefill_batch(&config, format, board),
-            sections: text_sections(&checkpoint, console).or_invalid_input(doing)?,
+            prefill_batch: choose_prefill_batch(config, format, board),
+            sections,
         };
-        let bytes = pack(&checkpoint, &options).or_invalid_input(doing)?;
-        PackedFile::from_bytes(bytes).or_failed(doing)
+        let bytes = match input::load_unpacked(path, self.tokenizer.as_deref())? {
+            Unpacked::Llama(checkpoint) => {
+                let config = packed_config(&checkpoint, self.context).or_invalid_input(doing)?;
+                let sections = text_sections(&checkpoint, console).or_invalid_input(doing)?;
+                pack(&checkpoint, &options(&config, sections))
+            }
+            Unpacked::Trained(model) => {
+                let tokenizer = TokenizerDef::of_trained(&model).or_invalid_input(doing)?;
+                let tokenizer = tokenizer.ok_or_else(input::no_tokenizer).or_invalid_input(doing)?;
+                let mask = tokenizer.mask_token();
+                let config = packed_trained_config(&model, self.context, mask).or_invalid_input(doing)?;
+                let section = tokenizer.compile().or_invalid_input(doing)?.into_section();
+                pack_trained(&model, &options(&config, vec![(SectionKind::Tokenizer, section)]), mask)
+            }
+        };
+        PackedFile::from_bytes(bytes.or_invalid_input(doing)?).or_failed(doing)
     }
 
     fn pack_again(&self, path: &Path, board: &Board) -> Result<PackedFile, Failure> {

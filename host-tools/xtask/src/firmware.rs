@@ -81,6 +81,9 @@ pub fn build(board: &Board, model: Option<&Path>, app: Option<App>, out: &Path) 
     if model.is_some() {
         cargo.args(generation_features(board));
     }
+    if model.map(is_of_other_family).transpose()?.unwrap_or(false) {
+        cargo.arg("--features=siskin-runtime/families");
+    }
     repo::run_quietly(&mut cargo)?;
     let built = target_dir.join(&board.target.triple).join("release").join(package);
     put(&built, out)
@@ -90,6 +93,13 @@ pub fn build(board: &Board, model: Option<&Path>, app: Option<App>, out: &Path) 
 fn generation_features(board: &Board) -> &'static [&'static str] {
     // Only a core without kernels of its own reads this layout fastest.
     if board.target.layout == "row-major" { &[] } else { &["--features", "siskin-firmware/sole-backend"] }
+}
+
+/// Whether a packed file says that its model is no Llama (runtime/FORMAT.md): such a one needs the runtime's code for all families.
+fn is_of_other_family(model: &Path) -> Result<bool> {
+    const PARTS: std::ops::Range<usize> = 88..124;
+    let file = fs::read(model).with_context(|| format!("failed to read {}", model.display()))?;
+    Ok(file.get(PARTS).is_some_and(|parts| parts.iter().any(|&byte| byte != 0)))
 }
 
 fn find_model(model: &Path) -> Result<PathBuf> {

@@ -4,14 +4,16 @@
 //! so that weights are used where they lie, in flash or in a mapped file.
 
 mod error;
+mod header;
+mod layers;
+mod order;
 mod packed;
 
 pub use error::FormatError;
-pub use packed::{LayerWeights, PackedModel};
-
-use crate::config::ModelConfig;
-use crate::layout::WeightLayout;
-use crate::tensor::WeightFormat;
+pub use header::Header;
+pub use layers::{AttentionWeights, GateWeights, HeadWeights, LayerWeights, Linear, Norm, Projections};
+pub use order::{BIAS, Role, Storage, TensorId, tensor_order};
+pub use packed::{PackedModel, TensorData};
 
 #[cfg(target_endian = "big")]
 compile_error!("packed models are read in place, so the target must be little-endian");
@@ -81,12 +83,14 @@ pub enum SectionKind {
     Chat = 5,
     /// Where the model comes from: UTF-8 JSON.
     Provenance = 6,
+    /// The names of a classifier's labels: UTF-8, one a line.
+    Labels = 7,
 }
 
 impl SectionKind {
     /// Every kind, in the order of their codes.
-    pub const ALL: [Self; 6] =
-        [Self::Tensors, Self::Weights, Self::Rope, Self::Tokenizer, Self::Chat, Self::Provenance];
+    pub const ALL: [Self; 7] =
+        [Self::Tensors, Self::Weights, Self::Rope, Self::Tokenizer, Self::Chat, Self::Provenance, Self::Labels];
 
     /// The kind with this code.
     pub fn from_code(code: u32) -> Option<Self> {
@@ -102,109 +106,8 @@ impl SectionKind {
             Self::Tokenizer => "tokenizer",
             Self::Chat => "chat",
             Self::Provenance => "provenance",
+            Self::Labels => "labels",
         }
-    }
-}
-
-/// What a tensor is for. Its code is its place in a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
-pub enum Role {
-    /// `(vocab_size, dim)`, the output head too where it is tied.
-    Embedding = 0,
-    /// f32 `(dim,)`.
-    AttentionNorm = 1,
-    /// Query, key and value projections, one below the other: `(q_dim + 2 * kv_dim, dim)`.
-    Qkv = 2,
-    /// `(dim, q_dim)`.
-    AttentionOutput = 3,
-    /// f32 `(dim,)`.
-    FeedForwardNorm = 4,
-    /// Gate and up projections, one below the other: `(2 * hidden_dim, dim)`.
-    GateUp = 5,
-    /// `(dim, hidden_dim)`.
-    Down = 6,
-    /// f32 `(dim,)`.
-    FinalNorm = 7,
-    /// `(vocab_size, dim)`, where it is not tied.
-    Head = 8,
-}
-
-impl Role {
-    /// Tensors of a layer, from [`Role::AttentionNorm`] to [`Role::Down`].
-    pub const PER_LAYER: usize = 6;
-
-    /// Rows and columns; a norm is a single row.
-    pub fn shape(self, config: &ModelConfig) -> (usize, usize) {
-        match self {
-            Self::Embedding | Self::Head => (config.vocab_size, config.dim),
-            Self::AttentionNorm | Self::FeedForwardNorm | Self::FinalNorm => (1, config.dim),
-            Self::Qkv => (config.q_dim() + 2 * config.kv_dim(), config.dim),
-            Self::AttentionOutput => (config.dim, config.q_dim()),
-            Self::GateUp => (2 * config.hidden_dim, config.dim),
-            Self::Down => (config.dim, config.hidden_dim),
-        }
-    }
-
-    /// Whether the tensor is a vector of f32 gains rather than a quantised matrix.
-    pub fn is_norm(self) -> bool {
-        matches!(self, Self::AttentionNorm | Self::FeedForwardNorm | Self::FinalNorm)
-    }
-}
-
-/// The canonical order of a model's tensors: embedding, the layers' six each, final norm, and the head where it is not tied.
-pub fn tensor_order(config: &ModelConfig) -> impl Iterator<Item = (Role, usize)> + use<> {
-    const LAYER: [Role; Role::PER_LAYER] =
-        [Role::AttentionNorm, Role::Qkv, Role::AttentionOutput, Role::FeedForwardNorm, Role::GateUp, Role::Down];
-    let layers = (0..config.n_layers).flat_map(|layer_idx| LAYER.map(|role| (role, layer_idx)));
-    let head = (!config.tied_head).then_some((Role::Head, 0));
-    core::iter::once((Role::Embedding, 0)).chain(layers).chain([(Role::FinalNorm, 0)]).chain(head)
-}
-
-/// The fixed part of a file.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Header {
-    /// Bytes of the whole file.
-    pub file_bytes: u64,
-    /// Entries of the section table.
-    pub n_sections: u32,
-    /// The order of the weights' bytes.
-    pub layout: WeightLayout,
-    /// How weights are quantised.
-    pub format: WeightFormat,
-    /// The model's shape.
-    pub config: ModelConfig,
-    /// Tokens that share a pass over the weights in prefill.
-    pub prefill_batch: u32,
-    /// Bytes of the arena that a session needs.
-    pub arena_bytes: u64,
-}
-
-impl Header {
-    /// The bytes of the header, checksum included.
-    pub fn encode(&self) -> [u8; HEADER_BYTES] {
-        let mut bytes = [0; HEADER_BYTES];
-        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-        let c = &self.config;
-        put(0, &MAGIC);
-        put(8, &VERSION.to_le_bytes());
-        put(12, &self.n_sections.to_le_bytes());
-        put(16, &self.file_bytes.to_le_bytes());
-        put(24, &(self.layout as u32).to_le_bytes());
-        put(28, &(self.format as u32).to_le_bytes());
-        let counts =
-            [c.dim, c.hidden_dim, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.vocab_size, c.context_len];
-        for (i, count) in counts.into_iter().enumerate() {
-            put(32 + 4 * i, &(count as u32).to_le_bytes());
-        }
-        put(64, &c.norm_eps.to_le_bytes());
-        put(68, &c.rope_theta.to_le_bytes());
-        put(72, &u32::from(c.tied_head).to_le_bytes());
-        put(76, &self.prefill_batch.to_le_bytes());
-        put(80, &self.arena_bytes.to_le_bytes());
-        let crc = checksum(&bytes[..HEADER_BYTES - 4]);
-        bytes[HEADER_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
-        bytes
     }
 }
 
@@ -237,7 +140,7 @@ impl SectionEntry {
 /// One tensor's place in the weights section. Its format and layout are the header's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorEntry {
-    /// Code of a [`Role`].
+    /// Code of a [`Role`], and [`BIAS`] where it is that role's bias.
     pub role: u16,
     /// Layer, or 0 outside the layers.
     pub layer_idx: u16,
@@ -245,9 +148,9 @@ pub struct TensorEntry {
     pub rows: u32,
     /// Input elements.
     pub cols: u32,
-    /// First byte of the values (or of the f32 gains) in the weights section; a multiple of 16.
+    /// First byte of the values (or of the f32 or i32 numbers) in the weights section; a multiple of 16.
     pub data_offset: u32,
-    /// First byte of the scales; a multiple of 16. 0 for gains.
+    /// First byte of the scales; a multiple of 16. 0 where there are none.
     pub scales_offset: u32,
 }
 

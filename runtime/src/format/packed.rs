@@ -1,9 +1,12 @@
 //! Parse once, then never fail: [`PackedModel::parse`] checks everything that the accessors rely on.
 
+use super::header::parse_header;
+use super::order::Places;
 use super::*;
 use crate::config::ModelConfig;
+use crate::parts::Positions;
 use crate::plan::MemoryPlan;
-use crate::tensor::{MatrixQ8, Scales};
+use crate::tensor::{MatrixQ8, Scales, WeightFormat};
 use crate::tokenizer::{ChatPrompt, Tokenizer, TokenizerError};
 
 /// A packed model in place. Copying it copies references.
@@ -15,25 +18,20 @@ pub struct PackedModel<'m> {
     tensors: &'m [u8],
     weights: &'m [u8],
     rope: &'m [f32],
+    places: Places,
     tokenizer: Option<Tokenizer<'m>>,
     chat: Option<ChatPrompt<'m>>,
 }
 
-/// One layer's weights; shapes as in [`Role`].
+/// One tensor's numbers where they lie.
 #[derive(Clone, Copy, Debug)]
-pub struct LayerWeights<'m> {
-    /// `(dim,)`.
-    pub attention_norm: &'m [f32],
-    /// `(q_dim + 2 * kv_dim, dim)`.
-    pub qkv: MatrixQ8<'m>,
-    /// `(dim, q_dim)`.
-    pub attention_output: MatrixQ8<'m>,
-    /// `(dim,)`.
-    pub feed_forward_norm: &'m [f32],
-    /// `(2 * hidden_dim, dim)`.
-    pub gate_up: MatrixQ8<'m>,
-    /// `(dim, hidden_dim)`.
-    pub down: MatrixQ8<'m>,
+pub enum TensorData<'m> {
+    /// A quantised matrix.
+    Matrix(MatrixQ8<'m>),
+    /// f32 numbers.
+    Floats(&'m [f32]),
+    /// i32 numbers.
+    Integers(&'m [i32]),
 }
 
 impl<'m> PackedModel<'m> {
@@ -68,22 +66,46 @@ impl<'m> PackedModel<'m> {
         let sections = file
             .get(HEADER_BYTES..table_end)
             .ok_or(FormatError::BadField { field: "n_sections", value: header.n_sections.into() })?;
+        let places = Places::new(&header.config);
         let mut model =
-            Self { header, sections, file, tensors: &[], weights: &[], rope: &[], tokenizer: None, chat: None };
+            Self { header, sections, file, tensors: &[], weights: &[], rope: &[], places, tokenizer: None, chat: None };
         for entry in model.sections() {
             check_section(file, &entry)?;
         }
-        let rope = model.required(SectionKind::Rope)?;
+        model.rope = model.parse_rope()?;
         model.tensors = model.required(SectionKind::Tensors)?;
         model.weights = model.required(SectionKind::Weights)?;
-        let bad_rope = FormatError::BadSection { kind: SectionKind::Rope as u32 };
-        model.rope = bytemuck::try_cast_slice(rope).map_err(|_| bad_rope)?;
-        if model.rope.len() != model.config().context_len * model.config().head_dim {
-            return Err(bad_rope);
-        }
         model.check_tensors()?;
         model.check_arena()?;
+        model.check_labels()?;
         Ok(model)
+    }
+
+    fn parse_rope(&self) -> Result<&'m [f32], FormatError> {
+        if self.config().parts().positions != Positions::Rope {
+            return Ok(&[]);
+        }
+        let bad = FormatError::BadSection { kind: SectionKind::Rope as u32 };
+        let rope: &[f32] = bytemuck::try_cast_slice(self.required(SectionKind::Rope)?).map_err(|_| bad)?;
+        if rope.len() == self.config().context_len * self.config().head_dim { Ok(rope) } else { Err(bad) }
+    }
+
+    /// As many labels as the head has, or none at all. Other heads let such a section be.
+    fn check_labels(&self) -> Result<(), FormatError> {
+        if self.config().parts().n_labels == 0 {
+            return Ok(());
+        }
+        let Some(bytes) = self.section(SectionKind::Labels) else { return Ok(()) };
+        let n_labels = core::str::from_utf8(bytes).map(|text| text.lines().count());
+        match n_labels == Ok(self.config().parts().n_labels) {
+            true => Ok(()),
+            false => Err(FormatError::BadSection { kind: SectionKind::Labels as u32 }),
+        }
+    }
+
+    /// The name of a classifier's label, if the file has it.
+    pub fn label(&self, label_idx: usize) -> Option<&'m str> {
+        core::str::from_utf8(self.section(SectionKind::Labels)?).ok()?.lines().nth(label_idx)
     }
 
     fn parse_tokenizer(&self) -> Result<Option<Tokenizer<'m>>, FormatError> {
@@ -138,42 +160,23 @@ impl<'m> PackedModel<'m> {
         plan.expect("`parse` made this plan")
     }
 
-    /// The embedding, `(vocab_size, dim)`.
-    pub fn embedding(&self) -> MatrixQ8<'m> {
-        self.matrix(0)
-    }
-
-    /// The output head, `(vocab_size, dim)`: the embedding where it is tied.
-    pub fn head(&self) -> MatrixQ8<'m> {
-        if self.config().tied_head { self.embedding() } else { self.matrix(self.final_norm_idx() + 1) }
-    }
-
-    /// The gains of the last norm, `(dim,)`.
-    pub fn final_norm(&self) -> &'m [f32] {
-        self.gains(self.final_norm_idx())
-    }
-
-    /// The weights of a layer.
-    ///
-    /// # Panics
-    /// If `layer_idx` is not below the config's `n_layers`: a caller's bug.
-    pub fn layer(&self, layer_idx: usize) -> LayerWeights<'m> {
-        assert!(layer_idx < self.config().n_layers);
-        let first = 1 + layer_idx * Role::PER_LAYER;
-        LayerWeights {
-            attention_norm: self.gains(first),
-            qkv: self.matrix(first + 1),
-            attention_output: self.matrix(first + 2),
-            feed_forward_norm: self.gains(first + 3),
-            gate_up: self.matrix(first + 4),
-            down: self.matrix(first + 5),
-        }
-    }
-
     /// Cosines, then sines, of a position's angles: `(head_dim,)`.
     pub fn rope(&self, position: usize) -> &'m [f32] {
         let head_dim = self.config().head_dim;
         self.rope.get(position * head_dim..(position + 1) * head_dim).unwrap_or(&[])
+    }
+
+    /// Every tensor in the canonical order, with its numbers.
+    pub fn raw_tensors(&self) -> impl Iterator<Item = (TensorId, TensorData<'m>)> + use<'m> {
+        let model = *self;
+        tensor_order(self.config()).enumerate().map(move |(tensor_idx, tensor)| {
+            let data = match tensor.storage() {
+                Storage::Matrix => TensorData::Matrix(model.matrix(tensor_idx)),
+                Storage::Floats => TensorData::Floats(model.floats(tensor_idx)),
+                Storage::Integers => TensorData::Integers(model.integers(tensor_idx)),
+            };
+            (tensor, data)
+        })
     }
 
     /// The tensor table.
@@ -185,26 +188,32 @@ impl<'m> PackedModel<'m> {
         self.section(kind).ok_or(FormatError::MissingSection(kind))
     }
 
-    fn final_norm_idx(&self) -> usize {
-        1 + self.config().n_layers * Role::PER_LAYER
+    pub(super) fn places(&self) -> &Places {
+        &self.places
     }
 
     fn tensor(&self, tensor_idx: usize) -> Option<TensorEntry> {
         self.tensors.as_chunks::<ENTRY_BYTES>().0.get(tensor_idx).map(TensorEntry::decode)
     }
 
-    fn gains(&self, tensor_idx: usize) -> &'m [f32] {
-        self.tensor(tensor_idx).and_then(|entry| self.try_gains(&entry)).unwrap_or(&[])
+    pub(super) fn floats(&self, tensor_idx: usize) -> &'m [f32] {
+        self.tensor(tensor_idx).and_then(|entry| self.try_numbers(&entry)).unwrap_or(&[])
     }
 
-    fn matrix(&self, tensor_idx: usize) -> MatrixQ8<'m> {
+    pub(super) fn integers(&self, tensor_idx: usize) -> &'m [i32] {
+        self.tensor(tensor_idx).and_then(|entry| self.try_numbers(&entry)).unwrap_or(&[])
+    }
+
+    pub(super) fn matrix(&self, tensor_idx: usize) -> MatrixQ8<'m> {
         let matrix = self.tensor(tensor_idx).and_then(|entry| self.try_matrix(&entry));
         matrix.expect("`parse` saw this matrix")
     }
 
-    fn try_gains(&self, entry: &TensorEntry) -> Option<&'m [f32]> {
+    /// Numbers of four bytes each.
+    fn try_numbers<T: bytemuck::AnyBitPattern>(&self, entry: &TensorEntry) -> Option<&'m [T]> {
+        let bytes = usize::try_from(u64::from(entry.rows) * u64::from(entry.cols) * 4).ok()?;
         let start = entry.data_offset as usize;
-        bytemuck::try_cast_slice(self.weights.get(start..start.checked_add(entry.cols as usize * 4)?)?).ok()
+        bytemuck::try_cast_slice(self.weights.get(start..start.checked_add(bytes)?)?).ok()
     }
 
     fn try_matrix(&self, entry: &TensorEntry) -> Option<MatrixQ8<'m>> {
@@ -231,17 +240,18 @@ impl<'m> PackedModel<'m> {
     /// Every tensor of the canonical order is there, with its shape, inside the weights.
     fn check_tensors(&self) -> Result<(), FormatError> {
         let config = self.config();
-        for (tensor_idx, (role, layer_idx)) in tensor_order(config).enumerate() {
+        for (tensor_idx, tensor) in tensor_order(config).enumerate() {
             let bad = FormatError::BadTensor { tensor_idx };
             let entry = self.tensor(tensor_idx).ok_or(bad)?;
-            let named = (entry.role, entry.layer_idx as usize) == (role as u16, layer_idx);
-            let shaped = (entry.rows as usize, entry.cols as usize) == role.shape(config);
+            let named = (entry.role, entry.layer_idx as usize) == (tensor.code(), tensor.layer_idx);
+            let shaped = (entry.rows as usize, entry.cols as usize) == tensor.shape(config);
             if !named || !shaped {
                 return Err(bad);
             }
-            let there = match role.is_norm() {
-                true => self.try_gains(&entry).is_some(),
-                false => self.try_matrix(&entry).is_some(),
+            let there = match tensor.storage() {
+                Storage::Matrix => self.try_matrix(&entry).is_some(),
+                Storage::Floats => self.try_numbers(&entry).is_some_and(|x: &[f32]| x.iter().all(|x| x.is_finite())),
+                Storage::Integers => self.try_numbers::<i32>(&entry).is_some(),
             };
             if !there {
                 return Err(bad);
@@ -257,59 +267,6 @@ impl<'m> PackedModel<'m> {
             _ => Err(FormatError::BadField { field: "arena_bytes", value: self.header.arena_bytes }),
         }
     }
-}
-
-fn parse_header(file: &[u8]) -> Result<Header, FormatError> {
-    if !file.starts_with(&MAGIC) {
-        return Err(FormatError::NotAPackedModel);
-    }
-    let given_bytes = file.len() as u64;
-    let bytes: &[u8; HEADER_BYTES] =
-        file.first_chunk().ok_or(FormatError::Truncated { needed_bytes: HEADER_BYTES as u64, given_bytes })?;
-    let found = u32_at(bytes, 8);
-    if found != VERSION {
-        return Err(FormatError::UnsupportedVersion { found });
-    }
-    if checksum(&bytes[..HEADER_BYTES - 4]) != u32_at(bytes, HEADER_BYTES - 4) {
-        return Err(FormatError::HeaderChecksum);
-    }
-    let field = |field, at| FormatError::BadField { field, value: u32_at(bytes, at).into() };
-    let count = |at| u32_at(bytes, at) as usize;
-    let n_sections = u32_at(bytes, 12);
-    if n_sections as usize > SECTIONS_MAX {
-        return Err(field("n_sections", 12));
-    }
-    let prefill_batch = u32_at(bytes, 76);
-    if prefill_batch == 0 || prefill_batch as usize > PREFILL_BATCH_MAX {
-        return Err(field("prefill_batch", 76));
-    }
-    let config = ModelConfig {
-        dim: count(32),
-        hidden_dim: count(36),
-        n_layers: count(40),
-        n_heads: count(44),
-        n_kv_heads: count(48),
-        head_dim: count(52),
-        vocab_size: count(56),
-        context_len: count(60),
-        norm_eps: f32::from_bits(u32_at(bytes, 64)),
-        rope_theta: f32::from_bits(u32_at(bytes, 68)),
-        tied_head: match u32_at(bytes, 72) {
-            0 => false,
-            1 => true,
-            _ => return Err(field("tied_head", 72)),
-        },
-    };
-    config.validate().map_err(FormatError::BadConfig)?;
-    Ok(Header {
-        file_bytes: u64_at(bytes, 16),
-        n_sections,
-        layout: WeightLayout::from_code(u32_at(bytes, 24)).ok_or(field("layout", 24))?,
-        format: WeightFormat::from_code(u32_at(bytes, 28)).ok_or(field("format", 28))?,
-        config,
-        prefill_batch,
-        arena_bytes: u64_at(bytes, 80),
-    })
 }
 
 fn section_bytes<'m>(file: &'m [u8], entry: &SectionEntry) -> Option<&'m [u8]> {

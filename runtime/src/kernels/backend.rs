@@ -1,6 +1,6 @@
 //! What a kind of core may do in its own way.
 
-use crate::kernels::generic;
+use crate::kernels::{Activation, generic};
 use crate::layout::WeightLayout;
 use crate::tensor::{ActivationsQ8, Lanes, MatrixQ8, WeightFormat};
 
@@ -59,6 +59,22 @@ pub(crate) trait Backend: Copy {
 
     fn rmsnorm(self, out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
         generic::rmsnorm(out, x, gain, eps);
+    }
+
+    fn layernorm(self, out: &mut [f32], x: &[f32], gain: &[f32], bias: &[f32], eps: f32) {
+        generic::layernorm(out, x, gain, bias, eps);
+    }
+
+    fn activate(self, activation: Activation, x: &mut [f32]) {
+        generic::activate(activation, x);
+    }
+
+    fn multiply(self, x: &mut [f32], y: &[f32]) {
+        generic::multiply(x, y);
+    }
+
+    fn recur(self, state: &mut [f32], input: &[f32], recurrent: &[f32]) {
+        generic::recur(state, input, recurrent);
     }
 
     fn swiglu(self, out: &mut [f32], gate: &[f32], up: &[f32]) {

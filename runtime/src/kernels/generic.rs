@@ -1,5 +1,6 @@
 //! The executable form of NUMERICS.md: plain loops, any weight layout. Every backend must give these bits.
 
+use super::Activation;
 use super::backend::Backend;
 use crate::layout::WeightLayout;
 use crate::math;
@@ -199,6 +200,33 @@ pub(crate) fn scale_by_rms(out: &mut [f32], x: &[f32], gain: &[f32], inverse: f3
     }
 }
 
+/// See [`super::Kernels::layernorm`].
+pub fn layernorm(out: &mut [f32], x: &[f32], gain: &[f32], bias: &[f32], eps: f32) {
+    let len = x.len() as f32;
+    let mean = sum_of(x, |x| x) / len;
+    let variance = sum_of(x, |x| (x - mean) * (x - mean)) / len;
+    let inverse = math::inv_sqrt(variance + eps);
+    for ((out, x), (gain, bias)) in out.iter_mut().zip(x).zip(gain.iter().zip(bias)) {
+        *out = (x - mean) * inverse * gain + bias;
+    }
+}
+
+/// The sum of a function's values in 8 interleaved lanes.
+#[inline(always)]
+fn sum_of(x: &[f32], value: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0f32; 8];
+    let (whole, rest) = x.as_chunks::<8>();
+    for chunk in whole {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane += value(x);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane += value(x);
+    }
+    fold_lanes(lanes)
+}
+
 /// Sums 8 lanes in the one order that is also a vector's: halves, then quarters, then pairs.
 pub(crate) fn fold_lanes(l: [f32; 8]) -> f32 {
     ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]))
@@ -227,5 +255,36 @@ pub fn swiglu(out: &mut [f32], gate: &[f32], up: &[f32]) {
 pub fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
         *x += y;
+    }
+}
+
+/// See [`super::Kernels::activate`].
+pub fn activate(activation: Activation, x: &mut [f32]) {
+    let mut each = |value: fn(f32) -> f32| x.iter_mut().for_each(|x| *x = value(*x));
+    match activation {
+        Activation::Relu => each(|x| if x > 0.0 { x } else { 0.0 }),
+        Activation::Gelu => each(math::gelu),
+        Activation::GeluTanh => each(math::gelu_tanh),
+        Activation::Silu => each(math::silu),
+        Activation::Tanh => each(math::tanh),
+    }
+}
+
+/// See [`super::Kernels::multiply`].
+pub fn multiply(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x *= y;
+    }
+}
+
+/// See [`super::Kernels::recur`].
+pub fn recur(state: &mut [f32], input: &[f32], recurrent: &[f32]) {
+    let dim = state.len();
+    let gates = |x: &[f32], at: usize, i: usize| x.get(at * dim + i).copied().unwrap_or(0.0);
+    for (i, state) in state.iter_mut().enumerate() {
+        let reset = math::sigmoid(gates(input, 0, i) + gates(recurrent, 0, i));
+        let update = math::sigmoid(gates(input, 1, i) + gates(recurrent, 1, i));
+        let candidate = math::tanh(gates(input, 2, i) + reset * gates(recurrent, 2, i));
+        *state = (1.0 - update) * candidate + update * *state;
     }
 }

@@ -14,6 +14,26 @@ use crate::layout::WeightLayout;
 use crate::tensor::{ActivationsQ8, Lanes, MatrixQ8, WeightFormat};
 use backend::Backend;
 
+/// A function of one number, as [`crate::math`] defines it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `max(x, 0)`.
+    Relu,
+    /// By the error function.
+    Gelu,
+    /// By its tanh approximation.
+    GeluTanh,
+    /// `x / (1 + e^-x)`.
+    Silu,
+    /// `tanh x`.
+    Tanh,
+}
+
+impl Activation {
+    /// Every function.
+    pub const ALL: [Self; 5] = [Self::Relu, Self::Gelu, Self::GeluTanh, Self::Silu, Self::Tanh];
+}
+
 /// A choice of backend, and the proof that this machine can run it.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernels(Choice);
@@ -222,6 +242,29 @@ impl Kernels {
     /// `eps` sits inside the root, as Llama-family checkpoints were trained. Squares are summed in 8 interleaved lanes.
     pub fn rmsnorm(self, out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
         dispatch!(self, backend => backend.rmsnorm(out, x, gain, eps))
+    }
+
+    /// Frees `x`, `(dim,)`, of its mean, scales it by the inverse of its deviation and by `gain`, `(dim,)`, and adds `bias`, into `out`.
+    ///
+    /// `eps` sits inside the root. Both sums, of the elements and of their squared distances from the mean, have 8 interleaved lanes.
+    pub fn layernorm(self, out: &mut [f32], x: &[f32], gain: &[f32], bias: &[f32], eps: f32) {
+        dispatch!(self, backend => backend.layernorm(out, x, gain, bias, eps))
+    }
+
+    /// Replaces each element by the function's value.
+    pub fn activate(self, activation: Activation, x: &mut [f32]) {
+        dispatch!(self, backend => backend.activate(activation, x))
+    }
+
+    /// `x[i] *= y[i]`: a gate opens.
+    pub fn multiply(self, x: &mut [f32], y: &[f32]) {
+        dispatch!(self, backend => backend.multiply(x, y))
+    }
+
+    /// A step of a gated recurrent unit: `state`, `(dim,)`, from the input's and the state's shares of the reset, update and
+    /// candidate gates, `(3 * dim,)` each.
+    pub fn recur(self, state: &mut [f32], input: &[f32], recurrent: &[f32]) {
+        dispatch!(self, backend => backend.recur(state, input, recurrent))
     }
 
     /// `out[i] = silu(gate[i]) * up[i]`.

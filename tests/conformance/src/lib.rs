@@ -5,6 +5,7 @@
 
 mod attention;
 mod elementwise;
+mod functions;
 mod matmul;
 mod quantize;
 mod random;
@@ -26,11 +27,12 @@ pub struct Mismatch {
 pub type Family = fn(Kernels, &mut Memory) -> Result<usize, Mismatch>;
 
 /// Every family, by the name of the kernel that it tries.
-pub const FAMILIES: [(&str, Family); 6] = [
+pub const FAMILIES: [(&str, Family); 7] = [
     ("quantize", quantize::check),
     ("matmul", matmul::check),
     ("scores", attention::check_scores),
     ("values", attention::check_values),
     ("elementwise", elementwise::check),
     ("sampler", sampler::check),
+    ("functions", functions::check),
 ];

@@ -87,7 +87,7 @@ pub fn write_shape(folder: &Path, seed: u64, shape: &Shape) {
     let write = |name: &str, bytes: &[u8]| fs::write(folder.join(name), bytes).expect("a writable file");
     write("config.json", config(shape).to_string().as_bytes());
     write("tokenizer.json", tokenizer(shape).to_string().as_bytes());
-    write("model.safetensors", &safetensors(seed, shape));
+    write("model.safetensors", &safetensors(seed, shapes(shape)));
 }
 
 fn config(shape: &Shape) -> Value {
@@ -112,7 +112,8 @@ fn config(shape: &Shape) -> Value {
     })
 }
 
-fn tokenizer(shape: &Shape) -> Value {
+/// The tokenizer of a tiny model.
+pub(crate) fn tokenizer(shape: &Shape) -> Value {
     let specials = ["<s>", "</s>"];
     let bytes = (0..=255).map(|byte| char_of_byte(byte).to_string());
     let merges = &MERGES[..shape.n_merges];
@@ -156,14 +157,14 @@ fn char_of_byte(byte: u8) -> char {
     char::from_u32(0x100 + n_before as u32).expect("a letter with a diacritic")
 }
 
-/// The bytes of model.safetensors: the header's length, the header, the numbers.
-fn safetensors(seed: u64, shape: &Shape) -> Vec<u8> {
+/// The bytes of model.safetensors: the header's length, the header, the numbers. Vectors are gains, near 1, but for biases.
+pub(crate) fn safetensors(seed: u64, shapes: Vec<(String, Vec<usize>)>) -> Vec<u8> {
     let mut state = seed;
     let (mut header, mut data) = (Map::new(), Vec::new());
-    for (name, shape) in shapes(shape) {
+    for (name, shape) in shapes {
         let start = data.len();
-        let is_gain = shape.len() == 1;
-        let scale = if is_gain { 0.2 } else { 2.0 / (shape[1] as f32).sqrt() };
+        let is_gain = shape.len() == 1 && !name.contains("bias");
+        let scale = if shape.len() == 1 { 0.2 } else { 2.0 / (shape[1] as f32).sqrt() };
         for _ in 0..shape.iter().product::<usize>() {
             let value = uniform(&mut state) * scale + if is_gain { 1.0 } else { 0.0 };
             data.extend(value.to_le_bytes());

@@ -1,7 +1,9 @@
 //! Drives the built `siskin` from the outside: nothing of ours is imported, so what is tested is what a user runs.
 //!
-//! The tests are in `tests/`; here are the [`Program`] that they run and the [`fixture`] that they run it on.
+//! The tests are in `tests/`; here are the [`Program`] that they run and the models that they run it on:
+//! the [`fixture`] and tiny ones of other [`families`].
 
+pub mod families;
 pub mod fixture;
 
 use std::path::{Path, PathBuf};

@@ -83,6 +83,7 @@ fn read_config(header: &Header<'_>) -> Result<ModelConfig, Problem> {
             .ok_or_else(|| Problem::missing("llama.attention.layer_norm_rms_epsilon"))?,
         rope_theta: header.number("llama.rope.freq_base")?.unwrap_or(10000.0),
         tied_head: !header.tensors.iter().any(|tensor| tensor.name == "output.weight"),
+        parts: siskin_runtime::Parts::LLAMA,
     };
     config.validate()?;
     Ok(config)

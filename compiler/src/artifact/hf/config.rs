@@ -105,6 +105,7 @@ pub(super) fn parse_config(bytes: &[u8]) -> Result<ParsedConfig, Problem> {
         norm_eps: raw.rms_norm_eps.unwrap_or(1e-6) as f32,
         rope_theta: rope_theta as f32,
         tied_head: raw.tie_word_embeddings.unwrap_or(false),
+        parts: siskin_runtime::Parts::LLAMA,
     };
     config.validate()?;
     Ok(ParsedConfig {

@@ -372,7 +372,7 @@ fn activation(feed_forward: FeedForward) -> Activation {
 }
 
 /// Sines in the first half of each row, cosines in the second: column `i` of either turns by `10000^(-2i / dim)` a position.
-fn sinusoids(positions: usize, dim: usize) -> Vec<f32> {
+pub(crate) fn sinusoids(positions: usize, dim: usize) -> Vec<f32> {
     let n_sines = dim.div_ceil(2);
     let angle = |t: usize, i: usize| t as f64 / 10_000_f64.powf(2.0 * i as f64 / dim as f64);
     let row =

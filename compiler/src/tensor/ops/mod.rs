@@ -15,6 +15,7 @@ mod rms_norm;
 mod rows;
 
 pub use activation::Activation;
+pub(crate) use attention::bucket;
 pub use attention::{AttentionInputs, AttentionShape, Mask, RelativeBias, RopeTable};
 pub use cross_entropy::{CrossEntropy, LossSums};
 

@@ -8,10 +8,12 @@ use clap::Subcommand;
 use serde::Serialize;
 use siskin_compiler::pack::PackedFile;
 use siskin_compiler::plan::{Board, MemoryReport};
+use siskin_runtime::parts::Kind;
 use siskin_runtime::{PackedModel, TokenId};
 
 use crate::boards::{self, BoardsDirArgs};
 use crate::console::Console;
+use crate::encoding::{Findings, input_tokens};
 use crate::failure::{Failure, OrFail as _};
 use crate::firmware::{BoardTools, Prompt, Request, Sizes, Transcript};
 use crate::generation::GenerationArgs;
@@ -163,6 +165,49 @@ struct RunReply {
     stack_used_bytes: u64,
 }
 
+/// What an encoder says of the prompt, with the keys of `run`.
+#[derive(Serialize)]
+struct EncodedReply {
+    #[serde(flatten)]
+    findings: Findings,
+    n_prompt_tokens: usize,
+    logits_hash: String,
+    /// For each finding.
+    instructions: Vec<u64>,
+    prompt_instructions: u64,
+    flash_bytes: u64,
+    ram_bytes: u64,
+    stack_bytes: u64,
+    stack_used_bytes: u64,
+}
+
+impl fmt::Display for EncodedReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.findings.fmt(f)
+    }
+}
+
+fn encoded_reply(
+    text: &str,
+    model: &PackedModel<'_>,
+    sizes: Sizes,
+    transcript: Transcript,
+) -> Result<EncodedReply, Failure> {
+    let tokenizer = input::packed_tokenizer(model)?;
+    let tokens = input_tokens(model, &tokenizer, text)?;
+    Ok(EncodedReply {
+        findings: Findings::new(model, &tokenizer, &tokens, &transcript.found),
+        n_prompt_tokens: transcript.n_prompt_tokens,
+        logits_hash: transcript.logits_hash,
+        instructions: transcript.instructions,
+        prompt_instructions: transcript.prompt_instructions,
+        flash_bytes: sizes.flash_bytes,
+        ram_bytes: sizes.ram_bytes,
+        stack_bytes: sizes.stack_bytes,
+        stack_used_bytes: transcript.stack_used_bytes,
+    })
+}
+
 fn run_emulated(args: &RunArgs, boards_dir: &BoardsDirArgs, console: &Console) -> Result<(), Failure> {
     let sampling = args.generation.sampling()?;
     let stops = args.generation.stops()?;
@@ -199,6 +244,10 @@ fn run_emulated(args: &RunArgs, boards_dir: &BoardsDirArgs, console: &Console) -
         job.tools.emulate(&elf, &request, &run_dir, |text| console.stream(text).map_err(Failure::into_cause));
     let transcript = emulated.or_failed(doing)?;
     check_stack(&sizes, &transcript)?;
+    if model.config().parts.kind == Kind::Encoder {
+        tell(&sizes, &transcript, console);
+        return console.reply(&encoded_reply(&args.generation.prompt, &model, sizes, transcript)?);
+    }
     console.stream("\n")?;
     tell(&sizes, &transcript, console);
     console.reply_after_stream(&reply(sizes, transcript))

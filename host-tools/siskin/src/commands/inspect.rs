@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use siskin_runtime::format::{SectionKind, VERSION};
+use siskin_runtime::parts::Kind;
 use siskin_runtime::{ModelConfig, PackedModel};
 
 use crate::console::Console;
@@ -39,6 +40,8 @@ struct Reply {
 
 #[derive(Serialize)]
 struct Config {
+    /// `decoder`, `encoder` or `encoder-decoder`, `recurrent-` before it for GRUs.
+    kind: &'static str,
     dim: usize,
     hidden_dim: usize,
     n_layers: usize,
@@ -65,6 +68,13 @@ impl From<&ModelConfig> for Config {
         let ModelConfig { dim, hidden_dim, n_layers, n_heads, n_kv_heads, head_dim, .. } = *config;
         let ModelConfig { vocab_size, context_len, norm_eps, rope_theta, tied_head, .. } = *config;
         Self {
+            kind: match (config.parts.kind, config.parts.is_recurrent) {
+                (Kind::Decoder, false) => "decoder",
+                (Kind::Decoder, true) => "recurrent-decoder",
+                (Kind::Encoder, _) => "encoder",
+                (Kind::EncoderDecoder, false) => "encoder-decoder",
+                (Kind::EncoderDecoder, true) => "recurrent-encoder-decoder",
+            },
             dim,
             hidden_dim,
             n_layers,

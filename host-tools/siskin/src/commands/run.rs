@@ -1,5 +1,6 @@
-//! `siskin run`: continues a prompt with a packed model.
+//! `siskin run`: continues a prompt with a packed model, or says what an encoder finds in it.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -7,9 +8,13 @@ use std::time::Instant;
 use serde::Serialize;
 use siskin_compiler::pack::AlignedBytes;
 use siskin_compiler::threads::with_threads;
-use siskin_runtime::{End, Generation, Join, Kernels, Limits, PackedModel, Sampler, Session, StopMatcher, TokenId};
+use siskin_runtime::parts::Kind;
+use siskin_runtime::{
+    Encoder, End, Generation, Join, Kernels, Limits, PackedModel, Sampler, Session, StopMatcher, TokenId,
+};
 
 use crate::console::Console;
+use crate::encoding::{Findings, Found, input_tokens};
 use crate::failure::{Failure, OrFail as _};
 use crate::generation::GenerationArgs;
 use crate::{input, packing};
@@ -18,7 +23,8 @@ const AFTER_HELP: &str = "\
 Examples:
   siskin run shakespeare.siskin --prompt 'ROMEO:' --greedy --max-new-tokens 64
   siskin run smollm2.siskin --chat --prompt 'Why is the sky blue?' --temperature 0.7 --top-p 0.9
-  siskin run shakespeare.siskin --prompt 'ROMEO:' --stop 'JULIET:' --format json";
+  siskin run shakespeare.siskin --prompt 'ROMEO:' --stop 'JULIET:' --format json
+  siskin run moods.siskin --prompt 'I could not be happier.'";
 
 #[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]
@@ -57,6 +63,21 @@ struct Reply {
     end: &'static str,
 }
 
+/// What an encoder says of the prompt.
+#[derive(Serialize)]
+struct EncodedReply {
+    #[serde(flatten)]
+    findings: Findings,
+    n_prompt_tokens: usize,
+    logits_hash: String,
+}
+
+impl fmt::Display for EncodedReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.findings.fmt(f)
+    }
+}
+
 pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let sampling = args.generation.sampling()?;
     let kernels = args.kernels;
@@ -64,6 +85,10 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let stops = StopMatcher::new(&stops).map_err(Failure::command_line)?;
     let file = packing::laid_out_for(kernels, input::open_packed(&args.file)?)?;
     let model = file.model();
+    if model.config().parts.kind == Kind::Encoder {
+        let encoded = with_threads(args.threads, |join| encode_prompt(args, &model, join));
+        return console.reply(&encoded.or_failed(|| "start the threads".to_owned())??);
+    }
     let biases = args.generation.biases(&model)?;
     let sampler = Sampler::new(sampling, args.generation.seed).with_biases(&biases);
     let continued = with_threads(args.threads, |join| {
@@ -73,6 +98,22 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         continue_prompt(args, &model, &mut session, sampler, stops, console)
     });
     console.reply_after_stream(&continued.or_failed(|| "start the threads".to_owned())??)
+}
+
+fn encode_prompt(args: &Args, model: &PackedModel<'_>, join: impl Join + Sync) -> Result<EncodedReply, Failure> {
+    let tokenizer = input::packed_tokenizer(model)?;
+    let tokens = input_tokens(model, &tokenizer, &args.generation.prompt)?;
+    let mut arena = AlignedBytes::zeroed(model.memory_plan().arena_bytes);
+    let encoder = Encoder::with_join(model, &mut arena, args.kernels, join);
+    let mut encoder = encoder.or_failed(|| "lay out the arena".to_owned())?;
+    encoder.read(&tokens).or_invalid_input(|| "read the prompt".to_owned())?;
+    let mut found = Vec::new();
+    let hash = encoder.findings(&tokens, |finding| Found::keep(finding, &mut found));
+    Ok(EncodedReply {
+        findings: Findings::new(model, &tokenizer, &tokens, &found),
+        n_prompt_tokens: tokens.len(),
+        logits_hash: hash.to_string(),
+    })
 }
 
 fn continue_prompt<'a>(
@@ -93,7 +134,12 @@ fn continue_prompt<'a>(
         slide_to: args.slide.then_some(context_len.div_ceil(2)),
     };
     let started = Instant::now();
-    let mut generation = Generation::start(session, Some(tokenizer), &prompt, sampler, stops, limits)
+    let start = model.config().parts.start_token;
+    if start.is_some() {
+        session.read_source(&prompt).or_invalid_input(|| "read the prompt".to_owned())?;
+    }
+    let first = start.as_ref().map_or(&prompt[..], std::slice::from_ref);
+    let mut generation = Generation::start(session, Some(tokenizer), first, sampler, stops, limits)
         .or_invalid_input(|| "read the prompt".to_owned())?;
     let prompt_s = started.elapsed().as_secs_f64();
     let (mut text, mut tokens, mut printed) = (String::new(), Vec::new(), Ok(()));

@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use siskin_runtime::TokenId;
 
+use crate::encoding::Found;
+
 /// The records of a run so far.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
@@ -15,20 +17,23 @@ pub(crate) struct Records {
     end: Option<String>,
     logits_hash: Option<String>,
     stack_used_bytes: Option<u64>,
+    found: Vec<Found>,
     failure: Option<String>,
     return_addresses: Option<String>,
 }
 
 /// A run that came to its end.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Transcript {
+    /// What an encoder found; there is no text then, and each finding's work stands among the instructions.
+    pub(crate) found: Vec<Found>,
     /// The generated text.
     pub(crate) text: String,
     /// The generated tokens.
     pub(crate) tokens: Vec<TokenId>,
     /// Tokens of the prompt.
     pub(crate) n_prompt_tokens: usize,
-    /// Why no more tokens came.
+    /// Why no more tokens came; empty for an encoder.
     pub(crate) end: String,
     /// The hash of the logits, 16 hexadecimal digits.
     pub(crate) logits_hash: String,
@@ -57,9 +62,14 @@ impl Records {
             "stack" => self.stack_used_bytes = value.parse().ok(),
             "error" | "fault" => self.failure = Some(value.to_owned()),
             "returns" => self.return_addresses = Some(value.to_owned()),
-            _ => {}
+            _ => self.found.extend(Found::from_record(keyword, value)),
         }
         None
+    }
+
+    /// Whether an encoder is at work: it tells what it finds, and no tokens.
+    fn is_encoders(&self) -> bool {
+        self.end.is_none() && self.logits_hash.is_some()
     }
 
     /// What the firmware said went wrong.
@@ -78,17 +88,23 @@ impl Records {
         let counts =
             fs::read_to_string(counts_path).with_context(|| format!("failed to read {}", counts_path.display()))?;
         let regions: Vec<u64> = regions(&counts);
+        let is_encoders = self.is_encoders();
+        // A label and its scores are told at once.
+        let is_told = |found: &&Found| !matches!(found, Found::Scores(_));
+        let n_steps = if is_encoders { self.found.iter().filter(is_told).count() } else { self.tokens.len() };
         // The first region is the prompt's; the step that finds the end, if there was one, is the last.
-        ensure!(regions.len() > self.tokens.len(), "the emulator counted {} regions", regions.len());
+        ensure!(regions.len() > n_steps, "the emulator counted {} regions", regions.len());
         let said = "the firmware ended without saying all it should";
+        let end = if is_encoders { Some(String::new()) } else { self.end };
         Ok(Transcript {
+            found: self.found,
             text: self.text,
             n_prompt_tokens: self.n_prompt_tokens.context(said)?,
-            end: self.end.context(said)?,
+            end: end.context(said)?,
             logits_hash: self.logits_hash.context(said)?,
             stack_used_bytes: self.stack_used_bytes.context(said)?,
             prompt_instructions: regions[0],
-            instructions: regions[1..=self.tokens.len()].to_vec(),
+            instructions: regions[1..=n_steps].to_vec(),
             tokens: self.tokens,
         })
     }
@@ -137,6 +153,17 @@ mod tests {
         assert_eq!((transcript.n_prompt_tokens, transcript.stack_used_bytes), (3, 640));
         assert_eq!((transcript.prompt_instructions, &transcript.instructions[..]), (100, &[5, 50][..]));
         assert!(records(&said.replace("hash 00ff\n", "")).finish(&counts).is_err());
+    }
+
+    #[test]
+    fn an_encoders_findings_become_a_transcript() {
+        let dir = tempfile::tempdir().unwrap();
+        let counts = dir.path().join("counts.txt");
+        fs::write(&counts, "region 100\nregion 5\nregion 2\ntotal 1000\n").unwrap();
+        let said = "board b\nprompt 3\nlabel 1\nscores 3f800000 40000000\nhash 00ff\nstack 640\n";
+        let transcript = records(said).finish(&counts).unwrap();
+        assert_eq!(transcript.found, [Found::Label(1), Found::Scores(vec![1.0, 2.0])]);
+        assert_eq!((transcript.prompt_instructions, &transcript.instructions[..]), (100, &[5][..]));
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod sequence;
 mod tests;
 
 pub use relative_bias::RelativeBias;
+pub(crate) use relative_bias::bucket;
 pub use rope::RopeTable;
 
 use super::dropout::DropoutMask;

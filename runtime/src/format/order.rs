@@ -1,0 +1,290 @@
+//! Which tensors a model has, and in which order a file holds them: a function of the model's shape alone.
+
+use crate::config::ModelConfig;
+use crate::parts::{Head, Kind, NormKind, Positions};
+
+/// What a tensor is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Role {
+    /// `(vocab_size, embedding_dim)`, the output head too where it is tied.
+    Embedding = 0,
+    /// f32 `(dim,)`.
+    AttentionNorm = 1,
+    /// Query, key and value projections, one below the other: `(q_dim + 2 * kv_dim, dim)`; in decoders.
+    Qkv = 2,
+    /// `(dim, q_dim)`.
+    AttentionOutput = 3,
+    /// f32 `(dim,)`.
+    FeedForwardNorm = 4,
+    /// Gate and up projections, one below the other: `(2 * hidden_dim, dim)`; without a gate `(hidden_dim, dim)`.
+    GateUp = 5,
+    /// `(dim, hidden_dim)`.
+    Down = 6,
+    /// f32 `(dim,)`, at the end of a stack.
+    FinalNorm = 7,
+    /// `(vocab_size, embedding_dim)` where it is not tied, or `(n_labels, dim)`.
+    Head = 8,
+    /// A vector a position: `(context_len, embedding_dim)`.
+    Positions = 9,
+    /// f32 `(embedding_dim,)`.
+    EmbeddingNorm = 10,
+    /// `(dim, embedding_dim)`.
+    EmbeddingProjection = 11,
+    /// Query projection of an encoder: `(q_dim, dim)`.
+    Query = 12,
+    /// Key and value projections of an encoder, one below the other: `(2 * kv_dim, dim)`.
+    KeyValue = 13,
+    /// i32 `(n_heads, n_distances)` in units of `2^-16`, added to exponents of 2: of a key `d` positions before its query at
+    /// `context_len - 1 - d`. An encoder has `2 * context_len - 1` distances, a decoder `context_len`.
+    RelativeBias = 14,
+    /// f32 `(dim,)`.
+    CrossNorm = 15,
+    /// Query projection of attention to an encoder's output: `(q_dim, dim)`.
+    CrossQuery = 16,
+    /// Its key and value projections: `(2 * kv_dim, dim)`.
+    CrossKeyValue = 17,
+    /// `(dim, q_dim)`.
+    CrossOutput = 18,
+    /// Before a masked-language head: `(embedding_dim, dim)`.
+    HeadTransform = 19,
+    /// f32 `(embedding_dim,)`, after it.
+    HeadNorm = 20,
+    /// Before an encoder's classifier: `(dim, dim)`.
+    Pooler = 21,
+    /// Of a recurrent layer, its input's share of the reset, update and candidate gates: `(3 * dim, dim)`, or
+    /// `(3 * dim, embedding_dim)` in a stack's first layer.
+    InputGates = 22,
+    /// Its state's share: `(3 * dim, dim)`.
+    StateGates = 23,
+}
+
+/// How a tensor is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// A quantised matrix.
+    Matrix,
+    /// f32 numbers.
+    Floats,
+    /// i32 numbers.
+    Integers,
+}
+
+/// Added to the code of a [`Role`]: the tensor is the bias of that role's.
+pub const BIAS: u16 = 0x100;
+
+/// One tensor of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TensorId {
+    /// What it is for.
+    pub role: Role,
+    /// Its layer: those of an encoder come first, then those of a decoder. What ends a stack has its first layer's, all else 0.
+    pub layer_idx: usize,
+    /// Whether it is the bias, f32 `(rows,)`, of the role's product or norm.
+    pub is_bias: bool,
+}
+
+impl TensorId {
+    /// The code in a file's tensor table.
+    pub fn code(self) -> u16 {
+        self.role as u16 + if self.is_bias { BIAS } else { 0 }
+    }
+
+    /// How it is stored.
+    pub fn storage(self) -> Storage {
+        match self.role {
+            _ if self.is_bias || self.role.is_norm() => Storage::Floats,
+            Role::RelativeBias => Storage::Integers,
+            _ => Storage::Matrix,
+        }
+    }
+
+    /// Rows and columns; a vector is a single row.
+    pub fn shape(self, config: &ModelConfig) -> (usize, usize) {
+        let (q_dim, kv_dim, dim) = (config.q_dim(), config.kv_dim(), config.dim);
+        let is_decoder = config.parts().kind != Kind::Encoder && self.layer_idx >= config.parts().n_encoder_layers;
+        let (rows, cols) = match self.role {
+            Role::Embedding => (config.vocab_size, config.embedding_dim()),
+            Role::AttentionNorm | Role::FeedForwardNorm | Role::FinalNorm | Role::CrossNorm => (1, dim),
+            Role::Qkv => (q_dim + 2 * kv_dim, dim),
+            Role::AttentionOutput | Role::CrossOutput => (dim, q_dim),
+            Role::GateUp => (config.up_dim(), dim),
+            Role::Down => (dim, config.hidden_dim),
+            Role::Head => (config.n_outputs(), config.head_inputs()),
+            Role::Positions => (config.context_len, config.embedding_dim()),
+            Role::EmbeddingNorm | Role::HeadNorm => (1, config.embedding_dim()),
+            Role::EmbeddingProjection => (dim, config.embedding_dim()),
+            Role::Query | Role::CrossQuery => (q_dim, dim),
+            Role::KeyValue | Role::CrossKeyValue => (2 * kv_dim, dim),
+            Role::RelativeBias if is_decoder => (config.n_heads, config.context_len),
+            Role::RelativeBias => (config.n_heads, 2 * config.context_len - 1),
+            Role::HeadTransform => (config.embedding_dim(), dim),
+            Role::Pooler => (dim, dim),
+            Role::InputGates if self.layer_idx == 0 || self.layer_idx == config.parts().n_encoder_layers => {
+                (3 * dim, config.embedding_dim())
+            }
+            Role::InputGates | Role::StateGates => (3 * dim, dim),
+        };
+        if self.is_bias && !self.role.is_norm() { (1, rows) } else { (rows, cols) }
+    }
+}
+
+impl Role {
+    /// Whether the tensor is a norm's gain.
+    pub fn is_norm(self) -> bool {
+        use Role::*;
+        matches!(self, AttentionNorm | FeedForwardNorm | FinalNorm | CrossNorm | EmbeddingNorm | HeadNorm)
+    }
+
+    /// Whether models of this shape have it at all.
+    fn is_in(self, config: &ModelConfig) -> bool {
+        let parts = config.parts();
+        match self {
+            Self::Positions => parts.positions == Positions::Table,
+            Self::EmbeddingNorm => parts.embedding_norm,
+            Self::EmbeddingProjection => parts.embedding_projection,
+            Self::CrossNorm | Self::CrossQuery | Self::CrossKeyValue | Self::CrossOutput => parts.has_cross_attention(),
+            Self::RelativeBias => parts.positions == Positions::RelativeBias,
+            Self::FinalNorm => parts.has_final_norm(),
+            Self::HeadTransform | Self::HeadNorm => parts.head == Head::MaskedLanguage,
+            Self::Pooler => parts.head == Head::Classifier,
+            Self::Head => match parts.head {
+                Head::Language | Head::MaskedLanguage => !config.tied_head,
+                Head::Classifier | Head::TokenClassifier => true,
+                Head::None => false,
+            },
+            _ => true,
+        }
+    }
+
+    /// Whether it has a bias in models of this shape. A tied head's bias is there without the head.
+    fn has_bias(self, config: &ModelConfig) -> bool {
+        match self {
+            Self::Embedding | Self::Positions | Self::RelativeBias => false,
+            Self::Head => !matches!(config.parts().head, Head::Language | Head::None),
+            Self::InputGates | Self::StateGates => true,
+            _ if !self.is_in(config) => false,
+            _ if self.is_norm() => config.parts().norm == NormKind::Layer,
+            _ => config.parts().biases,
+        }
+    }
+
+    /// Tensors of this role in one layer: itself and its bias.
+    fn count(self, config: &ModelConfig) -> usize {
+        usize::from(self.is_in(config)) + usize::from(self.has_bias(config))
+    }
+}
+
+/// Before the layers.
+const FIRST: &[Role] = &[Role::Embedding, Role::Positions, Role::EmbeddingNorm, Role::EmbeddingProjection];
+/// After the layers of each stack.
+const STACK_END: &[Role] = &[Role::RelativeBias, Role::FinalNorm];
+/// After everything else.
+const LAST: &[Role] = &[Role::HeadTransform, Role::HeadNorm, Role::Pooler, Role::Head];
+
+const DECODER_LAYER: &[Role] = &[
+    Role::AttentionNorm,
+    Role::Qkv,
+    Role::AttentionOutput,
+    Role::CrossNorm,
+    Role::CrossQuery,
+    Role::CrossKeyValue,
+    Role::CrossOutput,
+    Role::FeedForwardNorm,
+    Role::GateUp,
+    Role::Down,
+];
+const ENCODER_LAYER: &[Role] = &[
+    Role::AttentionNorm,
+    Role::Query,
+    Role::KeyValue,
+    Role::AttentionOutput,
+    Role::FeedForwardNorm,
+    Role::GateUp,
+    Role::Down,
+];
+const RECURRENT_LAYER: &[Role] = &[Role::InputGates, Role::StateGates];
+
+/// One stack of layers in the canonical order.
+#[derive(Clone, Copy, Debug)]
+struct StackOrder {
+    layer: &'static [Role],
+    /// Layers that are stored: one where all are the same.
+    n_stored: usize,
+    first_layer: usize,
+}
+
+/// The encoder's stack, if there is one, and the decoder's.
+fn stacks(config: &ModelConfig) -> [Option<StackOrder>; 2] {
+    let parts = config.parts();
+    let stored = |n_layers: usize| if parts.shared_layers { n_layers.min(1) } else { n_layers };
+    let stack = |is_encoder: bool, n_layers, first_layer| StackOrder {
+        layer: match (parts.is_recurrent, is_encoder) {
+            (true, _) => RECURRENT_LAYER,
+            (false, true) => ENCODER_LAYER,
+            (false, false) => DECODER_LAYER,
+        },
+        n_stored: stored(n_layers),
+        first_layer,
+    };
+    match parts.kind {
+        Kind::Decoder => [None, Some(stack(false, config.n_layers, 0))],
+        Kind::Encoder => [Some(stack(true, config.n_layers, 0)), None],
+        Kind::EncoderDecoder => {
+            let n_encoder = parts.n_encoder_layers;
+            [Some(stack(true, n_encoder, 0)), Some(stack(false, config.n_layers, n_encoder))]
+        }
+    }
+}
+
+/// The canonical order of a model's tensors: embedding, the encoder's layers and its end, the decoder's, the head. A bias
+/// follows its product or norm.
+pub fn tensor_order(config: &ModelConfig) -> impl Iterator<Item = TensorId> + use<> {
+    let config = *config;
+    let of_stack = |stack: StackOrder| {
+        let layers = (0..stack.n_stored).map(move |i| (stack.layer, stack.first_layer + i));
+        layers.chain([(STACK_END, stack.first_layer)])
+    };
+    let lists =
+        core::iter::once((FIRST, 0)).chain(stacks(&config).into_iter().flatten().flat_map(of_stack)).chain([(LAST, 0)]);
+    lists.flat_map(|(roles, layer_idx)| roles.iter().map(move |&role| (role, layer_idx))).flat_map(
+        move |(role, layer_idx)| {
+            let itself = role.is_in(&config).then_some(TensorId { role, layer_idx, is_bias: false });
+            let bias = role.has_bias(&config).then_some(TensorId { role, layer_idx, is_bias: true });
+            itself.into_iter().chain(bias)
+        },
+    )
+}
+
+/// Where in the tensor table the parts of a model begin.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Places {
+    /// Of the encoder, then the decoder.
+    pub stacks: [StackPlaces; 2],
+    /// After the last stack.
+    pub last: usize,
+}
+
+/// Where the tensors of a stack are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StackPlaces {
+    pub first: usize,
+    /// Tensors from one layer's first to the next layer's; 0 where all layers are the same.
+    pub step: usize,
+    pub end: usize,
+}
+
+impl Places {
+    pub fn new(config: &ModelConfig) -> Self {
+        let count = |roles: &[Role]| roles.iter().map(|role| role.count(config)).sum::<usize>();
+        let mut places = Self { last: count(FIRST), ..Self::default() };
+        for (place, stack) in places.stacks.iter_mut().zip(stacks(config)) {
+            let Some(stack) = stack else { continue };
+            let step = count(stack.layer);
+            let end = places.last + stack.n_stored * step;
+            *place = StackPlaces { first: places.last, step: if config.parts().shared_layers { 0 } else { step }, end };
+            places.last = end + count(STACK_END);
+        }
+        places
+    }
+}

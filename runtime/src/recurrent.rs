@@ -1,0 +1,60 @@
+//! The forward pass of recurrent models: gated recurrent units, in PyTorch's form.
+//!
+//! The inputs' share of the gates is a product for a whole batch; the states' share, and so the model, goes token by token.
+
+use crate::TokenId;
+use crate::arena::Buffers;
+use crate::decoder::Decoder;
+use crate::kernels::Join;
+
+impl<J: Join + Sync> Decoder<'_, J> {
+    /// Runs `tokens`, at most a batch, through all layers of the encoder or the decoder. Leaves the last layer's states in the residual
+    /// stream, and each layer's last state in `state`.
+    pub fn forward_recurrent(&self, buffers: &mut Buffers<'_>, is_encoder: bool, tokens: &[TokenId]) {
+        let config = self.model.config();
+        let (dim, n_tokens) = (config.dim, tokens.len());
+        let embedding = self.model.embedding();
+        for (layer_idx, state) in buffers.state.chunks_mut(dim).take(config.n_layers).enumerate() {
+            let gates = self.model.gates(is_encoder, layer_idx);
+            let mut staged = self.staged(&gates.input, buffers.activations, buffers.activation_scales);
+            for (i, &token) in tokens.iter().enumerate() {
+                if layer_idx > 0 {
+                    staged.put(i, &buffers.residual[i * dim..(i + 1) * dim]);
+                    continue;
+                }
+                let x = &mut buffers.row[..embedding.cols()];
+                embedding.dequantize_row(token as usize, x);
+                staged.put(i, x);
+            }
+            let (inputs, recurrent) = buffers.product[..(n_tokens + 1) * 3 * dim].split_at_mut(n_tokens * 3 * dim);
+            self.linear(inputs, &gates.input, &staged.view(n_tokens));
+            let mut staged = self.staged(&gates.state, buffers.activations, buffers.activation_scales);
+            for (inputs, x) in inputs.chunks(3 * dim).zip(buffers.residual.chunks_mut(dim)) {
+                staged.put(0, state);
+                self.linear(recurrent, &gates.state, &staged.view(1));
+                self.kernels.recur(state, inputs, recurrent);
+                x.copy_from_slice(state);
+            }
+        }
+    }
+
+    /// Sets the states to those that a text starts from: an encoder's, or zero.
+    pub fn reset_states(&self, buffers: &mut Buffers<'_>) {
+        let config = self.model.config();
+        let (current, start) = buffers.state.split_at_mut(buffers.state.len().min(config.n_layers * config.dim));
+        match start {
+            [] => current.fill(0.0),
+            start => current.copy_from_slice(start),
+        }
+    }
+
+    /// Reads a source from zero states, and keeps the states that it leaves for the decoder to start from.
+    pub fn read_recurrent_source(&self, buffers: &mut Buffers<'_>, batch: usize, tokens: &[TokenId]) {
+        buffers.state.fill(0.0);
+        for tokens in tokens.chunks(batch) {
+            self.forward_recurrent(buffers, true, tokens);
+        }
+        let n = buffers.state.len() / 2;
+        buffers.state.copy_within(..n, n);
+    }
+}
