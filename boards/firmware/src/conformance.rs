@@ -26,10 +26,9 @@ fn respond(console: &mut Console) -> Result<(), Failure> {
                 Err(mismatch) => {
                     let mut record = Record::new(console, "case ");
                     record.text(mismatch.kernel);
-                    mismatch
-                        .case
-                        .iter()
-                        .for_each(|&(what, value)| drop(record.text(" ").text(what).number(value as u64)));
+                    for (what, value) in mismatch.case {
+                        record.text(" ").text(what).number(value as u64);
+                    }
                     record.send();
                     return Err(Failure::new("a kernel computes something else than its definition"));
                 }

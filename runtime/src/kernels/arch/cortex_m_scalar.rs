@@ -5,9 +5,11 @@
 
 #[cfg(feature = "cortex-m3")]
 use core::arch::asm;
+use core::slice;
 
 use crate::kernels::backend::Backend;
 use crate::kernels::generic;
+use crate::kernels::soft_float::{self, OutputScale};
 use crate::layout::WeightLayout;
 use crate::math;
 use crate::tensor::{ActivationsQ8, GROUP_SIZE, MatrixQ8, Scales};
@@ -41,7 +43,8 @@ impl Backend for CortexMScalar {
             match w.scales() {
                 Scales::PerRow(scales) => {
                     let scales = scales.get(first_row..).unwrap_or(&[]);
-                    per_row(out, tiles, scales, pairs, x_scales.first().copied().unwrap_or(0.0));
+                    let x_scale = OutputScale::new(x_scales.first().copied().unwrap_or(0.0));
+                    per_row(out, tiles, scales, pairs, x_scale);
                 }
                 Scales::PerGroup(scales) => {
                     let scales = scales.get(first_row * x_scales.len()..).unwrap_or(&[]);
@@ -50,14 +53,46 @@ impl Backend for CortexMScalar {
             }
         }
     }
+
+    fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
+        soft_float::quantize_to(limit, x, values)
+    }
+
+    fn quantize_to_int8(self, x: &[f32], values: &mut [i8]) -> f32 {
+        soft_float::quantize_to_int8(x, values)
+    }
+
+    fn rmsnorm(self, out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
+        soft_float::rmsnorm(out, x, gain, eps);
+    }
+
+    fn swiglu(self, out: &mut [f32], gate: &[f32], up: &[f32]) {
+        soft_float::swiglu(out, gate, up);
+    }
+
+    fn rotate(self, x: &mut [f32], cos_sin: &[f32]) {
+        soft_float::rotate(x, cos_sin);
+    }
+
+    fn add(self, x: &mut [f32], y: &[f32]) {
+        soft_float::add_to(x, y);
+    }
+
+    fn scale_integers(self, out: &mut [f32], sums: &[i32], factor: f32) {
+        soft_float::scale_integers(out, sums, factor);
+    }
+
+    fn store(self, x: &[f32], values: &mut [i8]) -> u16 {
+        soft_float::store(x, values)
+    }
 }
 
 /// One token's `out`, `(rows,)`, with a scale a row.
-fn per_row(out: &mut [f32], tiles: &[Tile], scales: &[f32], pairs: &[Pair], x_scale: f32) {
+fn per_row(out: &mut [f32], tiles: &[Tile], scales: &[f32], pairs: &[Pair], x_scale: OutputScale) {
     let blocks = tiles.chunks_exact(pairs.len().max(1)).zip(scales.chunks_exact(ROWS));
     for (out, (tiles, scales)) in out.chunks_mut(ROWS).zip(blocks) {
         for ((out, dot), scale) in out.iter_mut().zip(dots(tiles, pairs)).zip(scales) {
-            *out = dot as f32 * (scale * x_scale);
+            *out = x_scale.apply(dot, *scale);
         }
     }
 }
@@ -68,9 +103,14 @@ fn per_group(out: &mut [f32], tiles: &[Tile], scales: &[[u16; ROWS]], pairs: &[P
     for (out, (tiles, scales)) in out.chunks_mut(ROWS).zip(blocks) {
         let groups = tiles.chunks(GROUP_SIZE / 2).zip(pairs.chunks(GROUP_SIZE / 2));
         for (group_idx, ((tiles, pairs), (scales, x_scale))) in groups.zip(scales.iter().zip(x_scales)).enumerate() {
+            let x_scale = OutputScale::new(*x_scale);
             for ((out, dot), &scale) in out.iter_mut().zip(dots(tiles, pairs)).zip(scales) {
-                let scaled = dot as f32 * (math::bf16_to_f32(scale) * x_scale);
-                *out = if group_idx == 0 { scaled } else { *out + scaled };
+                let scaled = x_scale.apply(dot, math::bf16_to_f32(scale));
+                if group_idx == 0 {
+                    *out = scaled;
+                } else {
+                    soft_float::add_to(slice::from_mut(out), &[scaled]);
+                }
             }
         }
     }

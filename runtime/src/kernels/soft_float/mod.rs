@@ -6,7 +6,10 @@
 mod arithmetic;
 mod silu;
 
-#[cfg_attr(not(target_os = "none"), allow(unused_imports, reason = "only kernels for boards use them"))]
+#[cfg_attr(
+    not(any(target_arch = "riscv32", target_arch = "riscv64")),
+    allow(unused_imports, reason = "for kernels that take numbers apart themselves")
+)]
 pub use arithmetic::{BYTE_LEADING_ZEROS, Rounded, TOP};
 use arithmetic::{
     add, add_positive, divide_positive, exponent_of, full_mantissa, is_normal, multiply, scale_integer, slow_product,
