@@ -216,3 +216,28 @@ fn nothing_in_the_image_allocates() {
         assert!(!found, "{symbol} is linked");
     }
 }
+
+#[test]
+fn the_greedy_build_draws_the_tokens_of_the_host() {
+    let program = Program::new();
+    let boards_dir = root().join("boards").display().to_string();
+    fixture::write_shape(&program.path("model"), 8, &fixture::TINY);
+    program.text(&["compile", "model", "--board", BOARD, "--boards-dir", &boards_dir, "-o", "m.siskin"]);
+    let (model, elf) = (program.path("m.siskin").display().to_string(), program.path("g.elf").display().to_string());
+    let built = xtask(&["firmware", "--board", BOARD, "--app", "greedy", "--model", &model, "--out", &elf]);
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+
+    let prompt = "the siskin sings";
+    let host = program.json(&["run", "m.siskin", "--prompt", prompt, "--greedy", "--max-new-tokens", "4"]);
+    // As text, which this build has no tokenizer for; then as tokens: the bytes come after two special ones.
+    let mut ids = request("");
+    ids[12] = 1;
+    ids[16..20].copy_from_slice(&(4 * prompt.len() as u32).to_le_bytes());
+    ids.extend(prompt.bytes().flat_map(|byte| (2 + u32::from(byte)).to_le_bytes()));
+    let (said, code) = emulate(&program, &elf, &request(prompt));
+    assert_eq!((records(&said, "error").len(), code), (1, Some(1)), "{said}");
+    let (said, code) = emulate(&program, &elf, &ids);
+    assert_eq!(code, Some(0), "{said}");
+    let drawn: Vec<u64> = records(&said, "token").iter().filter_map(|token| token.parse().ok()).collect();
+    assert_eq!(host["tokens"], serde_json::json!(drawn), "{said}");
+}
