@@ -83,6 +83,21 @@ impl WeightLayout {
         }
     }
 
+    /// Columns of a row that lie side by side.
+    pub(crate) const fn run(self) -> usize {
+        if matches!(self, Self::RowMajor) { usize::MAX } else { self.column_block() }
+    }
+
+    /// The bytes of `n` values of a row from `col` on, at most the [`WeightLayout::run`] that starts there; `None` outside `data`, and where
+    /// a value is no byte.
+    pub(crate) fn row_bytes(self, data: &[u8], cols: usize, row: usize, col: usize, n: usize) -> Option<&[u8]> {
+        if self == Self::RowPairs {
+            return None;
+        }
+        let at = self.offset(cols, row, col);
+        data.get(at..)?.get(..n)
+    }
+
     /// Writes the value at `(row, col)` of a `(_, cols)` matrix into its place in `data`.
     ///
     /// # Panics

@@ -162,8 +162,17 @@ impl<'m> MatrixQ8<'m> {
         let group_size = self.format().group_size(self.cols);
         for (group, out) in out.chunks_mut(group_size).enumerate() {
             let scale = self.scale(row, group);
-            for (i, out) in out.iter_mut().enumerate() {
-                *out = f32::from(self.value(row, group * group_size + i)) * scale;
+            let run = self.layout.run().min(group_size.max(1));
+            for (run_idx, out) in out.chunks_mut(run).enumerate() {
+                let col = group * group_size + run_idx * run;
+                let bytes = self.layout.row_bytes(self.data, self.cols, row, col, out.len());
+                for (i, out) in out.iter_mut().enumerate() {
+                    let value = match bytes {
+                        Some(bytes) => bytes[i] as i8,
+                        None => self.value(row, col + i),
+                    };
+                    *out = f32::from(value) * scale;
+                }
             }
         }
     }

@@ -29,10 +29,12 @@ pub(super) fn largest(logits: &[f32]) -> (TokenId, f32) {
     let order = |bits: i32| if bits < 0 { i32::MIN.wrapping_sub(bits) } else { bits };
     const INFINITY: i32 = f32::INFINITY.to_bits() as i32;
     let (mut best, mut most) = ((0, f32::NEG_INFINITY), -INFINITY);
-    for (idx, &logit) in logits.iter().enumerate() {
+    let mut rest = logits.iter().enumerate();
+    // A loop that only looks: a greater one comes seldom.
+    while let Some((idx, &logit)) = rest.find(|(_, logit)| order(logit.to_bits() as i32) > most) {
         let order = order(logit.to_bits() as i32);
         // NaN lies above infinity, or below the other.
-        if order > most && order <= INFINITY {
+        if order <= INFINITY {
             (best, most) = ((idx as TokenId, logit), order);
         }
     }

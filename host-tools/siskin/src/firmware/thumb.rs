@@ -99,6 +99,10 @@ fn branch(address: u32, high: u32, low: u32) -> Effect {
         let offset = s << 20 | j2 << 19 | j1 << 18 | (high & 0x3f) << 12 | (low & 0x7ff) << 1;
         return Effect::Branch(pc.wrapping_add(sign_extend(offset, 21)));
     }
+    // Low-overhead loops, which stay inside their function. Cores without them call into the Arm state here, which Cortex-M has not.
+    if low & 0x5000 == 0x4000 {
+        return Effect::None;
+    }
     let (i1, i2) = (1 ^ j1 ^ s, 1 ^ j2 ^ s);
     let offset = s << 24 | i1 << 23 | i2 << 22 | (high & 0x3ff) << 12 | (low & 0x7ff) << 1;
     let target = pc.wrapping_add(sign_extend(offset, 25));
@@ -150,6 +154,10 @@ mod tests {
         assert_eq!(wide(0, 0xf24e, 0x1c23), Effect::MoveLow { register: 12, half: 0xe123 });
         assert_eq!(wide(0, 0xf6c0, 0x0c00), Effect::MoveHigh { register: 12, half: 0x800 });
         assert_eq!(wide(0, 0xf3bf, 0x8f4f), Effect::None);
+        // le lr; wlstp.32 lr, r2; dls lr, r2.
+        assert_eq!(wide(0x6e, 0xf00f, 0xc803), Effect::None);
+        assert_eq!(wide(0x72, 0xf022, 0xc005), Effect::None);
+        assert_eq!(wide(0x68, 0xf042, 0xe001), Effect::None);
         // dls lr, r2; le lr, #-14.
         assert_eq!(wide(0, 0xf042, 0xe001), Effect::None);
         assert_eq!(wide(0, 0xf00f, 0xc007), Effect::None);
