@@ -57,8 +57,10 @@ enum Choice {
     Mve(arch::mve::Mve),
     #[cfg(all(target_arch = "arm", feature = "cortex-m-scalar"))]
     CortexMScalar(arch::cortex_m_scalar::CortexMScalar),
-    #[cfg(all(any(target_arch = "riscv32", target_arch = "riscv64"), feature = "riscv-scalar"))]
+    #[cfg(all(target_arch = "riscv32", feature = "riscv-scalar"))]
     RiscvScalar(arch::riscv::RiscvScalar),
+    #[cfg(all(any(target_arch = "riscv32", target_arch = "riscv64"), feature = "riscv-v"))]
+    RiscvV(arch::riscv_v::RiscvV),
 }
 
 /// What an expression gives with the backend that was chosen.
@@ -81,8 +83,10 @@ macro_rules! dispatch {
             Choice::Mve($backend) => $call,
             #[cfg(all(target_arch = "arm", feature = "cortex-m-scalar"))]
             Choice::CortexMScalar($backend) => $call,
-            #[cfg(all(any(target_arch = "riscv32", target_arch = "riscv64"), feature = "riscv-scalar"))]
+            #[cfg(all(target_arch = "riscv32", feature = "riscv-scalar"))]
             Choice::RiscvScalar($backend) => $call,
+            #[cfg(all(any(target_arch = "riscv32", target_arch = "riscv64"), feature = "riscv-v"))]
+            Choice::RiscvV($backend) => $call,
         }
     };
 }
@@ -111,8 +115,10 @@ impl Kernels {
             Some(Choice::Mve(arch::mve::Mve::new())),
             #[cfg(all(target_arch = "arm", feature = "cortex-m-scalar"))]
             Some(Choice::CortexMScalar(arch::cortex_m_scalar::CortexMScalar)),
-            #[cfg(all(any(target_arch = "riscv32", target_arch = "riscv64"), feature = "riscv-scalar"))]
+            #[cfg(all(target_arch = "riscv32", feature = "riscv-scalar"))]
             Some(Choice::RiscvScalar(arch::riscv::RiscvScalar::new())),
+            #[cfg(all(any(target_arch = "riscv32", target_arch = "riscv64"), feature = "riscv-v"))]
+            Some(Choice::RiscvV(arch::riscv_v::RiscvV::new())),
             #[cfg(not(all(feature = "sole-backend", target_os = "none")))]
             Some(Choice::Generic(generic::Generic)),
         ];

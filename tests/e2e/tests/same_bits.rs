@@ -135,6 +135,16 @@ fn riscv32_virt_agrees_with_the_host() {
     board_agrees_with_the_host("riscv32-virt");
 }
 
+#[test]
+fn riscv32_virt_v_agrees_with_the_host() {
+    board_agrees_with_the_host("riscv32-virt-v");
+}
+
+#[test]
+fn riscv64_virt_agrees_with_the_host() {
+    board_agrees_with_the_host("riscv64-virt");
+}
+
 /// A model that a few kilobytes of RAM hold, in both formats.
 fn tiny_model_agrees_with_the_host(board: &str) {
     let program = Program::new();

@@ -13,5 +13,7 @@ pub mod cortex_m_dsp;
 pub mod cortex_m_scalar;
 #[cfg(all(target_arch = "arm", feature = "cortex-m-mve"))]
 pub mod mve;
-#[cfg(all(any(target_arch = "riscv32", target_arch = "riscv64"), feature = "riscv-scalar"))]
+#[cfg(all(target_arch = "riscv32", feature = "riscv-scalar"))]
 pub mod riscv;
+#[cfg(all(any(target_arch = "riscv32", target_arch = "riscv64"), feature = "riscv-v"))]
+pub mod riscv_v;

@@ -1,4 +1,4 @@
-//! RISC-V with multiplication, and neither FPU nor vectors (RV32IMC and up): sixteen rows at a time, f32 in integers.
+//! RISC-V with multiplication, and neither FPU nor vectors (RV32IMC): sixteen rows at a time, f32 in integers.
 
 mod attention;
 mod dots;
@@ -10,7 +10,7 @@ use crate::kernels::{generic, soft_float};
 use crate::layout::WeightLayout;
 use crate::tensor::{ActivationsQ8, MatrixQ8};
 
-/// Proof that the target is RISC-V: nothing else compiles this file.
+/// Proof that the target is RV32: nothing else compiles this file.
 #[derive(Clone, Copy, Debug)]
 pub struct RiscvScalar(());
 

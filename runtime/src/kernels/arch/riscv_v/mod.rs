@@ -1,0 +1,71 @@
+//! RISC-V with V (vectors of at least 128 bits) and an FPU: sixteen rows are the lanes.
+//!
+//! The compiler need not know V: every kernel is assembly that sets its own vector length. The start-up code has switched the unit on, and
+//! left rounding to nearest even.
+
+mod attention;
+mod elementwise;
+mod matmul;
+
+use crate::kernels::backend::Backend;
+use crate::kernels::generic;
+use crate::layout::WeightLayout;
+use crate::tensor::{self, ActivationsQ8, MatrixQ8};
+
+/// Proof that the target has V: the feature that compiles this file says so.
+#[derive(Clone, Copy, Debug)]
+pub struct RiscvV(());
+
+impl RiscvV {
+    /// The proof. The build promised V with registers of 128 bits or more by the feature `riscv-v`.
+    pub fn new() -> Self {
+        Self(())
+    }
+}
+
+impl Backend for RiscvV {
+    const NAME: &'static str = "riscv-v";
+    const LAYOUT: WeightLayout = WeightLayout::Rows16;
+
+    fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        matmul::matmul_rows(out, first_row, w, x);
+    }
+
+    fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
+        assert!(x.len() == values.len());
+        let (scale, inverse) = tensor::scale_to(limit, elementwise::magnitude_bits(x));
+        // SAFETY: they are as long.
+        unsafe { elementwise::round_scaled(inverse, x.as_ptr(), values.as_mut_ptr(), x.len()) };
+        scale
+    }
+
+    fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
+        if q.is_empty() || dots.is_empty() {
+            return generic::score_dots(q, k, dots);
+        }
+        assert!(k.len() == dots.len() * q.len());
+        // SAFETY: `k` holds a key for each of the dots, which are not none.
+        unsafe { attention::score_dots(q, k.as_ptr(), dots) };
+    }
+
+    fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
+        if sums.is_empty() || weights.is_empty() {
+            return generic::weighted_values(weights, v, sums);
+        }
+        assert!(v.len() == weights.len() * sums.len());
+        // SAFETY: `v` holds a value for each of the weights, which are not none.
+        unsafe { attention::weighted_values(weights, v.as_ptr(), sums) };
+    }
+
+    fn scale_integers(self, out: &mut [f32], sums: &[i32], factor: f32) {
+        assert!(out.len() == sums.len());
+        // SAFETY: they are as long.
+        unsafe { elementwise::scale_integers(out, sums.as_ptr(), factor) };
+    }
+
+    fn add(self, x: &mut [f32], y: &[f32]) {
+        assert!(y.len() >= x.len());
+        // SAFETY: there are no fewer of `y`.
+        unsafe { elementwise::add(x, y.as_ptr()) };
+    }
+}
