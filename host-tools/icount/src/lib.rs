@@ -1,7 +1,7 @@
 //! A QEMU TCG plugin that counts guest instructions exactly, between marks in the program.
 //!
-//! The marks are no-ops that compilers do not emit: `mov r10, r10` (start) and `mov r11, r11` (stop) in Thumb, `slti x0, x0, 1`
-//! and `slti x0, x0, 2` in RISC-V. Each start-stop pair is a region; it counts every instruction executed between the two, and
+//! The marks are no-ops that compilers do not emit: `mov r10, r10` (start) and `mov r11, r11` (stop) in Thumb, `mov x10, x10`
+//! and `mov x11, x11` in A64, `slti x0, x0, 1` and `slti x0, x0, 2` in RISC-V. Each start-stop pair is a region; it counts every instruction executed between the two, and
 //! neither of them. Load it with
 //!
 //! ```text
@@ -41,10 +41,14 @@ impl Marks {
     /// `slti x0, x0, 1` and `slti x0, x0, 2`, both hints.
     const RISCV: Self = Self { start: 0x0010_2013, stop: 0x0020_2013, mask: u32::MAX };
 
+    /// `mov x10, x10` and `mov x11, x11`.
+    const A64: Self = Self { start: 0xaa0a_03ea, stop: 0xaa0b_03eb, mask: u32::MAX };
+
     /// Those of an emulated architecture, by QEMU's name for it.
     fn of(target: &CStr) -> Option<Self> {
         match target.to_bytes() {
             b"arm" => Some(Self::THUMB),
+            b"aarch64" => Some(Self::A64),
             b"riscv32" | b"riscv64" => Some(Self::RISCV),
             _ => None,
         }
@@ -123,7 +127,10 @@ pub unsafe extern "C" fn qemu_plugin_install(
     // SAFETY: the caller's promise.
     let target = unsafe { CStr::from_ptr((*info).target_name) };
     let Some(marks) = Marks::of(target) else {
-        eprintln!("icount: counts Thumb and RISC-V code in QEMU's system emulators, not {}", target.to_string_lossy());
+        eprintln!(
+            "icount: counts Thumb, A64 and RISC-V code in QEMU's system emulators, not {}",
+            target.to_string_lossy()
+        );
         return 1;
     };
     counter().marks = marks;

@@ -100,7 +100,7 @@ fn rustflags(triple: &str, cpu: &str) -> Vec<String> {
         "-Zlocation-detail=none".to_owned(),
         format!("--remap-path-prefix={}/=", repo::root().display()),
     ];
-    if triple.starts_with("riscv") {
+    if triple.starts_with("riscv") || triple.starts_with("aarch64") {
         // A jump through a table looks like a call of anything to the analysis of the stack.
         flags.push("-Cjump-tables=no".to_owned());
     }

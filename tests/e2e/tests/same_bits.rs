@@ -113,6 +113,11 @@ fn board_agrees_with_the_host(board: &str) {
 }
 
 #[test]
+fn aarch64_virt_agrees_with_the_host() {
+    board_agrees_with_the_host("aarch64-virt");
+}
+
+#[test]
 fn mps2_an386_agrees_with_the_host() {
     board_agrees_with_the_host("mps2-an386");
 }
@@ -135,6 +140,11 @@ fn mps3_an547_agrees_with_the_host() {
 #[test]
 fn netduinoplus2_agrees_with_the_host() {
     board_agrees_with_the_host("netduinoplus2");
+}
+
+#[test]
+fn raspi3b_agrees_with_the_host() {
+    board_agrees_with_the_host("raspi3b");
 }
 
 #[test]

@@ -7,6 +7,8 @@
     allow(dead_code, unused_imports, reason = "the conformance cases are not counted")
 )]
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 #[cfg(target_arch = "arm")]
 mod cortex_m;
 #[cfg(target_arch = "arm")]
@@ -14,6 +16,8 @@ mod cortex_m_memory;
 #[cfg(any(target_arch = "riscv32", target_arch = "riscv64"))]
 mod riscv;
 
+#[cfg(target_arch = "aarch64")]
+pub use aarch64::{count_start, count_stop, stack_used_bytes};
 #[cfg(target_arch = "arm")]
 pub use cortex_m::{count_start, count_stop, stack_used_bytes};
 #[cfg(any(target_arch = "riscv32", target_arch = "riscv64"))]

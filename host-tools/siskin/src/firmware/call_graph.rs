@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result};
 use object::{Architecture, File, Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, SymbolKind};
 
-use super::riscv;
 use super::thumb::{self, Effect};
+use super::{a64, riscv};
 
 /// One function.
 #[derive(Debug, Default)]
@@ -38,13 +38,10 @@ struct Stretch<'f> {
 }
 
 impl CallGraph {
-    /// Reads the graph from a linked image for Cortex-M or RISC-V.
+    /// Reads the graph from a linked image for Cortex-M, AArch64 or RISC-V.
     pub(crate) fn read(file: &File<'_>) -> Result<Self> {
         // Bit 0 of a Thumb function's address marks the instruction set.
-        let (is_riscv, mark) = match file.architecture() {
-            Architecture::Riscv32 | Architecture::Riscv64 => (true, 0),
-            _ => (false, 1),
-        };
+        let mark = if file.architecture() == Architecture::Arm { 1 } else { 0 };
         let mut extents = BTreeMap::new();
         let mut graph = Self { functions: BTreeMap::new(), address_taken: BTreeSet::new() };
         for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
@@ -60,10 +57,11 @@ impl CallGraph {
         }
         let mut taken = BTreeSet::new();
         for stretch in stretches(file)? {
-            match (stretch.is_code, is_riscv) {
+            match (stretch.is_code, file.architecture()) {
                 (false, _) => taken.extend(words(&stretch)),
-                (true, false) => graph.read_thumb(&stretch, &mut taken),
-                (true, true) => graph.read_riscv(&stretch, file.is_64(), &mut taken),
+                (true, Architecture::Arm) => graph.read_thumb(&stretch, &mut taken),
+                (true, Architecture::Aarch64) => graph.read_a64(&stretch, &mut taken),
+                (true, _) => graph.read_riscv(&stretch, file.is_64(), &mut taken),
             }
         }
         graph.address_taken =
@@ -104,6 +102,31 @@ impl CallGraph {
                 Effect::MoveLow { register, half } => low_halves[usize::from(register & 15)] = Some(half),
                 Effect::MoveHigh { register, half } => {
                     taken.extend(low_halves[usize::from(register & 15)].map(|low| half << 16 | low));
+                }
+            }
+        }
+    }
+
+    fn read_a64(&mut self, stretch: &Stretch<'_>, taken: &mut BTreeSet<u32>) {
+        let starts: BTreeSet<u32> = self.functions.keys().copied().collect();
+        let mut pages = [None; 32];
+        for (address, code) in (stretch.address..).step_by(4).zip(words(stretch)) {
+            let Some((start, function)) = self.function_at(address) else { continue };
+            match a64::decode(address, code) {
+                a64::Effect::None => {}
+                a64::Effect::Call(target) => drop(function.callees.insert(target)),
+                a64::Effect::Branch(target) if target != start && starts.contains(&target) => {
+                    function.callees.insert(target);
+                }
+                a64::Effect::Branch(_) => {}
+                a64::Effect::Indirect => function.calls_any = true,
+                a64::Effect::Push(bytes) => function.pushed_bytes += bytes,
+                a64::Effect::Address { register, value } => {
+                    pages[register as usize & 31] = Some(value);
+                    taken.insert(value);
+                }
+                a64::Effect::Add { base, offset } => {
+                    taken.extend(pages[base as usize & 31].map(|page: u32| page.wrapping_add(offset)));
                 }
             }
         }

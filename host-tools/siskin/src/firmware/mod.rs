@@ -3,6 +3,7 @@
 //! `cargo xtask firmware` and `cargo xtask emulate` do the work on toolchains and emulators; here is what they are asked for
 //! and what is read from their results.
 
+mod a64;
 mod call_graph;
 mod elf;
 mod records;

@@ -2,6 +2,7 @@
 
 use core::arch::aarch64::*;
 
+use super::memory::{load_i8, load_i16, load_i32, load_u16, store_i32};
 use crate::kernels::generic;
 use crate::math;
 
@@ -24,8 +25,7 @@ pub fn score_dots(q: &[i16], k: &[i8], dots: &mut [i32]) {
         }
         let [a, b, c, d] = sums;
         let whole = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
-        // SAFETY: `dots` is 16 writable bytes.
-        unsafe { vst1q_s32(dots.as_mut_ptr(), whole) };
+        store_i32(dots, whole);
     }
     for (dot, k) in rest.iter_mut().zip(rest_keys.chunks_exact(head_dim)) {
         let pieces = q.iter().zip(k.chunks_exact(8));
@@ -38,8 +38,7 @@ pub fn score_dots(q: &[i16], k: &[i8], dots: &mut [i32]) {
 #[inline]
 fn dot_8(sum: int32x4_t, q: &[i16; 8], k: &[i8]) -> int32x4_t {
     let k = load_8(k);
-    // SAFETY: `q` is 16 readable bytes.
-    let q = unsafe { vld1q_s16(q.as_ptr()) };
+    let q = load_i16(q);
     vmlal_high_s16(vmlal_s16(sum, vget_low_s16(q), vget_low_s16(k)), q, k)
 }
 
@@ -47,9 +46,7 @@ fn dot_8(sum: int32x4_t, q: &[i16; 8], k: &[i8]) -> int32x4_t {
 #[target_feature(enable = "neon")]
 #[inline]
 fn load_8(bytes: &[i8]) -> int16x8_t {
-    let bytes: &[i8; 8] = bytes.first_chunk().expect("the caller counts in eights");
-    // SAFETY: `bytes` is 8 readable bytes.
-    vmovl_s8(unsafe { vld1_s8(bytes.as_ptr()) })
+    vmovl_s8(load_i8(bytes.first_chunk().expect("the caller counts in eights")))
 }
 
 /// See [`crate::kernels::Kernels::score_exponents`].
@@ -69,15 +66,13 @@ pub fn score_exponents(scores: &mut [i32], key_scales: &[u16], per_unit: f32) ->
             greatest_far = greatest_far.max(generic::score_exponents(scores, scales, per_unit));
             continue;
         }
-        // SAFETY: `scores` is 16 readable bytes.
-        let dots = unsafe { vld1q_s32(scores.as_ptr()) };
+        let dots = load_i32(scores);
         let factor = vmulq_n_s32(vreinterpretq_s32_u32(m), mantissa);
         let (low, high) = (vmull_s32(vget_low_s32(dots), vget_low_s32(factor)), vmull_high_s32(dots, factor));
         let upper = vuzp2q_s32(vreinterpretq_s32_s64(low), vreinterpretq_s32_s64(high));
         let exponents = vshlq_s32(upper, vnegq_s32(right));
         greatest = vmaxq_s32(greatest, exponents);
-        // SAFETY: `scores` is 16 writable bytes.
-        unsafe { vst1q_s32(scores.as_mut_ptr(), exponents) };
+        store_i32(scores, exponents);
     }
     let greatest_of_rest = generic::score_exponents(rest, rest_scales, per_unit);
     vmaxvq_s32(greatest).max(greatest_far).max(greatest_of_rest)
@@ -87,8 +82,7 @@ pub fn score_exponents(scores: &mut [i32], key_scales: &[u16], per_unit: f32) ->
 #[target_feature(enable = "neon")]
 #[inline]
 fn split_bf16(scales: &[u16; 4]) -> (uint32x4_t, uint32x4_t) {
-    // SAFETY: `scales` is 8 readable bytes.
-    let bits = vmovl_u16(unsafe { vld1_u16(scales.as_ptr()) });
+    let bits = vmovl_u16(load_u16(scales));
     let mantissa = vorrq_u32(vandq_u32(bits, vdupq_n_u32(0x7f)), vdupq_n_u32(0x80));
     (mantissa, vshrq_n_u32::<7>(bits))
 }
@@ -101,16 +95,14 @@ pub fn softmax_weights(scores: &mut [i32], greatest: i32, value_scales: &[u16], 
     let (four_scales, rest_scales) = value_scales.as_chunks::<4>();
     let mut total = vdupq_n_u32(0);
     for (scores, scales) in fours.iter_mut().zip(four_scales) {
-        // SAFETY: `scores` is 16 readable bytes.
-        let exponents = unsafe { vld1q_s32(scores.as_ptr()) };
+        let exponents = load_i32(scores);
         let probability = exp2_neg_q16(vreinterpretq_u32_s32(vsubq_s32(vdupq_n_s32(greatest), exponents)));
         total = vaddq_u32(total, probability);
         let (m, e) = split_bf16(scales);
         let shift = vminq_u32(vsubq_u32(vdupq_n_u32(8 + greatest_exponent), e), vdupq_n_u32(31));
         let shifted = shift_right(vmulq_u32(probability, m), shift);
         let weights = vshrq_n_u32::<1>(vaddq_u32(shifted, vdupq_n_u32(1)));
-        // SAFETY: `scores` is 16 writable bytes.
-        unsafe { vst1q_s32(scores.as_mut_ptr(), vreinterpretq_s32_u32(weights)) };
+        store_i32(scores, vreinterpretq_s32_u32(weights));
     }
     let total_of_rest = generic::softmax_weights(rest, greatest, rest_scales, greatest_exponent);
     vaddvq_u32(total).wrapping_add(total_of_rest)
@@ -165,8 +157,7 @@ fn value_piece<const N: usize>(weights: &[i32], v: &[i8], head_dim: usize, first
     let (fours, rest) = weights.as_chunks::<4>();
     let (four_values, rest_values) = v.split_at(fours.len() * 4 * head_dim);
     for (weights, v) in fours.iter().zip(four_values.chunks_exact(4 * head_dim)) {
-        // SAFETY: `weights` is 16 readable bytes.
-        let weights = vmovn_s32(unsafe { vld1q_s32(weights.as_ptr()) });
+        let weights = vmovn_s32(load_i32(weights));
         let v = &v[first..];
         add_values::<N, 0>(&mut lanes, weights, v);
         add_values::<N, 1>(&mut lanes, weights, &v[head_dim..]);

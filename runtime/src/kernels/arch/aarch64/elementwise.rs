@@ -3,6 +3,7 @@
 use core::arch::aarch64::*;
 use core::f32::consts::LOG2_E;
 
+use super::memory::{load_f32 as load, store_f32 as store};
 use crate::kernels::generic;
 use crate::math::{self, ROUND_MAGIC};
 
@@ -95,18 +96,4 @@ pub fn add(x: &mut [f32], y: &[f32]) {
         store(x, vaddq_f32(load(x), load(y)));
     }
     generic::add(x_rest, y_rest);
-}
-
-#[target_feature(enable = "neon")]
-#[inline]
-fn load(x: &[f32; 4]) -> float32x4_t {
-    // SAFETY: `x` is 16 readable bytes.
-    unsafe { vld1q_f32(x.as_ptr()) }
-}
-
-#[target_feature(enable = "neon")]
-#[inline]
-fn store(out: &mut [f32; 4], values: float32x4_t) {
-    // SAFETY: `out` is 16 writable bytes.
-    unsafe { vst1q_f32(out.as_mut_ptr(), values) }
 }

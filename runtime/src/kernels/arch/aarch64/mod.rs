@@ -7,6 +7,7 @@
 mod attention;
 mod elementwise;
 mod matmul;
+mod memory;
 mod neon;
 mod quantize;
 mod sdot;

@@ -6,7 +6,7 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 use core::mem::MaybeUninit;
 
-use super::matmul::{self, COLUMNS, Dots, TILE_BYTES, TOKENS};
+use super::matmul::{self, Blocks, COLUMNS, Dots, GROUP_TILES, ROWS, TILE_BYTES, TOKENS, scale_groups};
 
 /// What every core can do.
 #[derive(Clone, Copy)]
@@ -16,37 +16,47 @@ impl matmul::Tiles for Tiles {
     const SHARES_WEIGHTS: bool = false;
 
     #[inline]
-    unsafe fn int8_dots(self, data: *const u8, x: *const i8, n_tiles: usize) -> Dots {
+    unsafe fn int8_blocks(self, blocks: Blocks<f32>, x: *const i8, x_scale: f32, out: *mut f32, n_blocks: usize) {
         // SAFETY: the caller's promise.
-        unsafe { int8_dots(data, x, n_tiles) }
+        unsafe { int8_blocks(blocks, x, x_scale, out, n_blocks) }
     }
 
     #[inline]
-    unsafe fn int8_dots_of_tokens(
+    unsafe fn int8_block_of_tokens(
         self,
-        data: *const u8,
+        block: Blocks<f32>,
         x: *const i8,
-        stride: usize,
-        n_tiles: usize,
-    ) -> [Dots; TOKENS] {
-        // SAFETY: the caller's promise.
-        core::array::from_fn(|t| unsafe { int8_dots(data, x.add(t * stride), n_tiles) })
+        x_scales: &[f32; TOKENS],
+        sums: &mut [[f32; ROWS]; TOKENS],
+    ) {
+        let x_stride = 2 * COLUMNS * block.n_tiles;
+        for (token, (&x_scale, sums)) in x_scales.iter().zip(sums).enumerate() {
+            // SAFETY: as above, for each token.
+            unsafe { int8_blocks(block, x.add(token * x_stride), x_scale, sums.as_mut_ptr(), 1) }
+        }
     }
 
     #[inline]
-    unsafe fn group_dots(self, data: *const u8, x: *const i16) -> Dots {
-        // SAFETY: the caller's promise.
-        unsafe { group_dots(data, x) }
+    unsafe fn whole_groups(
+        self,
+        blocks: Blocks<u16>,
+        x: *const i16,
+        x_scales: *const f32,
+        out: *mut f32,
+        n_blocks: usize,
+    ) {
+        // SAFETY: as above.
+        unsafe { whole_groups(blocks, x, x_scales, out, n_blocks) }
     }
 
     #[inline]
     unsafe fn short_group_dots(self, data: *const u8, x: *const i16, n_tiles: usize) -> Dots {
-        // SAFETY: the caller's promise.
+        // SAFETY: as above.
         unsafe { short_group_dots(data, x, n_tiles) }
     }
 }
 
-/// `$op` (smull, smlal or smlsl) of the 16 rows of a tile in v16-v19 or v20-v23 with four bytes, repeated in `$x`, in eight vectors of 16-bit lanes.
+/// `$op` (smull or smlal) of the 16 rows of a tile in v16-v19 or v20-v23 with four bytes, repeated in `$x`, in eight vectors of 16-bit lanes.
 macro_rules! products {
     ($op:literal, "even", $x:literal, $($out:literal),*) => {
         products!($op, $x, "v16", "v17", "v18", "v19", $($out),*)
@@ -65,7 +75,7 @@ macro_rules! products {
     };
 }
 
-/// Products in v4-v11.
+/// Products in v4-v11, with the activations or their low parts.
 macro_rules! int8_products {
     ($op:literal, $tile:tt, $x:literal) => {
         products!($op, $tile, $x, "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11")
@@ -88,18 +98,20 @@ macro_rules! fold {
     };
 }
 
-/// 16 columns at a time, then 4.
+/// Block after block, of each 16 columns at a time, then 4.
 #[target_feature(enable = "neon")]
 #[inline]
-unsafe fn int8_dots(data: *const u8, x: *const i8, n_tiles: usize) -> Dots {
-    let (a, b, c, d): (int32x4_t, int32x4_t, int32x4_t, int32x4_t);
-    // SAFETY: it reads `n_tiles` tiles at `data` and as many fours of bytes at `x`, which the caller promises.
+unsafe fn int8_blocks(blocks: Blocks<f32>, x: *const i8, x_scale: f32, out: *mut f32, n_blocks: usize) {
+    // SAFETY: it reads `n_blocks` of tiles and scales and as many fours of bytes at `x` as a block has tiles, and writes 16
+    // numbers a block, all of which the caller promises.
     unsafe {
         asm!(
-            "movi v24.4s, #0\n movi v25.4s, #0\n movi v26.4s, #0\n movi v27.4s, #0",
+            "cbz {blocks}, 8f",
+            "1: movi v24.4s, #0\n movi v25.4s, #0\n movi v26.4s, #0\n movi v27.4s, #0",
             "movi v28.4s, #0\n movi v29.4s, #0\n movi v30.4s, #0\n movi v31.4s, #0",
-            "subs {n}, {n}, #4\n b.lo 3f",
-            "2: ld4r {{v0.4s-v3.4s}}, [{x}], #16",
+            "mov {xp}, {x}",
+            "subs {n}, {n_tiles}, #4\n b.lo 3f",
+            "2: ld4r {{v0.4s-v3.4s}}, [{xp}], #16",
             "ld1 {{v16.16b-v19.16b}}, [{data}], #64\n ld1 {{v20.16b-v23.16b}}, [{data}], #64",
             int8_products!("smull", "even", "v0"), int8_products!("smlal", "odd", "v1"),
             "ld1 {{v16.16b-v19.16b}}, [{data}], #64\n ld1 {{v20.16b-v23.16b}}, [{data}], #64",
@@ -108,28 +120,30 @@ unsafe fn int8_dots(data: *const u8, x: *const i8, n_tiles: usize) -> Dots {
             carry!(),
             "subs {n}, {n}, #4\n b.hs 2b",
             "3: ands {n}, {n}, #3\n b.eq 5f",
-            "4: ld1r {{v0.4s}}, [{x}], #4",
+            "4: ld1r {{v0.4s}}, [{xp}], #4",
             "ld1 {{v16.16b-v19.16b}}, [{data}], #64",
             int8_products!("smull", "even", "v0"), carry!(),
             "subs {n}, {n}, #1\n b.ne 4b",
-            "5:",
+            "5: ld1 {{v0.4s-v3.4s}}, [{scales}], #64",
             fold!(),
-            data = inout(reg) data => _, x = inout(reg) x => _, n = inout(reg) n_tiles => _,
-            out("v24") a, out("v25") b, out("v26") c, out("v27") d,
+            "scvtf v24.4s, v24.4s\n scvtf v25.4s, v25.4s\n scvtf v26.4s, v26.4s\n scvtf v27.4s, v27.4s",
+            "fmul v0.4s, v0.4s, v12.s[0]\n fmul v1.4s, v1.4s, v12.s[0]",
+            "fmul v2.4s, v2.4s, v12.s[0]\n fmul v3.4s, v3.4s, v12.s[0]",
+            "fmul v24.4s, v24.4s, v0.4s\n fmul v25.4s, v25.4s, v1.4s",
+            "fmul v26.4s, v26.4s, v2.4s\n fmul v27.4s, v27.4s, v3.4s",
+            "st1 {{v24.4s-v27.4s}}, [{out}], #64",
+            "subs {blocks}, {blocks}, #1\n b.ne 1b",
+            "8:",
+            data = inout(reg) blocks.data => _, scales = inout(reg) blocks.scales => _, n_tiles = in(reg) blocks.n_tiles,
+            x = in(reg) x, xp = out(reg) _, n = out(reg) _, out = inout(reg) out => _, blocks = inout(reg) n_blocks => _,
+            in("v12") x_scale,
             out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _,
             out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v16") _, out("v17") _, out("v18") _, out("v19") _,
-            out("v20") _, out("v21") _, out("v22") _, out("v23") _, out("v28") _, out("v29") _, out("v30") _, out("v31") _,
-            options(nostack, readonly),
+            out("v20") _, out("v21") _, out("v22") _, out("v23") _, out("v24") _, out("v25") _, out("v26") _, out("v27") _,
+            out("v28") _, out("v29") _, out("v30") _, out("v31") _,
+            options(nostack),
         );
     }
-    [a, b, c, d]
-}
-
-/// Products with the activations' low parts, in v4-v11.
-macro_rules! low_products {
-    ($op:literal, $tile:tt, $x:literal) => {
-        int8_products!($op, $tile, $x)
-    };
 }
 
 /// Products with the activations' high parts, in v24-v31.
@@ -143,11 +157,11 @@ macro_rules! high_products {
 macro_rules! two_tiles {
     ($first:literal) => {
         concat!(
-            "ld4r {{v0.4s-v3.4s}}, [{parts}], #16\n",
+            "ld4r {{v0.4s-v3.4s}}, [{p}], #16\n",
             "ld1 {{v16.16b-v19.16b}}, [{data}], #64\n ld1 {{v20.16b-v23.16b}}, [{data}], #64\n",
-            low_products!($first, "even", "v0"),
+            int8_products!($first, "even", "v0"),
             high_products!($first, "even", "v2"),
-            low_products!("smlal", "odd", "v1"),
+            int8_products!("smlal", "odd", "v1"),
             high_products!("smlal", "odd", "v3")
         )
     };
@@ -156,21 +170,26 @@ macro_rules! two_tiles {
 /// An activation of 12 bits is `64 * high + low` with both within -32..=32, so that eight products of either with weights of at most 127
 /// fit in 16 bits, as many as a group's 32 columns put into a lane: `8 * 32 * 127 < 2^15`. Nothing is carried before the end.
 #[target_feature(enable = "neon")]
-#[inline]
-unsafe fn group_dots(data: *const u8, x: *const i16) -> Dots {
-    let (a, b, c, d): (int32x4_t, int32x4_t, int32x4_t, int32x4_t);
+unsafe fn whole_groups(blocks: Blocks<u16>, x: *const i16, x_scales: *const f32, out: *mut f32, n_blocks: usize) {
+    let (n_groups, n_rest) = (blocks.n_tiles / GROUP_TILES, blocks.n_tiles % GROUP_TILES);
     // Eight activations become 8 low and 8 high bytes.
     let mut parts = MaybeUninit::<[u8; 64]>::uninit();
-    // SAFETY: it reads 8 tiles at `data` and 32 activations at `x`, which the caller promises, and uses `parts`.
+    // SAFETY: it reads `n_blocks` of tiles and scales, as many fours of activations as a block has tiles, and their scales, and
+    // writes 16 numbers a block, all of which the caller promises, and `parts`.
     unsafe {
         asm!(
-            "ld1 {{v4.8h-v7.8h}}, [{x}]",
+            "cbz {blocks}, 4f",
+            // Adding to -0 leaves every first term as it is.
+            "1: movi v12.4s, #0x80, lsl #24\n movi v13.4s, #0x80, lsl #24",
+            "movi v14.4s, #0x80, lsl #24\n movi v15.4s, #0x80, lsl #24",
+            "mov {xp}, {x}\n mov {xs}, {x_scales}\n mov {n}, {n_groups}\n cbz {n}, 3f",
+            "2: ld1 {{v4.8h-v7.8h}}, [{xp}], #64",
             "xtn v0.8b, v4.8h\n xtn v1.8b, v5.8h\n xtn v2.8b, v6.8h\n xtn v3.8b, v7.8h",
             "shl v0.8b, v0.8b, #2\n shl v1.8b, v1.8b, #2\n shl v2.8b, v2.8b, #2\n shl v3.8b, v3.8b, #2",
             "sshr v0.8b, v0.8b, #2\n sshr v1.8b, v1.8b, #2\n sshr v2.8b, v2.8b, #2\n sshr v3.8b, v3.8b, #2",
             "rshrn2 v0.16b, v4.8h, #6\n rshrn2 v1.16b, v5.8h, #6",
             "rshrn2 v2.16b, v6.8h, #6\n rshrn2 v3.16b, v7.8h, #6",
-            "st1 {{v0.16b-v3.16b}}, [{parts}]",
+            "mov {p}, {parts}\n st1 {{v0.16b-v3.16b}}, [{parts}]",
             two_tiles!("smull"), two_tiles!("smlal"), two_tiles!("smlal"), two_tiles!("smlal"),
             "saddlp v4.4s, v4.8h\n saddlp v5.4s, v5.8h\n saddlp v6.4s, v6.8h\n saddlp v7.4s, v7.8h",
             "saddlp v8.4s, v8.8h\n saddlp v9.4s, v9.8h\n saddlp v10.4s, v10.8h\n saddlp v11.4s, v11.8h",
@@ -182,15 +201,25 @@ unsafe fn group_dots(data: *const u8, x: *const i16) -> Dots {
             "movi v0.4s, #64",
             "mla v4.4s, v24.4s, v0.4s\n mla v5.4s, v25.4s, v0.4s",
             "mla v6.4s, v26.4s, v0.4s\n mla v7.4s, v27.4s, v0.4s",
-            data = inout(reg) data => _, x = in(reg) x, parts = inout(reg) parts.as_mut_ptr() => _,
-            out("v4") a, out("v5") b, out("v6") c, out("v7") d,
-            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v8") _, out("v9") _, out("v10") _, out("v11") _,
+            scale_groups!("v4", "v5", "v6", "v7", "v12", "v13", "v14", "v15"),
+            "subs {n}, {n}, #1\n b.ne 2b",
+            "3: st1 {{v12.4s-v15.4s}}, [{out}], #64",
+            "add {data}, {data}, {skip}\n add {scales}, {scales}, {skip_scales}",
+            "subs {blocks}, {blocks}, #1\n b.ne 1b",
+            "4:",
+            data = inout(reg) blocks.data => _, scales = inout(reg) blocks.scales => _, x = in(reg) x, xp = out(reg) _,
+            x_scales = in(reg) x_scales, xs = out(reg) _, n_groups = in(reg) n_groups, n = out(reg) _,
+            // What a last group takes, which is not whole.
+            skip = in(reg) n_rest * TILE_BYTES, skip_scales = in(reg) if n_rest > 0 { 2 * ROWS } else { 0 },
+            out = inout(reg) out => _, blocks = inout(reg) n_blocks => _,
+            parts = in(reg) parts.as_mut_ptr(), p = out(reg) _,
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+            out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v12") _, out("v13") _, out("v14") _, out("v15") _,
             out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _, out("v21") _, out("v22") _, out("v23") _,
             out("v24") _, out("v25") _, out("v26") _, out("v27") _, out("v28") _, out("v29") _, out("v30") _, out("v31") _,
             options(nostack),
         );
     }
-    [a, b, c, d]
 }
 
 /// A tile at a time, in 16-bit lanes: each vector of products holds one row.

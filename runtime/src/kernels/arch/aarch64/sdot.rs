@@ -5,7 +5,7 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 use super::Sdot;
-use super::matmul::{self, COLUMNS, Dots, TILE_BYTES, TOKENS};
+use super::matmul::{self, Blocks, COLUMNS, Dots, GROUP_TILES, ROWS, TILE_BYTES, TOKENS, scale_groups};
 
 /// The proof that `SDOT` may be executed, as a way to multiply tiles.
 #[derive(Clone, Copy)]
@@ -22,27 +22,34 @@ impl matmul::Tiles for Tiles {
     const SHARES_WEIGHTS: bool = true;
 
     #[inline]
-    unsafe fn int8_dots(self, data: *const u8, x: *const i8, n_tiles: usize) -> Dots {
+    unsafe fn int8_blocks(self, blocks: Blocks<f32>, x: *const i8, x_scale: f32, out: *mut f32, n_blocks: usize) {
         // SAFETY: the caller's promise; a value of `Tiles` exists only where the CPU has the extension.
-        unsafe { int8_dots(data, x, n_tiles) }
+        unsafe { int8_blocks(blocks, x, x_scale, out, n_blocks) }
     }
 
     #[inline]
-    unsafe fn int8_dots_of_tokens(
+    unsafe fn int8_block_of_tokens(
         self,
-        data: *const u8,
+        block: Blocks<f32>,
         x: *const i8,
-        stride: usize,
-        n_tiles: usize,
-    ) -> [Dots; TOKENS] {
+        x_scales: &[f32; TOKENS],
+        sums: &mut [[f32; ROWS]; TOKENS],
+    ) {
         // SAFETY: as above.
-        unsafe { int8_dots_of_tokens(data, x, stride, n_tiles) }
+        unsafe { int8_block_of_tokens(block, x, x_scales, sums) }
     }
 
     #[inline]
-    unsafe fn group_dots(self, data: *const u8, x: *const i16) -> Dots {
+    unsafe fn whole_groups(
+        self,
+        blocks: Blocks<u16>,
+        x: *const i16,
+        x_scales: *const f32,
+        out: *mut f32,
+        n_blocks: usize,
+    ) {
         // SAFETY: as above.
-        unsafe { group_dots(data, x) }
+        unsafe { whole_groups(blocks, x, x_scales, out, n_blocks) }
     }
 
     #[inline]
@@ -84,47 +91,117 @@ macro_rules! multiply {
     };
 }
 
-/// 64 columns at a time, then 16, then 4.
+/// The 16 tiles of 64 columns, the activations of which are in v0-v3.
+macro_rules! wide_tiles {
+    () => {
+        concat!(
+            load!(0),
+            load!(1),
+            multiply!(0, "v0.4b[0]"),
+            load!(2),
+            multiply!(1, "v0.4b[1]"),
+            load!(0),
+            multiply!(2, "v0.4b[2]"),
+            load!(1),
+            multiply!(0, "v0.4b[3]"),
+            load!(2),
+            multiply!(1, "v1.4b[0]"),
+            load!(0),
+            multiply!(2, "v1.4b[1]"),
+            load!(1),
+            multiply!(0, "v1.4b[2]"),
+            load!(2),
+            multiply!(1, "v1.4b[3]"),
+            load!(0),
+            multiply!(2, "v2.4b[0]"),
+            load!(1),
+            multiply!(0, "v2.4b[1]"),
+            load!(2),
+            multiply!(1, "v2.4b[2]"),
+            load!(0),
+            multiply!(2, "v2.4b[3]"),
+            load!(1),
+            multiply!(0, "v3.4b[0]"),
+            load!(2),
+            multiply!(1, "v3.4b[1]"),
+            load!(0),
+            multiply!(2, "v3.4b[2]"),
+            multiply!(0, "v3.4b[3]")
+        )
+    };
+}
+
+/// No products in v16-v19.
+macro_rules! zero_block {
+    () => {
+        "movi v16.4s, #0\n movi v17.4s, #0\n movi v18.4s, #0\n movi v19.4s, #0"
+    };
+}
+
+/// Scales a block's dot products in v16-v19, and writes them.
+macro_rules! scale_block {
+    () => {
+        "ld1 {{v20.4s-v23.4s}}, [{scales}], #64
+         scvtf v16.4s, v16.4s\n scvtf v17.4s, v17.4s\n scvtf v18.4s, v18.4s\n scvtf v19.4s, v19.4s
+         fmul v20.4s, v20.4s, v4.s[0]\n fmul v21.4s, v21.4s, v4.s[0]
+         fmul v22.4s, v22.4s, v4.s[0]\n fmul v23.4s, v23.4s, v4.s[0]
+         fmul v16.4s, v16.4s, v20.4s\n fmul v17.4s, v17.4s, v21.4s
+         fmul v18.4s, v18.4s, v22.4s\n fmul v19.4s, v19.4s, v23.4s
+         st1 {{v16.4s-v19.4s}}, [{out}], #64"
+    };
+}
+
+/// Block after block, of each 64 columns at a time, then 16, then 4.
 #[target_feature(enable = "dotprod")]
 #[inline]
-unsafe fn int8_dots(data: *const u8, x: *const i8, n_tiles: usize) -> Dots {
-    let (a, b, c, d): (int32x4_t, int32x4_t, int32x4_t, int32x4_t);
-    // SAFETY: it reads `n_tiles` tiles at `data` and as many fours of bytes at `x`, which the caller promises.
+unsafe fn int8_blocks(blocks: Blocks<f32>, x: *const i8, x_scale: f32, out: *mut f32, n_blocks: usize) {
+    /// Tiles in 64 columns.
+    const WIDE: usize = 16;
+    let n_wide = blocks.n_tiles / WIDE;
+    // SAFETY: it reads `n_blocks` of tiles and scales and as many fours of bytes at `x` as a block has tiles, and writes 16
+    // numbers a block, all of which the caller promises.
     unsafe {
         asm!(
-            "movi v16.4s, #0\n movi v17.4s, #0\n movi v18.4s, #0\n movi v19.4s, #0",
-            "subs {n}, {n}, #16\n b.lo 3f",
-            "2: ld1 {{v0.16b-v3.16b}}, [{x}], #64",
-            load!(0), load!(1), multiply!(0, "v0.4b[0]"),
-            load!(2), multiply!(1, "v0.4b[1]"), load!(0), multiply!(2, "v0.4b[2]"),
-            load!(1), multiply!(0, "v0.4b[3]"), load!(2), multiply!(1, "v1.4b[0]"),
-            load!(0), multiply!(2, "v1.4b[1]"), load!(1), multiply!(0, "v1.4b[2]"),
-            load!(2), multiply!(1, "v1.4b[3]"), load!(0), multiply!(2, "v2.4b[0]"),
-            load!(1), multiply!(0, "v2.4b[1]"), load!(2), multiply!(1, "v2.4b[2]"),
-            load!(0), multiply!(2, "v2.4b[3]"), load!(1), multiply!(0, "v3.4b[0]"),
-            load!(2), multiply!(1, "v3.4b[1]"), load!(0), multiply!(2, "v3.4b[2]"),
-            multiply!(0, "v3.4b[3]"),
-            "subs {n}, {n}, #16\n b.hs 2b",
-            // The bits of the tiles that are left are those of their negative number less 16.
-            "3: tst {n}, #15\n b.eq 7f",
-            "tst {n}, #12\n b.eq 5f",
-            "4: ldr q0, [{x}], #16",
+            "cbz {blocks}, 9f",
+            "cmp {n_tiles}, #16\n b.eq 7f",
+            "2:",
+            zero_block!(),
+            "mov {xp}, {x}",
+            "cbz {n_wide}, 4f",
+            "3: ld1 {{v0.16b-v3.16b}}, [{xp}], #64",
+            wide_tiles!(),
+            "cmp {xp}, {wide_end}\n b.ne 3b",
+            "4: ands {n}, {n_tiles}, #15\n b.eq 6f",
+            "subs {n}, {n}, #4\n b.lo 4f",
+            "3: ldr q0, [{xp}], #16",
             load!(0), load!(1), multiply!(0, "v0.4b[0]"),
             load!(2), multiply!(1, "v0.4b[1]"), load!(0), multiply!(2, "v0.4b[2]"), multiply!(0, "v0.4b[3]"),
-            "sub {n}, {n}, #4\n tst {n}, #12\n b.ne 4b",
-            "5: tst {n}, #3\n b.eq 7f",
-            "6: ldr s0, [{x}], #4",
+            "subs {n}, {n}, #4\n b.hs 3b",
+            "4: ands {n}, {n}, #3\n b.eq 6f",
+            "5: ldr s0, [{xp}], #4",
             load!(0), multiply!(0, "v0.4b[0]"),
-            "sub {n}, {n}, #1\n tst {n}, #3\n b.ne 6b",
-            "7:",
-            data = inout(reg) data => _, x = inout(reg) x => _, n = inout(reg) n_tiles => _,
-            out("v16") a, out("v17") b, out("v18") c, out("v19") d,
-            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v20") _, out("v21") _, out("v22") _, out("v23") _,
+            "subs {n}, {n}, #1\n b.ne 5b",
+            "6:",
+            scale_block!(),
+            "subs {blocks}, {blocks}, #1\n b.ne 2b\n b 9f",
+            // A row has 64 columns: its activations stay where they are.
+            "7: ld1 {{v0.16b-v3.16b}}, [{x}]",
+            "8:",
+            zero_block!(),
+            wide_tiles!(),
+            scale_block!(),
+            "subs {blocks}, {blocks}, #1\n b.ne 8b",
+            "9:",
+            data = inout(reg) blocks.data => _, scales = inout(reg) blocks.scales => _, n_tiles = in(reg) blocks.n_tiles,
+            n_wide = in(reg) n_wide, wide_end = in(reg) x.wrapping_add(n_wide * WIDE * COLUMNS),
+            x = in(reg) x, xp = out(reg) _, n = out(reg) _, out = inout(reg) out => _, blocks = inout(reg) n_blocks => _,
+            in("v4") x_scale,
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _,
+            out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _, out("v21") _, out("v22") _, out("v23") _,
             out("v24") _, out("v25") _, out("v26") _, out("v27") _, out("v28") _, out("v29") _, out("v30") _, out("v31") _,
-            options(nostack, readonly),
+            options(nostack),
         );
     }
-    [a, b, c, d]
 }
 
 /// Adds the products of a tile in `$p` to `$s` with column `$lane` of the vectors v0-v3, one a token, to v16-v31.
@@ -139,12 +216,64 @@ macro_rules! multiply_tokens {
     };
 }
 
+/// Scales a token's dot products, and writes them.
+macro_rules! scale_token {
+    ($a:literal, $b:literal, $c:literal, $d:literal, $token:literal) => {
+        concat!(
+            "scvtf ",
+            $a,
+            ".4s, ",
+            $a,
+            ".4s\n scvtf ",
+            $b,
+            ".4s, ",
+            $b,
+            ".4s\n",
+            "scvtf ",
+            $c,
+            ".4s, ",
+            $c,
+            ".4s\n scvtf ",
+            $d,
+            ".4s, ",
+            $d,
+            ".4s\n",
+            "fmul v4.4s, v8.4s, v0.s[",
+            $token,
+            "]\n fmul v5.4s, v9.4s, v0.s[",
+            $token,
+            "]\n",
+            "fmul v6.4s, v10.4s, v0.s[",
+            $token,
+            "]\n fmul v7.4s, v11.4s, v0.s[",
+            $token,
+            "]\n",
+            "fmul v4.4s, v4.4s, ",
+            $a,
+            ".4s\n fmul v5.4s, v5.4s, ",
+            $b,
+            ".4s\n",
+            "fmul v6.4s, v6.4s, ",
+            $c,
+            ".4s\n fmul v7.4s, v7.4s, ",
+            $d,
+            ".4s\n",
+            "st1 {{v4.4s-v7.4s}}, [{sums}], #64\n"
+        )
+    };
+}
+
 /// 16 columns at a time, then 4.
 #[target_feature(enable = "dotprod")]
-unsafe fn int8_dots_of_tokens(data: *const u8, x: *const i8, stride: usize, n_tiles: usize) -> [Dots; TOKENS] {
-    let mut dots = [[vdupq_n_s32(0); 4]; TOKENS];
-    // SAFETY: it reads `n_tiles` tiles at `data` and as many fours of bytes of each token, which the caller promises,
-    // and writes `dots`.
+unsafe fn int8_block_of_tokens(
+    block: Blocks<f32>,
+    x: *const i8,
+    x_scales: &[f32; TOKENS],
+    sums: &mut [[f32; ROWS]; TOKENS],
+) {
+    let x_stride = 2 * COLUMNS * block.n_tiles;
+    // SAFETY: it reads a block's tiles and scales and as many fours of bytes of each token, all of which the caller promises,
+    // and writes `sums`.
     unsafe {
         asm!(
             "movi v16.4s, #0\n movi v17.4s, #0\n movi v18.4s, #0\n movi v19.4s, #0",
@@ -166,41 +295,49 @@ unsafe fn int8_dots_of_tokens(data: *const u8, x: *const i8, stride: usize, n_ti
             "ld1 {{v8.16b-v11.16b}}, [{data}], #64",
             multiply_tokens!("v8", "v9", "v10", "v11", "0"),
             "subs {n}, {n}, #1\n b.ne 4b",
-            "5: st1 {{v16.4s-v19.4s}}, [{dots}], #64\n st1 {{v20.4s-v23.4s}}, [{dots}], #64",
-            "st1 {{v24.4s-v27.4s}}, [{dots}], #64\n st1 {{v28.4s-v31.4s}}, [{dots}]",
-            data = inout(reg) data => _, n = inout(reg) n_tiles => _, dots = inout(reg) dots.as_mut_ptr() => _,
-            x0 = inout(reg) x => _, x1 = inout(reg) x.add(stride) => _,
-            x2 = inout(reg) x.add(2 * stride) => _, x3 = inout(reg) x.add(3 * stride) => _,
-            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v8") _, out("v9") _, out("v10") _, out("v11") _,
+            "5: ld1 {{v8.4s-v11.4s}}, [{scales}]\n ldr q0, [{x_scales}]",
+            scale_token!("v16", "v17", "v18", "v19", "0"),
+            scale_token!("v20", "v21", "v22", "v23", "1"),
+            scale_token!("v24", "v25", "v26", "v27", "2"),
+            scale_token!("v28", "v29", "v30", "v31", "3"),
+            data = inout(reg) block.data => _, scales = in(reg) block.scales, n = inout(reg) block.n_tiles => _,
+            x_scales = in(reg) x_scales, sums = inout(reg) sums => _,
+            x0 = inout(reg) x => _, x1 = inout(reg) x.add(x_stride) => _,
+            x2 = inout(reg) x.add(2 * x_stride) => _, x3 = inout(reg) x.add(3 * x_stride) => _,
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _, out("v8") _, out("v9") _, out("v10") _, out("v11") _,
             out("v12") _, out("v13") _, out("v14") _, out("v15") _, out("v16") _, out("v17") _, out("v18") _, out("v19") _,
             out("v20") _, out("v21") _, out("v22") _, out("v23") _, out("v24") _, out("v25") _, out("v26") _, out("v27") _,
             out("v28") _, out("v29") _, out("v30") _, out("v31") _,
             options(nostack),
         );
     }
-    dots
 }
 
 /// Adds the products of a set's tile with the low bytes `$low` and the high bytes `$high` of the same four activations.
 macro_rules! multiply_halves {
     ($p:literal, $q:literal, $r:literal, $s:literal, $low:literal, $high:literal) => {
         concat!(
-            multiply!("v16", "v17", "v18", "v19", $p, $q, $r, $s, $low),
-            multiply!("v20", "v21", "v22", "v23", $p, $q, $r, $s, $high)
+            multiply!("v20", "v21", "v22", "v23", $p, $q, $r, $s, $low),
+            multiply!("v16", "v17", "v18", "v19", $p, $q, $r, $s, $high)
         )
     };
 }
 
 /// Of an activation the signed low byte and the rest in units of 256: eight activations become 8 low and 8 high bytes of a vector. The
-/// high bytes' products are made whole at the end.
+/// high bytes' products are made whole at a group's end.
 #[target_feature(enable = "dotprod")]
-#[inline]
-unsafe fn group_dots(data: *const u8, x: *const i16) -> Dots {
-    let (a, b, c, d): (int32x4_t, int32x4_t, int32x4_t, int32x4_t);
-    // SAFETY: it reads 8 tiles at `data` and 32 activations at `x`, which the caller promises.
+unsafe fn whole_groups(blocks: Blocks<u16>, x: *const i16, x_scales: *const f32, out: *mut f32, n_blocks: usize) {
+    let (n_groups, n_rest) = (blocks.n_tiles / GROUP_TILES, blocks.n_tiles % GROUP_TILES);
+    // SAFETY: it reads `n_blocks` of tiles and scales, as many fours of activations as a block has tiles, and their scales, and
+    // writes 16 numbers a block, all of which the caller promises.
     unsafe {
         asm!(
-            "ld1 {{v4.8h-v7.8h}}, [{x}]",
+            "cbz {blocks}, 4f",
+            // Adding to -0 leaves every first term as it is.
+            "1: movi v8.4s, #0x80, lsl #24\n movi v9.4s, #0x80, lsl #24",
+            "movi v10.4s, #0x80, lsl #24\n movi v11.4s, #0x80, lsl #24",
+            "mov {xp}, {x}\n mov {xs}, {x_scales}\n mov {n}, {n_groups}\n cbz {n}, 3f",
+            "2: ld1 {{v4.8h-v7.8h}}, [{xp}], #64",
             "movi v16.4s, #0\n movi v17.4s, #0\n movi v18.4s, #0\n movi v19.4s, #0",
             "ld1 {{v24.16b-v27.16b}}, [{data}], #64",
             "xtn v0.8b, v4.8h\n xtn v1.8b, v5.8h\n xtn v2.8b, v6.8h\n xtn v3.8b, v7.8h",
@@ -219,24 +356,33 @@ unsafe fn group_dots(data: *const u8, x: *const i16) -> Dots {
             multiply_halves!("v24", "v25", "v26", "v27", "v2.4b[0]", "v2.4b[2]"),
             "ld1 {{v24.16b-v27.16b}}, [{data}], #64",
             multiply_halves!("v28", "v29", "v30", "v31", "v2.4b[1]", "v2.4b[3]"),
-            "ld1 {{v28.16b-v31.16b}}, [{data}]",
+            "ld1 {{v28.16b-v31.16b}}, [{data}], #64",
             multiply_halves!("v24", "v25", "v26", "v27", "v3.4b[0]", "v3.4b[2]"),
             "movi v4.4s, #1, lsl #8",
             multiply_halves!("v28", "v29", "v30", "v31", "v3.4b[1]", "v3.4b[3]"),
-            "mla v16.4s, v20.4s, v4.4s\n mla v17.4s, v21.4s, v4.4s",
-            "mla v18.4s, v22.4s, v4.4s\n mla v19.4s, v23.4s, v4.4s",
-            data = inout(reg) data => _, x = in(reg) x,
-            out("v16") a, out("v17") b, out("v18") c, out("v19") d,
+            "mla v20.4s, v16.4s, v4.4s\n mla v21.4s, v17.4s, v4.4s",
+            "mla v22.4s, v18.4s, v4.4s\n mla v23.4s, v19.4s, v4.4s",
+            scale_groups!("v20", "v21", "v22", "v23", "v8", "v9", "v10", "v11"),
+            "subs {n}, {n}, #1\n b.ne 2b",
+            "3: st1 {{v8.4s-v11.4s}}, [{out}], #64",
+            "add {data}, {data}, {skip}\n add {scales}, {scales}, {skip_scales}",
+            "subs {blocks}, {blocks}, #1\n b.ne 1b",
+            "4:",
+            data = inout(reg) blocks.data => _, scales = inout(reg) blocks.scales => _, x = in(reg) x, xp = out(reg) _,
+            x_scales = in(reg) x_scales, xs = out(reg) _, n_groups = in(reg) n_groups, n = out(reg) _,
+            // What a last group takes, which is not whole.
+            skip = in(reg) n_rest * TILE_BYTES, skip_scales = in(reg) if n_rest > 0 { 2 * ROWS } else { 0 },
+            out = inout(reg) out => _, blocks = inout(reg) n_blocks => _,
             out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+            out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v16") _, out("v17") _, out("v18") _, out("v19") _,
             out("v20") _, out("v21") _, out("v22") _, out("v23") _, out("v24") _, out("v25") _, out("v26") _, out("v27") _,
             out("v28") _, out("v29") _, out("v30") _, out("v31") _,
-            options(nostack, readonly),
+            options(nostack),
         );
     }
-    [a, b, c, d]
 }
 
-/// As [`group_dots`], a tile at a time.
+/// As [`whole_groups`], a tile at a time.
 #[target_feature(enable = "dotprod")]
 #[inline]
 unsafe fn short_group_dots(data: *const u8, x: *const i16, n_tiles: usize) -> Dots {

@@ -1,0 +1,5 @@
+//! The Arm virt machine with a Cortex-A76: NEON with dot products.
+#![no_std]
+#![no_main]
+
+siskin_firmware::aarch64_main!(request_bytes: 16384, prompt_tokens: 4096);
