@@ -130,6 +130,7 @@ mod tests {
             norm_eps: 1e-5,
             rope_theta: 1e4,
             tied_head: true,
+            #[cfg(feature = "families")]
             parts: crate::Parts::LLAMA,
         }
     }

@@ -32,6 +32,7 @@ pub struct ModelConfig {
     /// Whether the output head is the embedding matrix.
     pub tied_head: bool,
     /// What the model is made of, as a file says it; [`ModelConfig::parts`] is what is run.
+    #[cfg(feature = "families")]
     pub parts: Parts,
 }
 
@@ -125,9 +126,6 @@ impl ModelConfig {
         in_range("n_layers", self.n_layers, 1 << 10)?;
         in_range("vocab_size", self.vocab_size, Self::COUNT_MAX)?;
         in_range("context_len", self.context_len, Self::CONTEXT_MAX)?;
-        if self.parts != *self.parts() {
-            return Err(ConfigError::Unsuited { what: NO_FAMILIES });
-        }
         self.parts().validate(self)?;
         if !(self.norm_eps.is_finite() && self.norm_eps >= 0.0) {
             return Err(ConfigError::BadNormEps);
@@ -159,6 +157,7 @@ impl ModelConfig {
 }
 
 /// What is said of models that need the feature `families`, by a runtime without it.
+#[cfg(not(feature = "families"))]
 pub(crate) const NO_FAMILIES: &str = "other parts than a Llama's in this firmware: build it again around the model";
 
 /// Why a [`ModelConfig`] cannot be run.

@@ -167,7 +167,9 @@ impl<'a, J: Join + Sync> Session<'a, J> {
     /// Empties the cache. A source stays.
     pub fn reset(&mut self) {
         self.position = 0;
-        self.decoder.reset_states(&mut self.buffers);
+        if self.decoder.model.config().parts().is_recurrent {
+            self.decoder.reset_states(&mut self.buffers);
+        }
     }
 
     /// What the last step predicts for the next token, `(vocab_size,)`. A sampler may change it in place.

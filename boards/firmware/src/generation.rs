@@ -137,7 +137,7 @@ fn generate<'a>(
         Failure::new("a stop sequence is empty or too long").with("most_bytes", StopMatcher::STOP_BYTES_MAX as u64)
     })?;
     let tokenizer = session.model().tokenizer();
-    let start = session.model().config().parts.start_token;
+    let start = session.model().config().parts().start_token;
     let eos = tokenizer.as_ref().and_then(|tokenizer| tokenizer.eos());
     let limits = Limits { max_new_tokens: request.max_new_tokens, end_tokens: eos.as_slice(), slide_to: None };
     let sampler = Sampler::new(request.sampling, request.seed).with_biases(request.biases);

@@ -50,7 +50,7 @@ impl Header {
         put(72, &u32::from(c.tied_head).to_le_bytes());
         put(76, &self.prefill_batch.to_le_bytes());
         put(80, &self.arena_bytes.to_le_bytes());
-        put(PARTS_AT, &encode_parts(&c.parts));
+        put(PARTS_AT, &encode_parts(c.parts()));
         let crc = checksum(&bytes[..HEADER_BYTES - 4]);
         bytes[HEADER_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -81,6 +81,8 @@ pub(super) fn parse_header(file: &[u8]) -> Result<Header, FormatError> {
     if prefill_batch == 0 || prefill_batch as usize > PREFILL_BATCH_MAX {
         return Err(field("prefill_batch", 76));
     }
+    #[cfg(not(feature = "families"))]
+    check_parts(bytes)?;
     let config = ModelConfig {
         dim: count(32),
         hidden_dim: count(36),
@@ -97,6 +99,7 @@ pub(super) fn parse_header(file: &[u8]) -> Result<Header, FormatError> {
             1 => true,
             _ => return Err(field("tied_head", 72)),
         },
+        #[cfg(feature = "families")]
         parts: parse_parts(bytes)?,
     };
     config.validate().map_err(FormatError::BadConfig)?;
@@ -163,9 +166,9 @@ fn encode_parts(parts: &Parts) -> [u8; 32] {
 
 /// All zeros: a runtime without the feature `families` runs no other parts.
 #[cfg(not(feature = "families"))]
-fn parse_parts(header: &[u8; HEADER_BYTES]) -> Result<Parts, FormatError> {
+fn check_parts(header: &[u8; HEADER_BYTES]) -> Result<(), FormatError> {
     match header[PARTS_AT..HEADER_BYTES - 4] == [0; HEADER_BYTES - 4 - PARTS_AT] {
-        true => Ok(Parts::LLAMA),
+        true => Ok(()),
         false => Err(FormatError::BadConfig(crate::ConfigError::Unsuited { what: crate::config::NO_FAMILIES })),
     }
 }

@@ -136,7 +136,7 @@ impl<'m> PackedModel<'m> {
 
     fn at_layer(&self, is_encoder: bool, layer_idx: usize) -> Cursor<'_, 'm> {
         let stack = self.stack(is_encoder);
-        Cursor { model: self, at: stack.first + layer_idx * stack.step }
+        Cursor { model: self, at: usize::from(stack.first) + layer_idx * usize::from(stack.step) }
     }
 
     /// The weights of a layer of the decoder.
@@ -183,7 +183,7 @@ impl<'m> PackedModel<'m> {
     /// What a stack's scores are biased by, `(n_heads, n_distances)`; empty without relative positions.
     pub fn relative_bias(&self, is_encoder: bool) -> &'m [i32] {
         match self.config().parts().positions {
-            crate::parts::Positions::RelativeBias => self.integers(self.stack(is_encoder).end),
+            crate::parts::Positions::RelativeBias => self.integers(self.stack(is_encoder).end.into()),
             _ => &[],
         }
     }
@@ -192,7 +192,7 @@ impl<'m> PackedModel<'m> {
     pub fn final_norm(&self, is_encoder: bool) -> Option<Norm<'m>> {
         let parts = self.config().parts();
         let has_bias_table = parts.positions == crate::parts::Positions::RelativeBias;
-        let at = self.stack(is_encoder).end + usize::from(has_bias_table);
+        let at = usize::from(self.stack(is_encoder).end) + usize::from(has_bias_table);
         parts.has_final_norm().then(|| Cursor { model: self, at }.norm())
     }
 
@@ -200,7 +200,7 @@ impl<'m> PackedModel<'m> {
     pub fn head(&self) -> HeadWeights<'m> {
         use crate::parts::Head;
         let config: &ModelConfig = self.config();
-        let mut cursor = Cursor { model: self, at: self.places().last };
+        let mut cursor = Cursor { model: self, at: self.places().last.into() };
         let transform = (config.parts().head == Head::MaskedLanguage).then(|| {
             let linear = cursor.linear();
             (linear, cursor.norm())

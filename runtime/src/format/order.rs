@@ -159,6 +159,9 @@ impl Role {
 
     /// Whether it has a bias in models of this shape. A tied head's bias is there without the head.
     fn has_bias(self, config: &ModelConfig) -> bool {
+        if !cfg!(feature = "families") {
+            return false;
+        }
         match self {
             Self::Embedding | Self::Positions | Self::RelativeBias => false,
             Self::Head => !matches!(config.parts().head, Head::Language | Head::None),
@@ -170,8 +173,9 @@ impl Role {
     }
 
     /// Tensors of this role in one layer: itself and its bias.
-    fn count(self, config: &ModelConfig) -> usize {
-        usize::from(self.is_in(config)) + usize::from(self.has_bias(config))
+    #[cfg(feature = "families")]
+    fn count(self, config: &ModelConfig) -> u16 {
+        u16::from(self.is_in(config)) + u16::from(self.has_bias(config))
     }
 }
 
@@ -239,49 +243,63 @@ fn stacks(config: &ModelConfig) -> [Option<StackOrder>; 2] {
 
 /// The canonical order of a model's tensors: embedding, the encoder's layers and its end, the decoder's, the head. A bias
 /// follows its product or norm.
-pub fn tensor_order(config: &ModelConfig) -> impl Iterator<Item = TensorId> + use<> {
-    let config = *config;
+pub fn tensor_order(config: &ModelConfig) -> impl Iterator<Item = TensorId> {
     let of_stack = |stack: StackOrder| {
         let layers = (0..stack.n_stored).map(move |i| (stack.layer, stack.first_layer + i));
         layers.chain([(STACK_END, stack.first_layer)])
     };
-    let lists =
-        core::iter::once((FIRST, 0)).chain(stacks(&config).into_iter().flatten().flat_map(of_stack)).chain([(LAST, 0)]);
-    lists.flat_map(|(roles, layer_idx)| roles.iter().map(move |&role| (role, layer_idx))).flat_map(
-        move |(role, layer_idx)| {
-            let itself = role.is_in(&config).then_some(TensorId { role, layer_idx, is_bias: false });
-            let bias = role.has_bias(&config).then_some(TensorId { role, layer_idx, is_bias: true });
-            itself.into_iter().chain(bias)
-        },
-    )
+    let stacks = stacks(config).into_iter().flatten().flat_map(of_stack);
+    let lists = core::iter::once((FIRST, 0)).chain(stacks).chain([(LAST, 0)]);
+    lists.flat_map(move |(roles, layer_idx)| tensors_of(config, roles, layer_idx))
 }
 
-/// Where in the tensor table the parts of a model begin.
+/// The tensors of some roles in one layer.
+fn tensors_of<'c>(
+    config: &'c ModelConfig,
+    roles: &'static [Role],
+    layer_idx: usize,
+) -> impl Iterator<Item = TensorId> + use<'c> {
+    let both = roles.iter().flat_map(move |&role| [false, true].map(|is_bias| TensorId { role, layer_idx, is_bias }));
+    both.filter(move |id| if id.is_bias { id.role.has_bias(config) } else { id.role.is_in(config) })
+}
+
+/// Where in the tensor table the parts of a model begin: at most 2^11 layers of 20 tensors, so 16 bits hold it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Places {
     /// Of the encoder, then the decoder.
     pub stacks: [StackPlaces; 2],
     /// After the last stack.
-    pub last: usize,
+    pub last: u16,
 }
 
 /// Where the tensors of a stack are.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct StackPlaces {
-    pub first: usize,
+    pub first: u16,
     /// Tensors from one layer's first to the next layer's; 0 where all layers are the same.
-    pub step: usize,
-    pub end: usize,
+    pub step: u16,
+    pub end: u16,
 }
 
+#[cfg(not(feature = "families"))]
+impl Places {
+    /// Those of a Llama, which follow from its layers alone.
+    pub fn new(config: &ModelConfig) -> Self {
+        const PER_LAYER: u16 = 6;
+        let end = 1 + PER_LAYER * config.n_layers as u16;
+        Self { stacks: [StackPlaces::default(), StackPlaces { first: 1, step: PER_LAYER, end }], last: end + 1 }
+    }
+}
+
+#[cfg(feature = "families")]
 impl Places {
     pub fn new(config: &ModelConfig) -> Self {
-        let count = |roles: &[Role]| roles.iter().map(|role| role.count(config)).sum::<usize>();
+        let count = |roles: &[Role]| roles.iter().map(|role| role.count(config)).sum::<u16>();
         let mut places = Self { last: count(FIRST), ..Self::default() };
         for (place, stack) in places.stacks.iter_mut().zip(stacks(config)) {
             let Some(stack) = stack else { continue };
             let step = count(stack.layer);
-            let end = places.last + stack.n_stored * step;
+            let end = places.last + stack.n_stored as u16 * step;
             *place = StackPlaces { first: places.last, step: if config.parts().shared_layers { 0 } else { step }, end };
             places.last = end + count(STACK_END);
         }

@@ -18,6 +18,7 @@ pub struct PackedModel<'m> {
     tensors: &'m [u8],
     weights: &'m [u8],
     rope: &'m [f32],
+    #[cfg(feature = "families")]
     places: Places,
     tokenizer: Option<Tokenizer<'m>>,
     chat: Option<ChatPrompt<'m>>,
@@ -66,9 +67,18 @@ impl<'m> PackedModel<'m> {
         let sections = file
             .get(HEADER_BYTES..table_end)
             .ok_or(FormatError::BadField { field: "n_sections", value: header.n_sections.into() })?;
-        let places = Places::new(&header.config);
-        let mut model =
-            Self { header, sections, file, tensors: &[], weights: &[], rope: &[], places, tokenizer: None, chat: None };
+        let mut model = Self {
+            header,
+            sections,
+            file,
+            tensors: &[],
+            weights: &[],
+            rope: &[],
+            #[cfg(feature = "families")]
+            places: Places::new(&header.config),
+            tokenizer: None,
+            chat: None,
+        };
         for entry in model.sections() {
             check_section(file, &entry)?;
         }
@@ -167,13 +177,12 @@ impl<'m> PackedModel<'m> {
     }
 
     /// Every tensor in the canonical order, with its numbers.
-    pub fn raw_tensors(&self) -> impl Iterator<Item = (TensorId, TensorData<'m>)> + use<'m> {
-        let model = *self;
-        tensor_order(self.config()).enumerate().map(move |(tensor_idx, tensor)| {
+    pub fn raw_tensors(&self) -> impl Iterator<Item = (TensorId, TensorData<'m>)> {
+        tensor_order(self.config()).enumerate().map(|(tensor_idx, tensor)| {
             let data = match tensor.storage() {
-                Storage::Matrix => TensorData::Matrix(model.matrix(tensor_idx)),
-                Storage::Floats => TensorData::Floats(model.floats(tensor_idx)),
-                Storage::Integers => TensorData::Integers(model.integers(tensor_idx)),
+                Storage::Matrix => TensorData::Matrix(self.matrix(tensor_idx)),
+                Storage::Floats => TensorData::Floats(self.floats(tensor_idx)),
+                Storage::Integers => TensorData::Integers(self.integers(tensor_idx)),
             };
             (tensor, data)
         })
@@ -188,8 +197,15 @@ impl<'m> PackedModel<'m> {
         self.section(kind).ok_or(FormatError::MissingSection(kind))
     }
 
-    pub(super) fn places(&self) -> &Places {
-        &self.places
+    #[cfg(feature = "families")]
+    pub(super) fn places(&self) -> Places {
+        self.places
+    }
+
+    /// A Llama's follow from its layers alone.
+    #[cfg(not(feature = "families"))]
+    pub(super) fn places(&self) -> Places {
+        Places::new(self.config())
     }
 
     fn tensor(&self, tensor_idx: usize) -> Option<TensorEntry> {
