@@ -11,10 +11,9 @@ mod silu;
     allow(unused_imports, reason = "for kernels that take numbers apart themselves")
 )]
 pub use arithmetic::{BYTE_LEADING_ZEROS, Rounded, TOP};
-use arithmetic::{
-    add, add_positive, divide_positive, exponent_of, full_mantissa, is_normal, multiply, scale_integer, slow_product,
-};
+use arithmetic::{add, divide_positive, exponent_of, full_mantissa, is_normal, multiply, scale_integer, slow_product};
 
+use super::generic;
 use crate::math;
 use crate::tensor;
 
@@ -167,24 +166,9 @@ fn scaled_slowly(dot: i32, row_scale: f32, scale: f32) -> f32 {
 /// See [`super::Kernels::rmsnorm`].
 #[inline(never)]
 pub fn rmsnorm(out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
-    let mut lanes = [0.0f32; 8];
-    let (whole, rest) = x.as_chunks::<8>();
-    let mut whole = whole.iter();
-    if let Some(first) = whole.next() {
-        for (lane, x) in lanes.iter_mut().zip(first) {
-            *lane = square(*x);
-        }
-    }
-    for chunk in whole {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane = add_positive(*lane, square(*x));
-        }
-    }
-    for (lane, x) in lanes.iter_mut().zip(rest) {
-        *lane += x * x;
-    }
-    let l = lanes;
-    let total = sum(sum(sum(l[0], l[4]), sum(l[2], l[6])), sum(sum(l[1], l[5]), sum(l[3], l[7])));
+    let Some(total) = sum_of_squares(x) else {
+        return generic::rmsnorm(out, x, gain, eps);
+    };
     let inverse = inv_sqrt(add(divide_positive(total, x.len() as f32), eps));
     let factor = Rounded::new(inverse);
     for ((out, &x), &gain) in out.iter_mut().zip(x).zip(gain) {
@@ -203,9 +187,38 @@ fn inv_sqrt(x: f32) -> f32 {
     y
 }
 
+/// The squares of `x` in 8 lanes, and those folded; `None` where an element, but for zeros, or a square is no normal number, or there are
+/// not 8.
 #[inline(always)]
-fn square(x: f32) -> f32 {
-    multiply(x, x)
+fn sum_of_squares(x: &[f32]) -> Option<f32> {
+    let (first, rest) = x.split_first_chunk::<8>()?;
+    let mut lanes = [Rounded { mantissa: 0, exponent: 0 }; 8];
+    for (lane, &x) in lanes.iter_mut().zip(first) {
+        if x.to_bits() << 1 != 0 {
+            *lane = square(x)?;
+        }
+    }
+    for chunk in rest.chunks(8) {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            if x.to_bits() << 1 != 0 {
+                *lane = lane.plus(square(x)?)?;
+            }
+        }
+    }
+    let mut l = [0.0; 8];
+    for (number, lane) in l.iter_mut().zip(lanes) {
+        // A lane of zeros has no exponent.
+        *number = if lane.mantissa == 0 { 0.0 } else { lane.pack(0)? };
+    }
+    Some(sum(sum(sum(l[0], l[4]), sum(l[2], l[6])), sum(sum(l[1], l[5]), sum(l[3], l[7]))))
+}
+
+#[inline(always)]
+fn square(x: f32) -> Option<Rounded> {
+    let (full, exponent) = (full_mantissa(x.to_bits()), exponent_of(x.to_bits()));
+    let square = Rounded { mantissa: full >> 1, exponent }.times(full, exponent);
+    // The square of what is no normal number is none either, but for NaN and infinity.
+    (is_normal(square.exponent) && exponent != 255).then_some(square)
 }
 
 /// `x * factor * gain`.
@@ -255,8 +268,8 @@ pub fn rotate(x: &mut [f32], cos_sin: &[f32]) {
     let (cos, sin) = cos_sin.split_at(half.min(cos_sin.len()));
     for ((a, b), (&cos, &sin)) in low.iter_mut().zip(high).zip(cos.iter().zip(sin)) {
         let (x, y) = (*a, *b);
-        *a = sum(multiply(x, cos), -multiply(y, sin));
-        *b = sum(multiply(y, cos), multiply(x, sin));
+        *a = add(multiply(x, cos), -multiply(y, sin));
+        *b = add(multiply(y, cos), multiply(x, sin));
     }
 }
 
@@ -281,5 +294,48 @@ fn difference(a: f32, b: f32) -> f32 {
 pub fn add_to(x: &mut [f32], y: &[f32]) {
     for (x, &y) in x.iter_mut().zip(y) {
         *x = add(*x, y);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+    use std::vec;
+    use std::vec::Vec;
+
+    #[test]
+    fn loops_give_the_definition_s_bits() {
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        for round in 0..4000 {
+            let (len, spread) = (2 * rng.random_range(1..50), 2f32.powi(round % 40 - 20));
+            let mut random = || -> Vec<f32> { (0..len).map(|_| rng.random_range(-spread..spread)).collect() };
+            let (mut x, y) = (random(), random());
+            if round % 3 == 0 {
+                x.iter_mut().step_by(3).for_each(|x| *x = 0.0);
+            }
+            let bits = |x: &[f32]| -> Vec<u32> { x.iter().map(|x| x.to_bits()).collect() };
+            let (mut got, mut want) = (vec![0.0; len], vec![0.0; len]);
+            rmsnorm(&mut got, &x, &y, 1e-5);
+            generic::rmsnorm(&mut want, &x, &y, 1e-5);
+            assert_eq!(bits(&got), bits(&want), "rmsnorm of {x:?}");
+            swiglu(&mut got, &x, &y);
+            generic::swiglu(&mut want, &x, &y);
+            assert_eq!(bits(&got), bits(&want), "swiglu of {x:?}");
+            rotate(&mut got, &y);
+            generic::rotate(&mut want, &y);
+            assert_eq!(bits(&got), bits(&want), "rotate by {y:?}");
+            add_to(&mut got, &x);
+            generic::add(&mut want, &x);
+            assert_eq!(bits(&got), bits(&want), "add {x:?}");
+            for limit in [127.0, 2047.0, 16383.0] {
+                let (mut got, mut want) = (vec![0; len], vec![0; len]);
+                let scale = quantize_to(limit, &x, &mut got);
+                assert_eq!(scale.to_bits(), generic::quantize_to(limit, &x, &mut want).to_bits());
+                assert_eq!(got, want, "{x:?} within {limit}");
+            }
+        }
     }
 }

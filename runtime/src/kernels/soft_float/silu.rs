@@ -6,10 +6,10 @@ use core::f32::consts::LOG2_E;
 use super::arithmetic::{Rounded, TOP, cold, exponent_of, full_mantissa, leading_zeros, quotient};
 use crate::math::SILU_POWERS;
 
-/// Exponent fields of `|x|` from `2^-16` to 64.
-const EXPONENTS: core::ops::Range<i32> = 127 - 16..127 + 6;
+/// Exponent fields of `|x|` from `2^-8` to 64.
+const EXPONENTS: core::ops::Range<i32> = 127 - 8..127 + 6;
 
-/// `silu(x)`'s magnitude, which has the sign of `x`; `None` where `x` is zero, tiny, or too large to matter.
+/// `silu(x)`'s magnitude, which has the sign of `x`; `None` where `x` is zero, small, or too large to matter.
 #[inline(always)]
 pub fn silu(x: f32) -> Option<Rounded> {
     let bits = x.to_bits();
@@ -19,83 +19,91 @@ pub fn silu(x: f32) -> Option<Rounded> {
     }
     const LOG2_E_PARTS: Rounded = Rounded { mantissa: full_mantissa(LOG2_E.to_bits()) >> 1, exponent: 127 };
     let t = LOG2_E_PARTS.times(full, exponent);
-    // t = whole + fraction, the fraction at most a half.
     if t.mantissa == TOP {
         return None;
     }
-    let (mantissa, right) = (t.mantissa >> 7, 150 - t.exponent);
-    let (mut whole, mut fraction, mut fraction_exponent) = (0, t.mantissa << 1, t.exponent);
-    let mut is_above = true;
-    if right <= 24 {
-        let odd = mantissa >> right & 1;
-        whole = (mantissa + (1 << (right - 1)) - 1 + odd) >> right;
+    // t = whole + fraction, the fraction at most a half, in units of 2^-32. Neither shift loses a bit.
+    let (mut whole, mut fraction, mut is_above) = (0, t.mantissa >> (125 - t.exponent & 31), true);
+    if t.exponent > 125 {
+        let (mantissa, right) = (t.mantissa >> 7, 150 - t.exponent);
+        whole = (mantissa + (1 << (right - 1))) >> right;
         let rest = mantissa.wrapping_sub(whole << right) as i32;
         is_above = rest >= 0;
-        let rest = rest.unsigned_abs();
-        if rest < 1 << 4 {
+        fraction = rest.unsigned_abs() << (32 - right);
+        // Half-way between two.
+        if fraction == TOP {
             return None;
         }
-        let left = leading_zeros(rest);
-        fraction = rest << left;
-        fraction_exponent = 127 + 31 - left as i32 - right;
     }
     // t has the other sign than x.
     let is_negative = bits & TOP == 0;
-    let power = if is_above == is_negative {
-        polynomial::<true>(fraction, fraction_exponent)
-    } else {
-        polynomial::<false>(fraction, fraction_exponent)
-    };
+    let power = if is_above == is_negative { polynomial::<true>(fraction) } else { polynomial::<false>(fraction) };
     let whole = if is_negative { -(whole as i32) } else { whole as i32 };
-    let denominator = one_plus(Rounded { exponent: power.exponent + whole, ..power });
+    const ONE: Rounded = Rounded { mantissa: TOP >> 1, exponent: 127 };
+    let denominator = ONE.plus(Rounded { exponent: power.exponent + whole, ..power })?;
     Some(quotient(full, exponent, denominator))
+}
+
+/// `2^f` for `f` of `fraction * 2^-32`, at most a half, less than 0 where `IS_NEGATIVE`, by Horner's rule.
+#[inline(always)]
+fn polynomial<const IS_NEGATIVE: bool>(fraction: u32) -> Rounded {
+    const C5: Rounded = coefficient(5);
+    const C4: Rounded = coefficient(4);
+    const C3: Rounded = coefficient(3);
+    const C2: Rounded = coefficient(2);
+    const C1: Rounded = coefficient(1);
+    let p = step::<IS_NEGATIVE, false>(C5, fraction, C4);
+    let p = step::<IS_NEGATIVE, false>(p, fraction, C3);
+    let p = step::<IS_NEGATIVE, true>(p, fraction, C2);
+    let p = step::<IS_NEGATIVE, false>(p, fraction, C1);
+    // The last constant is 1: below it, numbers have the exponent of a half.
+    const ONE: Rounded = Rounded { mantissa: TOP >> 1, exponent: 127 };
+    const TWO_HALVES: Rounded = Rounded { mantissa: TOP, exponent: 126 };
+    step::<IS_NEGATIVE, false>(p, fraction, if IS_NEGATIVE { TWO_HALVES } else { ONE })
+}
+
+/// `c` plus or minus `p * f`, where the result has the exponent of `c` or, where it `CARRIES`, perhaps the next.
+///
+/// The product is rounded, then the sum. Rounding the sum of the product as it is gives the same, unless it is so near a half that the
+/// rounding of the product could move it to the other side.
+#[inline(always)]
+fn step<const IS_NEGATIVE: bool, const CARRIES: bool>(p: Rounded, fraction: u32, c: Rounded) -> Rounded {
+    let product = ((u64::from(fraction) * u64::from(p.mantissa)) >> 32) as u32;
+    let right = (c.exponent - p.exponent) as u32;
+    let aligned = product >> right;
+    let sum = if IS_NEGATIVE { c.mantissa.wrapping_sub(aligned) } else { c.mantissa.wrapping_add(aligned) };
+    // Half a unit in the product's last place, and what was cut off, in units of the sum's lowest bit.
+    let doubt = (aligned >> 24) + 4;
+    if CARRIES && !IS_NEGATIVE && sum >= TOP - 0x80 {
+        let half = sum.wrapping_add(0x80);
+        if sum < TOP + 0x80 || half.wrapping_add(doubt) & 0xff <= 2 * doubt {
+            cold();
+            return step_exactly::<IS_NEGATIVE>(p, fraction, c);
+        }
+        return Rounded { mantissa: half >> 8 << 7, exponent: c.exponent + 1 };
+    }
+    let half = sum.wrapping_add(0x40);
+    if half.wrapping_add(doubt) & 0x7f <= 2 * doubt {
+        cold();
+        return step_exactly::<IS_NEGATIVE>(p, fraction, c);
+    }
+    Rounded { mantissa: half & !0x7f, exponent: c.exponent }
+}
+
+/// The same, each rounded in its turn.
+#[inline(always)]
+fn step_exactly<const IS_NEGATIVE: bool>(p: Rounded, fraction: u32, c: Rounded) -> Rounded {
+    if fraction == 0 {
+        return c;
+    }
+    let left = leading_zeros(fraction);
+    next_or_carried::<IS_NEGATIVE>(p.times(fraction << left, 126 - left as i32), c)
 }
 
 /// What the polynomial multiplies this power of its argument by.
 const fn coefficient(power: usize) -> Rounded {
     let bits = SILU_POWERS[SILU_POWERS.len() - 1 - power].to_bits();
     Rounded { mantissa: full_mantissa(bits) >> 1, exponent: (bits >> 23) as i32 }
-}
-
-/// `2^f` for `f` of at most a half, less than 0 where `IS_NEGATIVE`, by Horner's rule. `f` is not below `2^-21`.
-#[inline(always)]
-fn polynomial<const IS_NEGATIVE: bool>(full: u32, exponent: i32) -> Rounded {
-    const C5: Rounded = coefficient(5);
-    const C4: Rounded = coefficient(4);
-    const C3: Rounded = coefficient(3);
-    const C2: Rounded = coefficient(2);
-    const C1: Rounded = coefficient(1);
-    let p = step::<IS_NEGATIVE>(C5, full, exponent, C4.mantissa, C4.exponent);
-    let p = step::<IS_NEGATIVE>(p, full, exponent, C3.mantissa, C3.exponent);
-    let p = step::<IS_NEGATIVE>(p, full, exponent, C2.mantissa, C2.exponent);
-    let p = step::<IS_NEGATIVE>(p, full, exponent, C1.mantissa, C1.exponent);
-    // The last constant is 1: below it, numbers have the exponent of a half.
-    if IS_NEGATIVE {
-        step::<true>(p, full, exponent, TOP, 126)
-    } else {
-        step::<false>(p, full, exponent, TOP >> 1, 127)
-    }
-}
-
-/// `c` plus or minus `p * f`, where the result has the exponent of `c` or, without a minus, the next.
-///
-/// The product is rounded, then the sum. Rounding the sum of the product as it is gives the same, unless it is so near a half that the
-/// rounding of the product could move it to the other side.
-#[inline(always)]
-fn step<const IS_NEGATIVE: bool>(p: Rounded, full: u32, exponent: i32, c: u32, c_exponent: i32) -> Rounded {
-    let product = ((u64::from(full) * u64::from(p.mantissa)) >> 32) as u32;
-    let right = (c_exponent - p.exponent - exponent + 126) as u32;
-    let aligned = product >> right;
-    let sum = if IS_NEGATIVE { c.wrapping_sub(aligned) } else { c.wrapping_add(aligned) };
-    // Half a unit in the product's last place, and what was cut off, in units of the sum's lowest bit.
-    let doubt = (0x40 >> right) + 3;
-    let half = sum.wrapping_add(0x40);
-    if half.wrapping_add(doubt) & 0x7f <= 2 * doubt || !IS_NEGATIVE && half >= TOP {
-        cold();
-        let c = Rounded { mantissa: c, exponent: c_exponent };
-        return next_or_carried::<IS_NEGATIVE>(p.times(full, exponent), c);
-    }
-    Rounded { mantissa: half & !0x7f, exponent: c_exponent }
 }
 
 /// `c` plus or minus `product`, where the result has the exponent of `c`.
@@ -136,36 +144,6 @@ fn next_or_carried<const IS_NEGATIVE: bool>(product: Rounded, c: Rounded) -> Rou
     Rounded { mantissa: mantissa >> 1, exponent: c.exponent + 1 }
 }
 
-/// `1 + x`.
-#[inline(always)]
-fn one_plus(x: Rounded) -> Rounded {
-    const ONE: u32 = TOP >> 1;
-    let above = x.exponent - 127;
-    let (large, small, right, exponent) =
-        if above >= 0 { (x.mantissa, ONE, above, x.exponent) } else { (ONE, x.mantissa, -above, 127) };
-    if right > 26 {
-        return Rounded { mantissa: large, exponent };
-    }
-    let aligned = small >> right;
-    let sum = large + aligned;
-    let is_exact = || aligned << right == small;
-    if sum < TOP {
-        let mut mantissa = (sum + 0x40) & !0x7f;
-        if sum & 0x7f == 0x40 {
-            cold();
-            mantissa &= if is_exact() { !0xff } else { !0x7f };
-        }
-        return Rounded { mantissa, exponent };
-    }
-    let half = (sum >> 1) + 0x40;
-    let mut mantissa = half & !0x7f;
-    if sum & 0xff == 0x80 {
-        cold();
-        mantissa &= if is_exact() { !0xff } else { !0x7f };
-    }
-    Rounded { mantissa, exponent: exponent + 1 }
-}
-
 #[cfg(test)]
 mod tests {
     extern crate std;
@@ -183,6 +161,6 @@ mod tests {
                 assert_eq!(fast.pack(x.to_bits()).map(f32::to_bits), Some(want.to_bits()), "silu({x:e})");
             }
         }
-        assert!(n_fast > 300_000, "{n_fast}");
+        assert!(n_fast > 200_000, "{n_fast}");
     }
 }

@@ -72,7 +72,12 @@ fn dot_rows(out: &mut [f32], data: &[u8], values: &[i16]) {
         // SAFETY: `whole` holds a block of weights for each block of outputs.
         unsafe { dots::dot_blocks(whole.as_ptr(), values, blocks) };
     }
-    if !rest.is_empty() {
+    if (1..=ROWS / 2).contains(&rest.len()) {
+        let mut dots = [0.0; ROWS / 2];
+        // SAFETY: `last` holds one block of weights.
+        unsafe { dots::dot_half_block(last.as_ptr(), values, &mut dots) };
+        rest.copy_from_slice(&dots[..rest.len()]);
+    } else if !rest.is_empty() {
         let mut dots = [[0.0; ROWS]];
         // SAFETY: `last` holds one block of weights.
         unsafe { dots::dot_blocks(last.as_ptr(), values, &mut dots) };
