@@ -186,33 +186,42 @@ pub fn add(a: f32, b: f32) -> f32 {
     if shift > 25 {
         return f32::from_bits(x);
     }
-    // 24 bits with six below them, of which the last stands for all that is below it.
+    // 24 bits with six below them. What is cut off below those counts where the rest is half-way, or is moved to the left.
     let (large, small) = (full_mantissa(x) >> 2, full_mantissa(y) >> 2);
     let aligned = small >> shift;
-    let aligned = aligned | u32::from(aligned << shift != small);
+    let is_exact = || aligned << shift == small;
+    let is_difference = (x ^ y) & TOP != 0;
     let mut exponent = exponent;
     let mut sum;
-    if (x ^ y) & TOP == 0 {
-        sum = large + aligned;
-        if sum >= HALF_TOP {
-            sum = sum >> 1 | sum & 1;
-            exponent += 1;
-        }
-    } else {
+    if is_difference {
         sum = large.wrapping_sub(aligned);
         if sum < HALF_TOP >> 1 {
             if sum == 0 {
                 return 0.0;
             }
             let left = leading_zeros(sum) - 2;
-            sum <<= left;
             exponent -= left as i32;
             if exponent < 1 {
                 return slow_sum(a, b);
             }
+            sum = (sum << left) - u32::from(!is_exact());
+        }
+    } else {
+        sum = large + aligned;
+        if sum >= HALF_TOP {
+            sum = sum >> 1 | sum & 1;
+            exponent += 1;
         }
     }
-    let rounded = (sum + 0x1f + (sum >> 6 & 1)) >> 6;
+    let mut rounded = (sum + 0x20) >> 6;
+    if sum & 0x3f == 0x20 {
+        cold();
+        if is_exact() {
+            rounded &= !1;
+        } else if is_difference {
+            rounded -= 1;
+        }
+    }
     f32::from_bits(((exponent as u32 - 1) << 23).wrapping_add(rounded) | x & TOP)
 }
 

@@ -11,7 +11,9 @@ mod silu;
     allow(unused_imports, reason = "for kernels that take numbers apart themselves")
 )]
 pub use arithmetic::{BYTE_LEADING_ZEROS, Rounded, TOP};
-use arithmetic::{add, divide_positive, exponent_of, full_mantissa, is_normal, multiply, scale_integer, slow_product};
+use arithmetic::{
+    add, cold, divide_positive, exponent_of, full_mantissa, is_normal, multiply, scale_integer, slow_product,
+};
 
 use super::generic;
 use crate::math;
@@ -102,7 +104,9 @@ pub fn round_scaled<T>(inverse: f32, x: &[f32], values: &mut [T], narrow: impl F
         let bits = x.to_bits();
         let right = (right_of_zero - exponent_of(bits)) as u32;
         let mut rounded = 0;
-        if right < 32 {
+        if right >= 32 {
+            cold();
+        } else {
             let product = (u64::from(full_mantissa(bits)) * u64::from(factor.mantissa)) >> 32;
             let shifted = ((product as u32) >> right) + (1 << (BELOW_POINT - 1));
             rounded = (shifted >> BELOW_POINT) as i32;
@@ -268,6 +272,11 @@ pub fn rotate(x: &mut [f32], cos_sin: &[f32]) {
     let (cos, sin) = cos_sin.split_at(half.min(cos_sin.len()));
     for ((a, b), (&cos, &sin)) in low.iter_mut().zip(high).zip(cos.iter().zip(sin)) {
         let (x, y) = (*a, *b);
+        // The angle 0, which all have at the first position, changes no ordinary number.
+        let is_normal = |x: f32| is_normal(exponent_of(x.to_bits()));
+        if sin.to_bits() == 0 && cos.to_bits() == 1.0f32.to_bits() && is_normal(x) && is_normal(y) {
+            continue;
+        }
         *a = add(multiply(x, cos), -multiply(y, sin));
         *b = add(multiply(y, cos), multiply(x, sin));
     }
@@ -327,6 +336,12 @@ mod tests {
             rotate(&mut got, &y);
             generic::rotate(&mut want, &y);
             assert_eq!(bits(&got), bits(&want), "rotate by {y:?}");
+            let (cos, sin) = (vec![1.0; len / 2], vec![0.0; len / 2]);
+            let mut turned = x.clone();
+            rotate(&mut turned, &[cos.clone(), sin.clone()].concat());
+            let mut unturned = x.clone();
+            generic::rotate(&mut unturned, &[cos, sin].concat());
+            assert_eq!(bits(&turned), bits(&unturned), "no turn of {x:?}");
             add_to(&mut got, &x);
             generic::add(&mut want, &x);
             assert_eq!(bits(&got), bits(&want), "add {x:?}");

@@ -23,7 +23,7 @@ pub fn silu(x: f32) -> Option<Rounded> {
         return None;
     }
     // t = whole + fraction, the fraction at most a half, in units of 2^-32. Neither shift loses a bit.
-    let (mut whole, mut fraction, mut is_above) = (0, t.mantissa >> (125 - t.exponent & 31), true);
+    let (mut whole, mut fraction, mut is_above) = (0, t.mantissa >> ((125 - t.exponent) & 31), true);
     if t.exponent > 125 {
         let (mantissa, right) = (t.mantissa >> 7, 150 - t.exponent);
         whole = (mantissa + (1 << (right - 1))) >> right;
