@@ -106,18 +106,24 @@ pub fn score_exponents(scores: &mut [i32], key_scales: &[u16], per_unit: f32) ->
     greatest
 }
 
+/// The least greatest score from which 65,535 can be taken.
+const GREATEST_LEAST: i32 = i32::MIN + 65_535;
+
 /// Scores that [`softmax_weights`] turns into weights at a time.
 const SOFTMAX_BLOCK: usize = 8;
 
 /// See [`generic::softmax_weights`].
 pub fn softmax_weights(scores: &mut [i32], greatest: i32, value_scales: &[u16], greatest_exponent: u32) -> u32 {
     assert!(scores.len() == value_scales.len());
+    if greatest < GREATEST_LEAST {
+        return generic::softmax_weights(scores, greatest, value_scales, greatest_exponent);
+    }
     let (whole, rest) = scores.as_chunks_mut::<SOFTMAX_BLOCK>();
     let (whole_scales, rest_scales) = value_scales.as_chunks::<SOFTMAX_BLOCK>();
     let mut total = softmax_blocks(whole, greatest, whole_scales, greatest_exponent);
     if !rest.is_empty() {
         // So far below the greatest that its power is 0.
-        let (mut block, mut scales) = ([[greatest.wrapping_sub(1 << 30); SOFTMAX_BLOCK]], [[0; SOFTMAX_BLOCK]]);
+        let (mut block, mut scales) = ([[greatest.saturating_sub(1 << 30); SOFTMAX_BLOCK]], [[0; SOFTMAX_BLOCK]]);
         copy_words(&mut block[0][..rest.len()], rest);
         copy_halfwords(&mut scales[0][..rest.len()], rest_scales);
         total = total.wrapping_add(softmax_blocks(&mut block, greatest, &scales, greatest_exponent));
@@ -171,7 +177,7 @@ fn softmax_blocks(
             "wls lr, lr, 3f",
             // In even and odd positions, -t + 65535 for the exponent -t: its upper half is -t's rounded up, and its lower half's complement t's fraction.
             "2: vld20.32 {{q0, q1}}, [r0]\n vld21.32 {{q0, q1}}, [r0]",
-            "vsub.i32 q0, q0, r3\n vsub.i32 q1, q1, r3",
+            "vqsub.s32 q0, q0, r3\n vqsub.s32 q1, q1, r3",
             "vmov q2, q1\n vsri.32 q2, q0, #16\n vsli.32 q0, q1, #16",
             "vqmovnb.s16 q2, q2\n vmvn q0, q0",
             "vmulh.u16 q1, q0, q7\n vsub.i16 q1, q6, q1\n vmulh.u16 q1, q0, q1\n vsub.i16 q1, q5, q1",
@@ -185,7 +191,7 @@ fn softmax_blocks(
             inout("r0") scores.as_mut_ptr() => _,
             inout("r1") value_scales.as_ptr() => _,
             inout("r2") total,
-            in("r3") greatest.wrapping_sub(65_535),
+            in("r3") greatest - 65_535,
             in("r4") greatest_exponent + 1,
             in("r8") 453,
             in("r9") 3498,
