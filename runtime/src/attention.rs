@@ -84,13 +84,18 @@ pub(crate) fn attend(
         greatest = add_bias(scores, scoring.bias);
     }
     let greatest_exponent = cached.greatest_exponent;
-    let total = kernels.softmax_weights(scores, greatest, cached.value_scales, greatest_exponent);
+    let is_one_block = scores.len() <= VALUE_BLOCK;
+    let total = if is_one_block {
+        let (values, sums) = (cached.values, &mut *scratch.value_sums);
+        kernels.softmax_values(scores, greatest, cached.value_scales, greatest_exponent, values, sums)
+    } else {
+        kernels.softmax_weights(scores, greatest, cached.value_scales, greatest_exponent)
+    };
 
     // A weight is `probability * 2^16 * mantissa / 2^9` in units of the greatest scale's exponent: 2^(greatest - 134 + 9).
     let unit = f32::from_bits((greatest_exponent + 2).min(254) << 23);
     let factor = unit / total as f32;
-    if scores.len() <= VALUE_BLOCK {
-        kernels.weighted_values(scores, cached.values, scratch.value_sums);
+    if is_one_block {
         return kernels.scale_integers(out, scratch.value_sums, factor);
     }
     for (block, (weights, values)) in

@@ -49,6 +49,20 @@ pub(crate) trait Backend: Copy {
         generic::weighted_values(weights, v, sums);
     }
 
+    fn softmax_values(
+        self,
+        scores: &mut [i32],
+        greatest: i32,
+        value_scales: &[u16],
+        greatest_exponent: u32,
+        v: &[i8],
+        sums: &mut [i32],
+    ) -> u32 {
+        let total = self.softmax_weights(scores, greatest, value_scales, greatest_exponent);
+        self.weighted_values(scores, v, sums);
+        total
+    }
+
     fn scale_integers(self, out: &mut [f32], sums: &[i32], factor: f32) {
         generic::scale_integers(out, sums, factor);
     }

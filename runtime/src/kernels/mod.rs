@@ -232,6 +232,25 @@ impl Kernels {
         dispatch!(self, backend => backend.weighted_values(weights, v, sums))
     }
 
+    /// [`Kernels::softmax_weights`] and [`Kernels::weighted_values`] of at most [`generic::VALUE_BLOCK`] positions in one; what `scores`
+    /// hold afterwards is not said. Gives the sum of the powers.
+    ///
+    /// # Panics
+    /// If the shapes disagree: a caller's bug, never bad input.
+    pub fn softmax_values(
+        self,
+        scores: &mut [i32],
+        greatest: i32,
+        value_scales: &[u16],
+        greatest_exponent: u32,
+        v: &[i8],
+        sums: &mut [i32],
+    ) -> u32 {
+        dispatch!(self, backend => {
+            backend.softmax_values(scores, greatest, value_scales, greatest_exponent, v, sums)
+        })
+    }
+
     /// `out[i] = sums[i] * factor`: exact sums, rounded to f32, in units of `1 / factor`.
     pub fn scale_integers(self, out: &mut [f32], sums: &[i32], factor: f32) {
         dispatch!(self, backend => backend.scale_integers(out, sums, factor))

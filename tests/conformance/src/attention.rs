@@ -84,7 +84,17 @@ fn check_softmax(
             return Err(mismatch("greatest_scale", head_dim, n, fill, 0));
         }
         let exponent = u32::from(greatest_scale >> 7);
+        // It may leave anything in the scores, so it has a copy of them.
+        let mut sums = [[7; HEAD_DIM_MAX]; 2];
+        let [got, want] = sums.each_mut().map(|sums| &mut sums[..head_dim]);
+        let v = &memory.kv.0[..n * head_dim];
+        let total_of_values = kernels.softmax_values(wanted, greatest, scales, exponent, v, got);
+        wanted.copy_from_slice(scores);
         let total = generic::softmax_weights(wanted, greatest, scales, exponent);
+        generic::weighted_values(wanted, v, want);
+        if total_of_values != total || got != want {
+            return Err(mismatch("softmax_values", head_dim, n, fill, 0));
+        }
         let same = kernels.softmax_weights(scores, greatest, scales, exponent) == total;
         if !same || scores != wanted {
             return Err(mismatch("softmax_weights", head_dim, n, fill, 0));

@@ -182,7 +182,7 @@ impl Stretch<'_> {
     }
 }
 
-/// Code and data of the flash, told apart by the mapping symbols. The vector table is left out: its handlers are roots.
+/// Code and data of the flash, told apart by the mapping symbols. Vector tables are left out: their handlers are roots.
 fn stretches<'f>(file: &File<'f>) -> Result<Vec<Stretch<'f>>> {
     let mut marks = BTreeMap::new();
     for symbol in file.symbols() {
@@ -197,7 +197,7 @@ fn stretches<'f>(file: &File<'f>) -> Result<Vec<Stretch<'f>>> {
     for section in file.sections() {
         let is_text = section.kind() == SectionKind::Text;
         let holds_data = matches!(section.kind(), SectionKind::ReadOnlyData | SectionKind::Data);
-        if section.name() == Ok(".vector_table") || !(is_text || holds_data) {
+        if section.name().is_ok_and(|name| name.starts_with(".vector_table")) || !(is_text || holds_data) {
             continue;
         }
         let bytes = section.data().context("a section of the firmware cannot be read")?;

@@ -120,15 +120,22 @@ pub fn softmax_weights(scores: &mut [i32], greatest: i32, value_scales: &[u16], 
     }
     let (whole, rest) = scores.as_chunks_mut::<SOFTMAX_BLOCK>();
     let (whole_scales, rest_scales) = value_scales.as_chunks::<SOFTMAX_BLOCK>();
-    let mut total = softmax_blocks(whole, greatest, whole_scales, greatest_exponent);
-    if !rest.is_empty() {
-        // So far below the greatest that its power is 0.
-        let (mut block, mut scales) = ([[greatest.saturating_sub(1 << 30); SOFTMAX_BLOCK]], [[0; SOFTMAX_BLOCK]]);
-        copy_words(&mut block[0][..rest.len()], rest);
-        copy_halfwords(&mut scales[0][..rest.len()], rest_scales);
-        total = total.wrapping_add(softmax_blocks(&mut block, greatest, &scales, greatest_exponent));
-        copy_words(rest, &block[0][..rest.len()]);
+    let total = softmax_blocks(whole, greatest, whole_scales, greatest_exponent);
+    total.wrapping_add(softmax_rest(rest, greatest, rest_scales, greatest_exponent))
+}
+
+/// The scores behind the last whole block, computed as one; the sum of their powers.
+#[inline(always)]
+fn softmax_rest(rest: &mut [i32], greatest: i32, value_scales: &[u16], greatest_exponent: u32) -> u32 {
+    if rest.is_empty() {
+        return 0;
     }
+    // So far below the greatest that its power is 0.
+    let (mut block, mut scales) = ([[greatest.saturating_sub(1 << 30); SOFTMAX_BLOCK]], [[0; SOFTMAX_BLOCK]]);
+    copy_words(&mut block[0][..rest.len()], rest);
+    copy_halfwords(&mut scales[0][..rest.len()], value_scales);
+    let total = softmax_blocks(&mut block, greatest, &scales, greatest_exponent);
+    copy_words(rest, &block[0][..rest.len()]);
     total
 }
 
@@ -162,43 +169,98 @@ define_copy!(
 );
 
 /// Eight scores at a time in 16-bit lanes: the upper half of a product is what the definition's quartic takes of each.
-fn softmax_blocks(
-    scores: &mut [[i32; SOFTMAX_BLOCK]],
+///
+/// The second of the loads may move r0, and the weights, in q2, are stored there or from r5 on.
+macro_rules! define_softmax_blocks {
+    ($(#[$doc:meta])* $name:ident, $second_load:literal, $store:literal) => {
+        $(#[$doc])*
+        fn $name(
+            scores: &mut [[i32; SOFTMAX_BLOCK]],
+            greatest: i32,
+            value_scales: &[[u16; SOFTMAX_BLOCK]],
+            greatest_exponent: u32,
+        ) -> u32 {
+            assert!(value_scales.len() >= scores.len());
+            let mut total = 0;
+            // SAFETY: it reads and writes `scores`, and reads as many scales.
+            unsafe {
+                vector_asm!(
+                    "vdup.16 q7, r8\n vdup.16 q6, r9\n vdup.16 q5, r10\n vdup.16 q4, r11",
+                    "wls lr, lr, 3f",
+                    // In even and odd positions, -t + 65535 for the exponent -t: its upper half is -t's rounded up, and its lower
+                    // half's complement t's fraction.
+                    "2: vld20.32 {{q0, q1}}, [r0]",
+                    $second_load,
+                    "vqsub.s32 q0, q0, r3\n vqsub.s32 q1, q1, r3",
+                    "vmov q2, q1\n vsri.32 q2, q0, #16\n vsli.32 q0, q1, #16",
+                    "vqmovnb.s16 q2, q2\n vmvn q0, q0",
+                    "vmulh.u16 q1, q0, q7\n vsub.i16 q1, q6, q1\n vmulh.u16 q1, q0, q1\n vsub.i16 q1, q5, q1",
+                    "vmulh.u16 q1, q0, q1\n vsub.i16 q1, q4, q1\n vmulh.u16 q1, q0, q1\n vmvn q1, q1",
+                    "vshl.u16 q1, q1, q2\n vaddva.u16 r2, q1",
+                    // The upper half of the product with the mantissa times 256 is shifted by 8 less.
+                    "vldrh.u16 q0, [r1], #16\n vshr.u16 q2, q0, #7\n vsub.i16 q2, q2, r4\n vqmovnb.s16 q2, q2",
+                    "vshl.i16 q0, q0, #8\n vorr.i16 q0, #0x8000\n vmulh.u16 q1, q1, q0\n vrshl.u16 q2, q1, q2",
+                    $store,
+                    "le lr, 2b\n 3:",
+                    inout("r0") scores.as_mut_ptr() => _,
+                    inout("r1") value_scales.as_ptr() => _,
+                    inout("r2") total,
+                    in("r3") greatest - 65_535,
+                    in("r4") greatest_exponent + 1,
+                    inout("r5") scores.as_mut_ptr() => _,
+                    in("r8") 453,
+                    in("r9") 3498,
+                    in("r10") 15_699,
+                    in("r11") 45_422,
+                    inout("lr") scores.len() => _,
+                );
+            }
+            total
+        }
+    };
+}
+define_softmax_blocks!(
+    softmax_blocks,
+    "vld21.32 {{q0, q1}}, [r0]",
+    "vmovlb.u16 q0, q2\n vmovlt.u16 q1, q2\n vst20.32 {{q0, q1}}, [r0]\n vst21.32 {{q0, q1}}, [r0]!"
+);
+define_softmax_blocks!(
+    /// The same, but that the weights are left as halfwords, one behind the other in the front half of `scores`.
+    softmax_blocks_packed,
+    "vld21.32 {{q0, q1}}, [r0]!",
+    "vstrh.16 q2, [r5], #16"
+);
+
+/// See [`crate::kernels::Kernels::softmax_values`].
+pub fn softmax_values(
+    scores: &mut [i32],
     greatest: i32,
-    value_scales: &[[u16; SOFTMAX_BLOCK]],
+    value_scales: &[u16],
     greatest_exponent: u32,
+    v: &[i8],
+    sums: &mut [i32],
 ) -> u32 {
-    assert!(value_scales.len() >= scores.len());
-    let mut total = 0;
-    // SAFETY: it reads and writes `scores`, and reads as many scales.
+    assert!(scores.len() == value_scales.len());
+    let sums = match <&mut [i32; 8]>::try_from(&mut *sums) {
+        Ok(sums) if greatest >= GREATEST_LEAST => sums,
+        _ => {
+            let total = softmax_weights(scores, greatest, value_scales, greatest_exponent);
+            weighted_values(scores, v, sums);
+            return total;
+        }
+    };
+    assert!(v.len() >= 8 * scores.len());
+    let (whole, rest) = scores.as_chunks_mut::<SOFTMAX_BLOCK>();
+    let (whole_scales, rest_scales) = value_scales.as_chunks::<SOFTMAX_BLOCK>();
+    let mut total = softmax_rest(rest, greatest, rest_scales, greatest_exponent);
+    // SAFETY: `v` has eight elements of each position, the whole blocks' first; of these the weights are halfwords now.
     unsafe {
-        vector_asm!(
-            "vdup.16 q7, r8\n vdup.16 q6, r9\n vdup.16 q5, r10\n vdup.16 q4, r11",
-            "wls lr, lr, 3f",
-            // In even and odd positions, -t + 65535 for the exponent -t: its upper half is -t's rounded up, and its lower half's complement t's fraction.
-            "2: vld20.32 {{q0, q1}}, [r0]\n vld21.32 {{q0, q1}}, [r0]",
-            "vqsub.s32 q0, q0, r3\n vqsub.s32 q1, q1, r3",
-            "vmov q2, q1\n vsri.32 q2, q0, #16\n vsli.32 q0, q1, #16",
-            "vqmovnb.s16 q2, q2\n vmvn q0, q0",
-            "vmulh.u16 q1, q0, q7\n vsub.i16 q1, q6, q1\n vmulh.u16 q1, q0, q1\n vsub.i16 q1, q5, q1",
-            "vmulh.u16 q1, q0, q1\n vsub.i16 q1, q4, q1\n vmulh.u16 q1, q0, q1\n vmvn q1, q1",
-            "vshl.u16 q1, q1, q2\n vaddva.u16 r2, q1",
-            // The upper half of the product with the mantissa times 256 is shifted by 8 less.
-            "vldrh.u16 q0, [r1], #16\n vshr.u16 q2, q0, #7\n vsub.i16 q2, q2, r4\n vqmovnb.s16 q2, q2",
-            "vshl.i16 q0, q0, #8\n vorr.i16 q0, #0x8000\n vmulh.u16 q1, q1, q0\n vrshl.u16 q2, q1, q2",
-            "vmovlb.u16 q0, q2\n vmovlt.u16 q1, q2",
-            "vst20.32 {{q0, q1}}, [r0]\n vst21.32 {{q0, q1}}, [r0]!\n le lr, 2b\n 3:",
-            inout("r0") scores.as_mut_ptr() => _,
-            inout("r1") value_scales.as_ptr() => _,
-            inout("r2") total,
-            in("r3") greatest - 65_535,
-            in("r4") greatest_exponent + 1,
-            in("r8") 453,
-            in("r9") 3498,
-            in("r10") 15_699,
-            in("r11") 45_422,
-            inout("lr") scores.len() => _,
-        );
+        value_piece(rest, v.as_ptr().wrapping_add(8 * SOFTMAX_BLOCK * whole.len()), 8, sums);
+        if !whole.is_empty() {
+            total = total.wrapping_add(softmax_blocks_packed(whole, greatest, whole_scales, greatest_exponent));
+            let weights = whole.as_ptr().cast::<u16>();
+            add_packed_value_blocks(weights, weights.wrapping_add(SOFTMAX_BLOCK * whole.len()), v.as_ptr(), sums);
+        }
     }
     total
 }
@@ -219,7 +281,7 @@ pub fn weighted_values(weights: &[i32], v: &[i8], sums: &mut [i32]) {
         unsafe {
             value_piece(rest, v.wrapping_add(blocks.len() * head_dim), head_dim, piece);
             if !blocks.is_empty() {
-                add_value_blocks(blocks, v, piece);
+                add_value_blocks(blocks.as_ptr_range().start, blocks.as_ptr_range().end, v, piece);
             }
         }
     }
@@ -247,30 +309,48 @@ unsafe fn value_piece(weights: &[i32], v: *const i8, stride: usize, sums: &mut [
     }
 }
 
-/// Adds the values of heads of 8, eight positions at a time: four loads leave positions side by side, two elements in turn.
-///
-/// # Safety
-/// There are whole eights of `weights`, which are not negative and below `2^15`, and not none; `v` is valid for reads of 8 bytes each.
-unsafe fn add_value_blocks(weights: &[i32], v: *const i8, sums: &mut [i32; 8]) {
-    let range = weights.as_ptr_range();
-    // SAFETY: it reads what the caller vouches for, adds to `sums`, and restores r6 and the stack.
-    unsafe {
-        vector_asm!(
-            "push {{r0, r6}}\n ldm r0, {{r0, r2, r4, r6, r8, r10, r12, lr}}",
-            "2: vld20.32 {{q4, q5}}, [r1]\n vld21.32 {{q4, q5}}, [r1]!\n vmovnt.i32 q4, q5",
-            "vld40.8 {{q0, q1, q2, q3}}, [r3]\n vld41.8 {{q0, q1, q2, q3}}, [r3]",
-            "vld42.8 {{q0, q1, q2, q3}}, [r3]\n vld43.8 {{q0, q1, q2, q3}}, [r3]!",
-            "vmovlb.s8 q5, q0\n vmladava.s16 r0, q5, q4\n vmovlt.s8 q6, q0\n vmladava.s16 r8, q6, q4",
-            "vmovlb.s8 q5, q1\n vmladava.s16 r2, q5, q4\n vmovlt.s8 q6, q1\n vmladava.s16 r10, q6, q4",
-            "vmovlb.s8 q5, q2\n vmladava.s16 r4, q5, q4\n vmovlt.s8 q6, q2\n vmladava.s16 r12, q6, q4",
-            "vmovlb.s8 q5, q3\n vmladava.s16 r6, q5, q4\n vmovlt.s8 q6, q3\n vmladava.s16 lr, q6, q4",
-            "cmp r1, r5\n bne 2b",
-            "pop {{r1}}\n stm r1, {{r0, r2, r4, r6, r8, r10, r12, lr}}\n pop {{r6}}",
-            inout("r0") sums => _,
-            inout("r1") range.start => _,
-            inout("r3") v => _,
-            in("r5") range.end,
-            out("r2") _, out("r4") _, out("r8") _, out("r10") _, out("r12") _, out("lr") _,
-        );
-    }
+/// Adds the values of heads of 8, eight positions at a time: four loads leave positions side by side, two elements in turn. The first
+/// instructions leave eight weights in q4.
+macro_rules! define_value_blocks {
+    ($(#[$doc:meta])* $name:ident, $weight:ty, $load_weights:literal) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// From `weights` to `end` there are whole eights, of numbers that are not negative and below `2^15`, and not none; `v` is valid for
+        /// reads of 8 bytes each.
+        unsafe fn $name(weights: *const $weight, end: *const $weight, v: *const i8, sums: &mut [i32; 8]) {
+            // SAFETY: it reads what the caller vouches for, adds to `sums`, and restores r6 and the stack.
+            unsafe {
+                vector_asm!(
+                    "push {{r0, r6}}\n ldm r0, {{r0, r2, r4, r6, r8, r10, r12, lr}}",
+                    concat!("2: ", $load_weights),
+                    "vld40.8 {{q0, q1, q2, q3}}, [r3]\n vld41.8 {{q0, q1, q2, q3}}, [r3]",
+                    "vld42.8 {{q0, q1, q2, q3}}, [r3]\n vld43.8 {{q0, q1, q2, q3}}, [r3]!",
+                    "vmovlb.s8 q5, q0\n vmladava.s16 r0, q5, q4\n vmovlt.s8 q6, q0\n vmladava.s16 r8, q6, q4",
+                    "vmovlb.s8 q5, q1\n vmladava.s16 r2, q5, q4\n vmovlt.s8 q6, q1\n vmladava.s16 r10, q6, q4",
+                    "vmovlb.s8 q5, q2\n vmladava.s16 r4, q5, q4\n vmovlt.s8 q6, q2\n vmladava.s16 r12, q6, q4",
+                    "vmovlb.s8 q5, q3\n vmladava.s16 r6, q5, q4\n vmovlt.s8 q6, q3\n vmladava.s16 lr, q6, q4",
+                    "cmp r1, r5\n bne 2b",
+                    "pop {{r1}}\n stm r1, {{r0, r2, r4, r6, r8, r10, r12, lr}}\n pop {{r6}}",
+                    inout("r0") sums => _,
+                    inout("r1") weights => _,
+                    inout("r3") v => _,
+                    in("r5") end,
+                    out("r2") _, out("r4") _, out("r8") _, out("r10") _, out("r12") _, out("lr") _,
+                );
+            }
+        }
+    };
 }
+define_value_blocks!(
+    /// With a weight a word.
+    add_value_blocks,
+    i32,
+    "vld20.32 {{q4, q5}}, [r1]\n vld21.32 {{q4, q5}}, [r1]!\n vmovnt.i32 q4, q5"
+);
+define_value_blocks!(
+    /// With a weight a halfword.
+    add_packed_value_blocks,
+    u16,
+    "vldrh.u16 q4, [r1], #16"
+);

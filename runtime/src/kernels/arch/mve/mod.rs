@@ -104,6 +104,18 @@ impl Backend for Mve {
         attention::softmax_weights(scores, greatest, value_scales, greatest_exponent)
     }
 
+    fn softmax_values(
+        self,
+        scores: &mut [i32],
+        greatest: i32,
+        value_scales: &[u16],
+        greatest_exponent: u32,
+        v: &[i8],
+        sums: &mut [i32],
+    ) -> u32 {
+        attention::softmax_values(scores, greatest, value_scales, greatest_exponent, v, sums)
+    }
+
     fn greatest_scale(self, scales: &[u16]) -> u16 {
         attention::greatest_scale(scales)
     }
