@@ -23,8 +23,19 @@ pub struct Board {
     /// What it is measured with.
     #[serde(default)]
     pub measured: Measured,
+    /// Limits of what else is counted in its image.
+    pub image: Option<ImageBudget>,
     /// What it may execute.
     pub instructions: Option<InstructionBudget>,
+}
+
+/// What an image may hold.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct ImageBudget {
+    /// Calls that a panic would begin with; boards/PANICS.md says why none is reached.
+    pub panic_sites: u32,
+    /// Flash without the model of the greedy build, start-up included.
+    pub greedy_bytes: u64,
 }
 
 /// What a board is measured with.

@@ -10,6 +10,7 @@ mod emulate;
 mod evaluate;
 mod exact_match_figure;
 mod firmware;
+mod image;
 mod letters;
 mod packages;
 mod random_model;

@@ -1,13 +1,15 @@
 //! `cargo xtask sizes`: the firmware of every board against the budgets in its board.toml.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
-use crate::board::{Board, Budget};
+use crate::board::{Board, Budget, ImageBudget};
+use crate::firmware::{self, App};
+use crate::image::Image;
 use crate::{random_model, repo};
 
 /// What to do with the measurements.
@@ -16,6 +18,9 @@ pub struct Args {
     /// Make what was measured the budgets of code and statics.
     #[arg(long)]
     bless: bool,
+    /// Only tell what this image for Cortex-M is made of.
+    #[arg(long, value_name = "ELF")]
+    image: Option<PathBuf>,
 }
 
 /// What `siskin board build` prints, as far as it matters here.
@@ -24,15 +29,22 @@ struct Reply {
     code_bytes: u64,
     static_ram_bytes: u64,
     stack_bytes: u64,
+    elf: PathBuf,
 }
 
 /// Prints a line a figure, and fails where one is over budget.
 pub fn run(args: &Args) -> Result<()> {
+    if let Some(image) = &args.image {
+        return describe(image);
+    }
     let siskin = repo::release_siskin()?;
     let mut n_over = 0;
     for board in Board::all()? {
-        let measured = measure(&siskin, &board)?;
+        let (measured, packed, elf) = measure(&siskin, &board)?;
         n_over += report(&board, &measured);
+        if let Some(budget) = board.image {
+            n_over += report_image(&board, budget, &packed, &elf)?;
+        }
         if args.bless {
             bless(&board.name, &measured)?;
         }
@@ -45,14 +57,39 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn measure(siskin: &Path, board: &Board) -> Result<Budget> {
+/// The figures, the model and the image.
+fn measure(siskin: &Path, board: &Board) -> Result<(Budget, PathBuf, PathBuf)> {
     let packed = random_model::pack(siskin, board)?;
     let mut build = Command::new(siskin);
     build.args(["board", "build", &board.name]).arg(&packed).args(["--format", "json"]).current_dir(repo::root());
     let reply: Reply =
         serde_json::from_str(&repo::output(&mut build)?).context("siskin board build printed no such reply")?;
-    let Reply { code_bytes, static_ram_bytes, stack_bytes } = reply;
-    Ok(Budget { code_bytes, static_ram_bytes, stack_bytes })
+    let Reply { code_bytes, static_ram_bytes, stack_bytes, elf } = reply;
+    Ok((Budget { code_bytes, static_ram_bytes, stack_bytes }, packed, elf))
+}
+
+/// Prints how many calls could begin a panic and how large the greedy build is; gives the number that are over budget.
+fn report_image(board: &Board, budget: ImageBudget, packed: &Path, elf: &Path) -> Result<usize> {
+    let n_sites: u32 = Image::read(elf)?.panic_sites.values().sum();
+    let greedy = repo::root().join(format!("target/firmware/{}-greedy.elf", board.name));
+    firmware::build(board, Some(packed), Some(App::Greedy), &greedy)?;
+    let greedy_bytes: u64 = Image::read(&greedy)?.parts.iter().map(|(_, bytes)| bytes).sum();
+    let figures = [
+        ("panic sites", n_sites.into(), budget.panic_sites.into()),
+        ("greedy bytes", greedy_bytes, budget.greedy_bytes),
+    ];
+    Ok(figures.iter().map(|&(name, found, allowed)| line(board, name, found, allowed)).sum())
+}
+
+/// Prints the parts of an image, and the functions from which a panic could begin.
+fn describe(path: &Path) -> Result<()> {
+    let image = Image::read(path)?;
+    println!("| part | bytes |\n| --- | --- |");
+    image.parts.iter().for_each(|(part, bytes)| println!("| {part} | {bytes} |"));
+    println!("| all but the model | {} |", image.parts.iter().map(|(_, bytes)| bytes).sum::<u64>());
+    println!("\n{} panic sites", image.panic_sites.values().sum::<u32>());
+    image.panic_sites.iter().for_each(|(caller, n_sites)| println!("{n_sites:>4} {caller}"));
+    Ok(())
 }
 
 /// Prints the board's figures; gives the number that are over budget.
@@ -63,14 +100,15 @@ fn report(board: &Board, measured: &Budget) -> usize {
         ("static RAM", measured.static_ram_bytes, budget.static_ram_bytes),
         ("stack", measured.stack_bytes, budget.stack_bytes),
     ];
-    let mut n_over = 0;
-    for (name, bytes, budget_bytes) in figures {
-        let change = i128::from(bytes) - i128::from(budget_bytes);
-        let verdict = if change > 0 { "OVER BUDGET" } else { "ok" };
-        println!("{:<16}{name:<12}{bytes:>8} bytes, budget {budget_bytes:>8} ({change:+}) {verdict}", board.name);
-        n_over += usize::from(change > 0);
-    }
-    n_over
+    figures.iter().map(|&(name, bytes, budget_bytes)| line(board, name, bytes, budget_bytes)).sum()
+}
+
+/// Prints one figure; gives 1 where it is over budget.
+fn line(board: &Board, name: &str, found: u64, budget: u64) -> usize {
+    let change = i128::from(found) - i128::from(budget);
+    let verdict = if change > 0 { "OVER BUDGET" } else { "ok" };
+    println!("{:<16}{name:<13}{found:>8}, budget {budget:>8} ({change:+}) {verdict}", board.name);
+    usize::from(change > 0)
 }
 
 /// Rewrites the figures in the board's description. The stack's is the linker's reserve in memory.x, so it stays.

@@ -54,6 +54,7 @@ impl<'m> PackedModel<'m> {
     ///
     /// # Errors
     /// As [`PackedModel::parse`].
+    #[inline(never)]
     pub fn parse_weights(file: &'m [u8]) -> Result<Self, FormatError> {
         let header = parse_header(file)?;
         if !file.as_ptr().addr().is_multiple_of(SECTION_ALIGN) {
@@ -118,6 +119,7 @@ impl<'m> PackedModel<'m> {
         core::str::from_utf8(self.section(SectionKind::Labels)?).ok()?.lines().nth(label_idx)
     }
 
+    #[inline(never)]
     fn parse_tokenizer(&self) -> Result<Option<Tokenizer<'m>>, FormatError> {
         let Some(section) = self.section(SectionKind::Tokenizer) else { return Ok(None) };
         let tokenizer = Tokenizer::parse(section).map_err(FormatError::BadTokenizer)?;
@@ -254,6 +256,7 @@ impl<'m> PackedModel<'m> {
     }
 
     /// Every tensor of the canonical order is there, with its shape, inside the weights.
+    #[inline(never)]
     fn check_tensors(&self) -> Result<(), FormatError> {
         let config = self.config();
         for (tensor_idx, tensor) in tensor_order(config).enumerate() {
@@ -276,6 +279,7 @@ impl<'m> PackedModel<'m> {
         Ok(())
     }
 
+    #[inline(never)]
     fn check_arena(&self) -> Result<(), FormatError> {
         let plan = MemoryPlan::new(self.config(), self.header.format, self.header.prefill_batch as usize);
         match plan {
