@@ -12,6 +12,7 @@ mod exact_match_figure;
 mod firmware;
 mod image;
 mod letters;
+mod linux;
 mod packages;
 mod random_model;
 mod repo;
@@ -49,6 +50,8 @@ enum Task {
     Bench(bench::Bench),
     /// Measure each board's firmware against the budgets in its board.toml.
     Sizes(sizes::Args),
+    /// Run the kernels and a model on emulated Linux for Arm: AArch64 with dot products and without, ARMv7.
+    Linux,
     /// Build a board's firmware around a packed model.
     Firmware(firmware::Args),
     /// Run firmware in its board's emulator, counting instructions.
@@ -73,6 +76,7 @@ fn run(task: Task) -> Result<()> {
         Task::Evaluate(args) => evaluate::run(&args),
         Task::Bench(what) => bench::run(&what),
         Task::Sizes(args) => sizes::run(&args),
+        Task::Linux => linux::run(),
         Task::Firmware(args) => firmware::run(&args),
         Task::Emulate(args) => emulate::run(&args),
     }

@@ -126,6 +126,11 @@ fn has_target(triple: &str) -> bool {
     core.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("libcore"))
 }
 
+/// Whether the host's own toolchain has the libraries for `triple`, or rustup adds them.
+pub fn has_or_adds(triple: &str) -> bool {
+    has_target(triple) || add_target(triple)
+}
+
 fn add_target(triple: &str) -> bool {
     if packages::find("rustup").is_none() {
         return false;
