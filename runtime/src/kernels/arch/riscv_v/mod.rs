@@ -48,6 +48,26 @@ impl Backend for RiscvV {
         unsafe { attention::score_dots(q, k.as_ptr(), dots) };
     }
 
+    fn score_exponents(self, scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
+        assert!(scores.len() == key_scales.len());
+        if scores.is_empty() {
+            return i32::MIN;
+        }
+        let (mantissa, right_of_zero) = generic::fixed_point(per_unit);
+        // SAFETY: there are as many scales as scores, and not none.
+        let (n, greatest) = unsafe { attention::score_exponents(scores, key_scales, mantissa, right_of_zero) };
+        greatest.max(generic::score_exponents(&mut scores[n..], &key_scales[n..], per_unit))
+    }
+
+    fn softmax_weights(self, scores: &mut [i32], greatest: i32, value_scales: &[u16], greatest_exponent: u32) -> u32 {
+        assert!(scores.len() == value_scales.len());
+        if scores.is_empty() {
+            return 0;
+        }
+        // SAFETY: there are as many scales as scores, and not none.
+        unsafe { attention::softmax_weights(scores, greatest, value_scales, greatest_exponent) }
+    }
+
     fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
         if sums.is_empty() || weights.is_empty() {
             return generic::weighted_values(weights, v, sums);
