@@ -257,6 +257,8 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
     }
 
     /// All heads of one token, whose queries start at `product[queries_at]`, into `row`, `(q_dim,)`.
+    // Called from one place alone where there are no other families.
+    #[cfg_attr(not(feature = "families"), inline(always))]
     fn attend(&self, buffers: &mut Buffers<'_>, view: &View<'m>, queries_at: usize) {
         let config = self.model.config();
         let heads_width = config.n_heads / config.n_kv_heads * config.head_dim;
