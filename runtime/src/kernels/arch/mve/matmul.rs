@@ -59,19 +59,8 @@ fn per_row_of_many(out: &mut [f32], data: &[u8], scales: &[f32], x: &Activations
 fn per_row(out: &mut [f32], data: &[u8], scales: &[f32], x: &[i16], columns: usize, x_scale: &[f32]) -> bool {
     let (out, rest) = out.as_chunks_mut::<ROWS>();
     let x_scale = x_scale.first().copied().unwrap_or(0.0);
-    assert!(size_of_val(x) >= columns && data.len() >= out.len() * ROWS * columns && scales.len() >= out.len() * ROWS);
-    let is_exact = out.is_empty() || {
-        // SAFETY: the assertion gives the lengths that they ask for; the caller has looked at the alignment, and that there are whole tiles.
-        let least = unsafe {
-            if columns == 4 * COLUMNS {
-                blocks_of_64(out, data.as_ptr(), scales.as_ptr(), x.as_ptr().cast(), x_scale)
-            } else {
-                blocks(out, data.as_ptr(), scales.as_ptr(), x.as_ptr().cast(), columns, x_scale)
-            }
-        };
-        least >= f32::MIN_POSITIVE || are_flush_free(scales, x_scale)
-    };
-    is_exact && (rest.is_empty() || last_rows(rest, ROWS * out.len(), data, scales, x, columns, x_scale))
+    whole_rows(out, data, scales, x, columns, x_scale)
+        && (rest.is_empty() || last_rows(rest, ROWS * out.len(), data, scales, x, columns, x_scale))
 }
 
 /// The rows behind the last whole block, computed as one.
@@ -85,10 +74,28 @@ fn last_rows(
     columns: usize,
     x_scale: f32,
 ) -> bool {
-    let mut last = [0.0; ROWS];
-    let is_exact = per_row(&mut last, &data[first_row * columns..], &scales[first_row..], x, columns, &[x_scale]);
-    rest.copy_from_slice(&last[..rest.len()]);
+    let mut last = [[0.0; ROWS]];
+    let is_exact = whole_rows(&mut last, &data[first_row * columns..], &scales[first_row..], x, columns, x_scale);
+    rest.copy_from_slice(&last[0][..rest.len()]);
     is_exact
+}
+
+/// The rows of whole blocks.
+#[inline(always)]
+fn whole_rows(out: &mut [[f32; ROWS]], data: &[u8], scales: &[f32], x: &[i16], columns: usize, x_scale: f32) -> bool {
+    if out.is_empty() {
+        return true;
+    }
+    assert!(size_of_val(x) >= columns && data.len() >= out.len() * ROWS * columns && scales.len() >= out.len() * ROWS);
+    // SAFETY: the assertion gives the lengths that they ask for; the caller has looked at the alignment, and that there are whole tiles.
+    let least = unsafe {
+        if columns == 4 * COLUMNS {
+            blocks_of_64(out, data.as_ptr(), scales.as_ptr(), x.as_ptr().cast(), x_scale)
+        } else {
+            blocks(out, data.as_ptr(), scales.as_ptr(), x.as_ptr().cast(), columns, x_scale)
+        }
+    };
+    least >= f32::MIN_POSITIVE || are_flush_free(scales, x_scale)
 }
 
 /// Whether vectors give the product of each scale and `x_scale`.
