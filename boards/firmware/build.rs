@@ -8,7 +8,7 @@ use std::{env, fs, process};
 mod products;
 
 use siskin_runtime::PackedModel;
-use siskin_runtime::format::SECTION_ALIGN;
+use siskin_runtime::format::{SECTION_ALIGN, SectionKind};
 use siskin_runtime::parts::Kind;
 
 fn main() {
@@ -18,7 +18,7 @@ fn main() {
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_else(|| fail("cargo sets OUT_DIR")));
     let has_feature = |name: &str| env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
     let (conforms, multiplies) = (has_feature("CONFORMANCE"), has_feature("GEMV"));
-    println!("cargo::rustc-check-cfg=cfg(generates, armv6m)");
+    println!("cargo::rustc-check-cfg=cfg(generates, armv6m, has_grammar)");
     if env::var("TARGET").is_ok_and(|triple| triple.starts_with("thumbv6m")) {
         println!("cargo::rustc-cfg=armv6m");
     }
@@ -61,13 +61,16 @@ fn linked_model() -> String {
 }
 
 /// Checks the whole file, so that a board never holds one that it would refuse. Gives the bytes of its arena, and whether it is an
-/// encoder alone.
+/// encoder alone. Code for grammars is built where it has one.
 fn checked(file: &[u8]) -> Result<(usize, bool), String> {
     let mut padded = vec![0; file.len() + SECTION_ALIGN];
     let start = padded.as_ptr().align_offset(SECTION_ALIGN);
     let aligned = &mut padded[start..start + file.len()];
     aligned.copy_from_slice(file);
     let model = PackedModel::parse(aligned).map_err(|error| error.to_string())?;
+    if model.section(SectionKind::Grammar).is_some() {
+        println!("cargo::rustc-cfg=has_grammar");
+    }
     let arena_bytes = usize::try_from(model.header().arena_bytes).map_err(|error| error.to_string())?;
     Ok((arena_bytes, model.config().parts.kind == Kind::Encoder))
 }

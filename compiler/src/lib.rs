@@ -3,6 +3,7 @@
 pub mod artifact;
 pub mod data;
 pub mod eval;
+pub mod grammar;
 pub mod model;
 pub mod objective;
 pub mod pack;

@@ -9,7 +9,7 @@ use core::fmt;
 
 use crate::TokenId;
 use crate::kernels::{Join, Serial};
-use crate::sampler::{Sampler, StopMatcher};
+use crate::sampler::{Advance, Constraint, Sampler, StopMatcher, Unconstrained};
 use crate::session::{Session, StepError};
 use crate::tokenizer::{TextStream, Tokenizer};
 
@@ -54,6 +54,10 @@ pub enum End {
     Stop(usize),
     /// The context is full, and was not to slide.
     ContextFull,
+    /// The text is whole: its grammar lets nothing follow.
+    Complete,
+    /// Every token that the grammar allows was banned or has no logit, and the text is not whole.
+    Stuck,
 }
 
 /// When a generation ends.
@@ -68,10 +72,11 @@ pub struct Limits<'g> {
 }
 
 /// A text in the making.
-pub struct Generation<'g, 'a, J = Serial> {
+pub struct Generation<'g, 'a, J = Serial, C = Unconstrained> {
     session: &'g mut Session<'a, J>,
     tokenizer: Option<Tokenizer<'a>>,
     sampler: Sampler<'g>,
+    constraint: C,
     stops: StopMatcher<'g>,
     limits: Limits<'g>,
     text: TextStream,
@@ -111,8 +116,18 @@ impl<'g, 'a, J: Join + Sync> Generation<'g, 'a, J> {
         stops: StopMatcher<'g>,
         limits: Limits<'g>,
     ) -> Self {
-        let (text, logits_hash) = (TextStream::new(), LogitsHash::EMPTY);
-        Self { session, tokenizer, sampler, stops, limits, text, logits_hash, last: None, n_tokens: 0, end: None }
+        let (text, logits_hash, constraint) = (TextStream::new(), LogitsHash::EMPTY, Unconstrained);
+        let (last, n_tokens, end) = (None, 0, None);
+        Self { session, tokenizer, sampler, constraint, stops, limits, text, logits_hash, last, n_tokens, end }
+    }
+}
+
+impl<'g, 'a, J: Join + Sync, C: Constraint> Generation<'g, 'a, J, C> {
+    /// The same text, yet to read its prompt, within a constraint, such as a [`GrammarState`](crate::grammar::GrammarState).
+    #[inline]
+    pub fn within<D>(self, constraint: D) -> Generation<'g, 'a, J, D> {
+        let Self { session, tokenizer, sampler, stops, limits, text, logits_hash, last, n_tokens, end, .. } = self;
+        Generation { session, tokenizer, sampler, constraint, stops, limits, text, logits_hash, last, n_tokens, end }
     }
 
     /// Reads what an encoder-decoder is to write from, before its prompt, which is the token that it starts from.
@@ -126,11 +141,23 @@ impl<'g, 'a, J: Join + Sync> Generation<'g, 'a, J> {
     /// Reads the prompt, before the first step.
     ///
     /// # Errors
-    /// As [`Generation::start`].
+    /// As [`Generation::start`], and [`StepError::NoRoom`] where the constraint's shortest text may not fit.
     pub fn read(&mut self, prompt: &[TokenId]) -> Result<(), StepError> {
         self.session.prefill(prompt)?;
         self.sampler.observe(prompt);
-        Ok(())
+        let (n_missing, n_left) = (self.constraint.tokens_missing(), self.n_left());
+        if n_missing > n_left { Err(StepError::NoRoom { n_missing, n_left }) } else { Ok(()) }
+    }
+
+    /// How many tokens can still be drawn: as the limit and the context let them.
+    fn n_left(&self) -> usize {
+        let n_wanted = self.limits.max_new_tokens - self.n_tokens;
+        if self.limits.slide_to.is_some() {
+            return n_wanted;
+        }
+        // The last token that is drawn need not be read again.
+        let n_positions = self.session.model().config().context_len - self.session.position();
+        n_wanted.min(n_positions + 1)
     }
 
     /// Draws the next token and gives `emit` the text that is certain by now, in whole characters and no part of a stop.
@@ -143,9 +170,15 @@ impl<'g, 'a, J: Join + Sync> Generation<'g, 'a, J> {
         if self.end.is_some() || !self.advance(&mut emit) {
             return None;
         }
+        let n_left = self.n_left();
         let logits = self.session.logits();
         self.logits_hash.add(logits);
-        let token = self.sampler.next(logits);
+        let token = self.sampler.next_within(logits, &self.constraint, n_left);
+        let advance = self.constraint.advance(token, n_left);
+        if let Advance::Whole | Advance::Stuck = advance {
+            self.finish(if advance == Advance::Whole { End::Complete } else { End::Stuck }, &mut emit);
+            return None;
+        }
         self.last = Some(token);
         self.n_tokens += 1;
         if self.limits.end_tokens.contains(&token) {
@@ -154,6 +187,9 @@ impl<'g, 'a, J: Join + Sync> Generation<'g, 'a, J> {
             && !tokenizer.is_control(token)
         {
             self.add_text(tokenizer.piece(token), &mut emit);
+        }
+        if self.end.is_none() && advance == Advance::Last {
+            self.finish(End::Complete, &mut emit);
         }
         Some(token)
     }

@@ -8,6 +8,7 @@
 //! - [`layout`] is the order of a matrix's bytes; [`tensor`] views int8 matrices where they lie; [`plan`] says where every byte of the [`arena`] goes.
 //! - [`kernels`] do the work: plain loops that define each result, and one backend per kind of core.
 //! - [`tokenizer`] turns text into tokens and back.
+//! - [`grammar`] keeps generated text inside a grammar.
 //! - [`session`] holds the KV cache and steps through tokens; [`sampler`] chooses the next one; [`generate`] is the loop.
 //! - [`encoder`] runs models that say something about a whole text.
 //!
@@ -33,6 +34,7 @@ mod decoder;
 pub mod encoder;
 pub mod format;
 pub mod generate;
+pub mod grammar;
 pub mod kernels;
 mod kv_cache;
 pub mod layout;

@@ -36,6 +36,13 @@ pub enum StepError {
     NoSource,
     /// A source was given to a model without an encoder.
     NoEncoder,
+    /// The text must be whole at its end, and may not be within the tokens that there is room for. The prompt was read.
+    NoRoom {
+        /// At most so many tokens make it whole.
+        n_missing: usize,
+        /// Tokens that the limit and the context let be drawn.
+        n_left: usize,
+    },
 }
 
 impl fmt::Display for StepError {
@@ -53,6 +60,10 @@ impl fmt::Display for StepError {
             Self::UnknownToken { token, vocab_size } => {
                 write!(f, "token {token} is not in the vocabulary of {vocab_size}")
             }
+            Self::NoRoom { n_missing, n_left } => write!(
+                f,
+                "the grammar's shortest text may take {n_missing} tokens, but {n_left} can be drawn: allow more, or shorten the prompt"
+            ),
             Self::EmptyPrompt => f.write_str("the prompt holds no token: give it some text"),
             Self::NoSource => f.write_str("the model writes from a source, and none was read yet"),
             Self::NoEncoder => f.write_str("the model has no encoder to read a source: give the text as the prompt"),

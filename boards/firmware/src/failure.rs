@@ -96,6 +96,11 @@ impl From<StepError> for Failure {
             StepError::NoSource | StepError::NoEncoder => {
                 Self::new("the model's encoder and decoder do not go together")
             }
+            StepError::NoRoom { n_missing, n_left } => {
+                Self::new("the grammar's shortest text may take more tokens than can be drawn")
+                    .with("needed", n_missing as u64)
+                    .with("left", n_left as u64)
+            }
             StepError::EmptyPrompt => Self::new("the prompt holds no token: give it some text"),
         }
     }

@@ -1,8 +1,16 @@
 //! From the request to the generated text, or to what an encoder finds in it.
 
+#[cfg(has_grammar)]
+use siskin_runtime::format::SectionKind;
 use siskin_runtime::format::checksum;
+#[cfg(has_grammar)]
+use siskin_runtime::grammar::{Grammar, GrammarState};
+use siskin_runtime::sampler::Constraint;
+#[cfg(not(has_grammar))]
+use siskin_runtime::sampler::Unconstrained;
 use siskin_runtime::{
-    ArenaError, End, FormatError, Generation, Kernels, Limits, PackedModel, Sampler, Session, StopMatcher, TokenId,
+    ArenaError, End, FormatError, Generation, Kernels, Limits, PackedModel, Sampler, Serial, Session, StopMatcher,
+    TokenId,
 };
 
 use crate::failure::{Failure, report};
@@ -141,7 +149,11 @@ fn generate<'a>(
     let eos = tokenizer.as_ref().and_then(|tokenizer| tokenizer.eos());
     let limits = Limits { max_new_tokens: request.max_new_tokens, end_tokens: eos.as_slice(), slide_to: None };
     let sampler = Sampler::new(request.sampling, request.seed).with_biases(request.biases);
-    let mut generation = Generation::new(session, tokenizer, sampler, stops, limits);
+    #[cfg(has_grammar)]
+    let constraint = grammar_state(session.model(), eos.as_slice())?;
+    #[cfg(not(has_grammar))]
+    let constraint = Unconstrained;
+    let mut generation = Generation::new(session, tokenizer, sampler, stops, limits).within(constraint);
 
     arch::count_start();
     let read = match &start {
@@ -155,9 +167,21 @@ fn generate<'a>(
     Ok(())
 }
 
+/// The start of a text within the model's grammar.
+#[cfg(has_grammar)]
+#[inline(never)]
+fn grammar_state<'m>(model: &PackedModel<'m>, end_tokens: &'m [TokenId]) -> Result<GrammarState<'m>, Failure> {
+    let (section, tokenizer) = (model.section(SectionKind::Grammar), model.tokenizer());
+    let (Some(section), Some(tokenizer)) = (section, tokenizer) else {
+        return Err(Failure::new("the model has no tokenizer for its grammar"));
+    };
+    let grammar = Grammar::parse(section, &tokenizer).map_err(|error| Failure::new(error.as_str()))?;
+    Ok(GrammarState::new(grammar, tokenizer, end_tokens))
+}
+
 /// Sends token after token, then the end.
 #[inline(never)]
-fn steps(console: &mut Console, generation: &mut Generation<'_, '_>) {
+fn steps(console: &mut Console, generation: &mut Generation<'_, '_, Serial, impl Constraint>) {
     loop {
         // Text is kept until the region is over: sending it is no work of the model's.
         let mut piece = Piece { console, bytes: [0; PIECE_BYTES], len: 0 };
@@ -176,6 +200,8 @@ fn steps(console: &mut Console, generation: &mut Generation<'_, '_>) {
         Some(End::EndToken(_)) => "end end_token",
         Some(End::Stop(_)) => "end stop",
         Some(End::ContextFull) => "end context_full",
+        Some(End::Complete) => "end complete",
+        Some(End::Stuck) => "end stuck",
         Some(End::MaxNewTokens) | None => "end max_new_tokens",
     };
     Record::new(console, end).send();

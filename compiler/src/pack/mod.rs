@@ -2,10 +2,12 @@
 
 mod file;
 mod memory;
+mod sections;
 mod trained;
 
 pub use file::relayout;
 pub use memory::{AlignedBytes, PackedFile, PackedFileError};
+pub use sections::with_section;
 pub use trained::{pack_trained, packed_trained_config};
 
 use rayon::prelude::*;
@@ -55,6 +57,12 @@ pub enum PackError {
     TooLarge {
         /// Bytes of the weights section.
         bytes: u64,
+    },
+    /// The file has too many sections.
+    #[error("the file would have more than {most} sections")]
+    Sections {
+        /// The format's limit.
+        most: usize,
     },
     /// The arena's size overflows.
     #[error("the arena of this model would not fit any address space; use a shorter context")]

@@ -11,6 +11,7 @@ mod encoding;
 mod failure;
 mod firmware;
 mod generation;
+mod grammar;
 mod input;
 mod interrupt;
 mod packing;

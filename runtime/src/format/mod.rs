@@ -85,12 +85,22 @@ pub enum SectionKind {
     Provenance = 6,
     /// The names of a classifier's labels: UTF-8, one a line.
     Labels = 7,
+    /// The grammar that generated text keeps to.
+    Grammar = 8,
 }
 
 impl SectionKind {
     /// Every kind, in the order of their codes.
-    pub const ALL: [Self; 7] =
-        [Self::Tensors, Self::Weights, Self::Rope, Self::Tokenizer, Self::Chat, Self::Provenance, Self::Labels];
+    pub const ALL: [Self; 8] = [
+        Self::Tensors,
+        Self::Weights,
+        Self::Rope,
+        Self::Tokenizer,
+        Self::Chat,
+        Self::Provenance,
+        Self::Labels,
+        Self::Grammar,
+    ];
 
     /// The kind with this code.
     pub fn from_code(code: u32) -> Option<Self> {
@@ -107,6 +117,7 @@ impl SectionKind {
             Self::Chat => "chat",
             Self::Provenance => "provenance",
             Self::Labels => "labels",
+            Self::Grammar => "grammar",
         }
     }
 }

@@ -15,6 +15,8 @@
 //! 8. **Mirostat 2** (Basu et al. 2021): tokens whose surprise `-log2 q` exceeds a limit are dropped, all but the most probable. After
 //!    the draw the limit, at first `2 * tau`, falls by `eta` times what the drawn token's surprise, among what was kept, is above `tau`.
 //!
+//! A [`Constraint`], such as a grammar, takes the tokens that it refuses out after the second step.
+//!
 //! Temperature comes after the filters, so it flattens or sharpens among the survivors and cannot let an improbable token back in.
 //! Greedy takes the largest logit after the second step. Of equal tokens, the lower id is the better, in every filter. A logit that is
 //! not a number is never chosen.
@@ -23,6 +25,7 @@
 //! order as integers, and a cut in that order is found digit by digit (`select`). Probabilities are whole multiples of
 //! `2^-40` of the largest, so their sums are exact in any order, and every target draws the same token.
 
+mod constraint;
 mod mirostat;
 mod penalties;
 mod rng;
@@ -42,6 +45,7 @@ pub(crate) fn most_probable(logits: &[f32]) -> TokenId {
     select::largest(logits).0
 }
 
+pub use constraint::{Advance, Constraint, Unconstrained};
 pub use penalties::{EncodedBias, LogitBias};
 pub use sampling::{Mirostat, Sampling, SamplingError};
 pub use stop::{StopError, StopMatcher};
@@ -89,9 +93,26 @@ impl<'s> Sampler<'s> {
     /// 0 where it was filtered out; after a greedy one, the biased and penalised logits. With no logit above minus infinity, the
     /// choice is token 0.
     pub fn next(&mut self, logits: &mut [f32]) -> TokenId {
+        self.next_within(logits, &Unconstrained, usize::MAX)
+    }
+
+    /// Like [`Sampler::next`], as if the logits of all tokens that `constraint` refuses were minus infinity, with `n_left` tokens left to
+    /// draw, this one included. With no other logit above minus infinity, the choice is token 0.
+    pub fn next_within(&mut self, logits: &mut [f32], constraint: &impl Constraint, n_left: usize) -> TokenId {
         penalties::add_biases(logits, self.biases);
         penalties::penalise(logits, &self.sampling, self.recent.as_slice());
-        let token = if self.sampling.is_greedy() { select::largest(logits).0 } else { self.draw(logits) };
+        let token = if self.sampling.is_greedy() {
+            let best = select::largest(logits).0;
+            if constraint.allows(best, n_left) {
+                best
+            } else {
+                constraint.restrict(logits, n_left);
+                select::largest(logits).0
+            }
+        } else {
+            constraint.restrict(logits, n_left);
+            self.draw(logits)
+        };
         self.recent.write(token);
         token
     }

@@ -152,7 +152,7 @@ struct RunReply {
     tokens: Vec<TokenId>,
     n_prompt_tokens: usize,
     logits_hash: String,
-    /// `max_new_tokens`, `end_token`, `stop` or `context_full`.
+    /// `max_new_tokens`, `end_token`, `stop`, `context_full`, `complete` or `stuck`.
     end: String,
     /// For each generated token. The first is drawn from the prompt's own prediction, so it costs no pass through the layers.
     instructions: Vec<u64>,

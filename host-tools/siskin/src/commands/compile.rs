@@ -5,16 +5,20 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use siskin_compiler::artifact::write_atomic;
+use siskin_compiler::pack::{PackedFile, with_section};
 use siskin_compiler::plan::MemoryReport;
+use siskin_runtime::format::SectionKind;
 
 use crate::boards::BoardArgs;
 use crate::console::Console;
 use crate::failure::{Failure, OrFail as _};
+use crate::grammar;
 use crate::packing::{self, PackingArgs, ReportText};
 
 const AFTER_HELP: &str = "\
 Examples:
   siskin compile runs/shakespeare --board netduinoplus2 -o shakespeare.siskin
+  siskin compile shakespeare.siskin --board netduinoplus2 --grammar reply.gbnf -o constrained.siskin
   siskin compile smollm2.gguf --board host --weights int8-g32 --context 512 -o smollm2.siskin";
 
 #[derive(clap::Args)]
@@ -29,6 +33,9 @@ pub(crate) struct Args {
     out: PathBuf,
     #[command(flatten)]
     packing: PackingArgs,
+    /// Pack a grammar that all generated text keeps to: GBNF, or a JSON schema in a .json.
+    #[arg(long, value_name = "FILE")]
+    grammar: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -52,7 +59,13 @@ impl fmt::Display for Reply {
 
 pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let board = args.board.load()?;
-    let file = args.packing.pack(&args.model, &board, console)?;
+    let mut file = args.packing.pack(&args.model, &board, console)?;
+    if let Some(path) = &args.grammar {
+        let section = grammar::compile(path, &file.model())?;
+        let doing = || "pack the grammar".to_owned();
+        let bytes = with_section(&file.model(), SectionKind::Grammar, &section).or_failed(doing)?;
+        file = PackedFile::from_bytes(bytes).or_failed(doing)?;
+    }
     let model = file.model();
     let report = MemoryReport::new(&model, &board);
     packing::check_fits(&model, &board, &report, console)?;

@@ -17,14 +17,15 @@ use crate::console::Console;
 use crate::encoding::{Findings, Found, input_tokens};
 use crate::failure::{Failure, OrFail as _};
 use crate::generation::GenerationArgs;
-use crate::{input, packing};
+use crate::{grammar, input, packing};
 
 const AFTER_HELP: &str = "\
 Examples:
   siskin run shakespeare.siskin --prompt 'ROMEO:' --greedy --max-new-tokens 64
   siskin run smollm2.siskin --chat --prompt 'Why is the sky blue?' --temperature 0.7 --top-p 0.9
   siskin run shakespeare.siskin --prompt 'ROMEO:' --stop 'JULIET:' --format json
-  siskin run moods.siskin --prompt 'I could not be happier.'";
+  siskin run moods.siskin --prompt 'I could not be happier.'
+  siskin run shakespeare.siskin --prompt 'ROMEO:' --grammar schema.json";
 
 #[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]
@@ -33,6 +34,9 @@ pub(crate) struct Args {
     file: PathBuf,
     #[command(flatten)]
     generation: GenerationArgs,
+    /// Keep the text to a grammar, in place of the model's own: GBNF, or a JSON schema in a .json.
+    #[arg(long, value_name = "FILE")]
+    grammar: Option<PathBuf>,
     /// In a full context, forget the older half and go on, rather than end.
     #[arg(long)]
     slide: bool,
@@ -59,7 +63,7 @@ struct Reply {
     tokens: Vec<TokenId>,
     n_prompt_tokens: usize,
     logits_hash: String,
-    /// `max_new_tokens`, `end_token`, `stop` or `context_full`.
+    /// `max_new_tokens`, `end_token`, `stop`, `context_full`, `complete` or `stuck`.
     end: &'static str,
 }
 
@@ -125,6 +129,7 @@ fn continue_prompt<'a>(
     console: &Console,
 ) -> Result<Reply, Failure> {
     let tokenizer = input::packed_tokenizer(model)?;
+    let section = args.grammar.as_ref().map(|path| grammar::compile(path, model)).transpose()?;
     let prompt = args.generation.prompt_tokens(model, &tokenizer)?;
     let eos = tokenizer.eos();
     let context_len = model.config().context_len;
@@ -139,8 +144,9 @@ fn continue_prompt<'a>(
         session.read_source(&prompt).or_invalid_input(|| "read the prompt".to_owned())?;
     }
     let first = start.as_ref().map_or(&prompt[..], std::slice::from_ref);
-    let mut generation = Generation::start(session, Some(tokenizer), first, sampler, stops, limits)
-        .or_invalid_input(|| "read the prompt".to_owned())?;
+    let constraint = grammar::start(section.as_deref(), model, tokenizer, eos.as_slice())?;
+    let mut generation = Generation::new(session, Some(tokenizer), sampler, stops, limits).within(constraint);
+    generation.read(first).or_invalid_input(|| "read the prompt".to_owned())?;
     let prompt_s = started.elapsed().as_secs_f64();
     let (mut text, mut tokens, mut printed) = (String::new(), Vec::new(), Ok(()));
     while let Some(token) = generation.step(|piece| {
@@ -174,5 +180,7 @@ fn end_name(end: Option<End>) -> &'static str {
         Some(End::EndToken(_)) => "end_token",
         Some(End::Stop(_)) => "stop",
         Some(End::ContextFull) => "context_full",
+        Some(End::Complete) => "complete",
+        Some(End::Stuck) => "stuck",
     }
 }
