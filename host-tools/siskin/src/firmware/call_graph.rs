@@ -67,6 +67,9 @@ impl CallGraph {
         graph.address_taken =
             taken.into_iter().filter(|address| address & mark == mark).map(|address| address & !mark).collect();
         graph.address_taken.retain(|address| extents.contains_key(address));
+        // Where RISC-V boards begin is also the sign bit, a constant found everywhere; nothing calls the start.
+        let is_start = |address: &u32| graph.functions.get(address).is_some_and(|function| function.name == "Reset");
+        graph.address_taken.retain(|address| !is_start(address));
         Ok(graph)
     }
 

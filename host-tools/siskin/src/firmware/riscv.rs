@@ -38,6 +38,8 @@ pub(crate) enum Effect {
 
 const RA: u32 = 1;
 const SP: u32 = 2;
+/// The other link register, of what the compiler makes functions of because it occurs more than once. No other jump goes through it.
+const T0: u32 = 5;
 
 /// Whether the instruction that begins with this halfword has a second one.
 pub(crate) fn is_wide(first: u16) -> bool {
@@ -106,9 +108,9 @@ pub(crate) fn wide(address: u32, code: u32) -> Effect {
     }
 }
 
-/// A jump to what a register holds; through the link register it is the return.
+/// A jump to what a register holds; through a link register it is the return.
 fn through(base: u32, offset: u32, links: bool) -> Effect {
-    if base == RA && !links && offset == 0 { Effect::None } else { Effect::Jump { base, offset, links } }
+    if matches!(base, RA | T0) && !links && offset == 0 { Effect::None } else { Effect::Jump { base, offset, links } }
 }
 
 /// The stack pointer plus `amount`, of which only a lowering counts.
@@ -142,6 +144,7 @@ mod tests {
         assert_eq!(narrow(0x8000_3062, 0xbff9, false), Effect::Branch(0x8000_3040));
         assert_eq!(wide(0x8000_2386, 0xc7e0_80e7), Effect::Jump { base: 1, offset: -898i32 as u32, links: true });
         assert_eq!(narrow(0, 0x8082, false), Effect::None);
+        assert_eq!(narrow(0, 0x8282, false), Effect::None);
         assert_eq!(narrow(0x8000_0aae, 0xcc15, false), Effect::Branch(0x8000_0aea));
         assert_eq!(narrow(0x8000_37c0, 0xdbed, false), Effect::Branch(0x8000_37b2));
         assert_eq!(narrow(0x8000_3484, 0xf17d, false), Effect::Branch(0x8000_346a));
