@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use siskin_compiler::artifact::Checkpoint;
 use siskin_compiler::pack::{self, AlignedBytes, PackOptions};
 use siskin_compiler::threads::with_threads;
-use siskin_runtime::{Kernels, ModelConfig, PackedModel, Session, WeightFormat};
+use siskin_runtime::{Kernels, ModelConfig, PackedModel, Parts, Session, WeightFormat};
 
 /// Tokens of the prompt.
 const PROMPT_TOKENS: usize = 128;
@@ -33,6 +33,7 @@ pub fn run(format: &str, numbers: &[&str]) -> Result<()> {
         norm_eps: 1e-5,
         rope_theta: 1e4,
         tied_head: true,
+        parts: Parts::LLAMA,
     };
     let n_threads: NonZeroUsize =
         std::env::var("RAYON_NUM_THREADS").context("RAYON_NUM_THREADS is not set")?.parse()?;
