@@ -5,7 +5,7 @@ use siskin_e2e::{Program, assert_keys, fixture};
 
 const REPORT_KEYS: &str =
     "board fits flash_bytes ram_bytes stack_bytes flash_limit_bytes ram_limit_bytes flash_parts ram_parts";
-const CONFIG_KEYS: &str = "dim hidden_dim n_layers n_heads n_kv_heads head_dim vocab_size context_len norm_eps rope_theta \
+const CONFIG_KEYS: &str = "kind dim hidden_dim n_layers n_heads n_kv_heads head_dim vocab_size context_len norm_eps rope_theta \
     tied_head";
 
 /// A program with a checkpoint in `model` and, for each weight format, a packed file.
