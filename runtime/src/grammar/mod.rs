@@ -1,7 +1,7 @@
 //! Grammar-constrained output: which tokens keep the text inside a grammar, walked byte by byte in fixed memory.
 //!
 //! The compiler turns a grammar into a pushdown automaton over bytes that decides by one byte at a time, and stores it as a section of
-//! the packed file ([`section`] reads it, FORMAT.md has the bytes). A state has edges for ranges of bytes; an edge takes the byte, or
+//! the packed file (`section` reads it, FORMAT.md has the bytes). A state has edges for ranges of bytes; an edge takes the byte, or
 //! calls a rule that begins with it and notes where to go on. Where no edge fits and the rule may end, the walk returns to the caller.
 //!
 //! Every state knows how many bytes the shortest way to the end of its rule takes. As each byte of such a way is a token of its own, a
