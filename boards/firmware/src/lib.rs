@@ -78,6 +78,27 @@ pub struct Memory {
     pub prompt: &'static mut [TokenId],
 }
 
+/// Defines `main`, which the start-up code calls once: it lends the application the board's memory.
+#[macro_export]
+macro_rules! main {
+    (request_bytes: $request_bytes:expr, prompt_tokens: $prompt_tokens:expr) => {
+        /// Lends the application the board's memory.
+        #[unsafe(no_mangle)]
+        extern "C" fn main() -> ! {
+            use siskin_firmware::{Memory, linked};
+            use siskin_runtime::{Aligned, TokenId};
+
+            static mut ARENA: Aligned<[u8; linked::ARENA_BYTES]> = Aligned([0; linked::ARENA_BYTES]);
+            static mut REQUEST: [u8; $request_bytes] = [0; $request_bytes];
+            static mut PROMPT: [TokenId; $prompt_tokens] = [0; $prompt_tokens];
+            // SAFETY: the statics are named here only, and this runs once on the only core.
+            let (arena, request, prompt) =
+                unsafe { (&mut *(&raw mut ARENA), &mut *(&raw mut REQUEST), &mut *(&raw mut PROMPT)) };
+            siskin_firmware::run(env!("CARGO_PKG_NAME"), Memory { arena: &mut arena.0, request, prompt })
+        }
+    };
+}
+
 /// Does what the host asks for, then ends the emulation: with 0, or with 1 where there was an `error` record.
 pub fn run(board: &str, memory: Memory) -> ! {
     let mut console = Console::open();

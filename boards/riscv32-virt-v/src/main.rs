@@ -2,4 +2,4 @@
 #![no_std]
 #![no_main]
 
-siskin_firmware::riscv_main!(request_bytes: 16384, prompt_tokens: 4096);
+siskin_firmware::main!(request_bytes: 16384, prompt_tokens: 4096);

@@ -2,4 +2,4 @@
 #![no_std]
 #![no_main]
 
-siskin_firmware::riscv_main!(request_bytes: 2048, prompt_tokens: 512);
+siskin_firmware::main!(request_bytes: 2048, prompt_tokens: 512);

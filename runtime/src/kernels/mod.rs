@@ -6,8 +6,7 @@
 mod arch;
 mod backend;
 pub mod generic;
-#[cfg(any(test, feature = "soft-float"))]
-#[cfg_attr(not(all(feature = "soft-float", target_os = "none")), allow(dead_code, reason = "only tested there"))]
+#[cfg(any(test, all(feature = "soft-float", target_os = "none")))]
 pub(crate) mod soft_float;
 
 use crate::layout::WeightLayout;

@@ -1,45 +1,8 @@
-//! What is particular to AArch64: the start, fault and panic reports, the painted stack, the marks for instruction counts.
+//! What is particular to AArch64: the start, taking an exception, and what the core knows of it.
 
-use core::arch::{asm, global_asm, naked_asm};
-use core::panic::PanicInfo;
+use core::arch::{global_asm, naked_asm};
 
-use crate::host::{self, Console};
-use crate::record::Record;
-
-unsafe extern "C" {
-    static _stack_start: usize;
-    static _stack_end: usize;
-    static __stext: u8;
-    static __etext: u8;
-}
-
-/// Exit code of a panic or a fault; a plain failure is 1.
-const CRASHED: u8 = 101;
-/// Most return addresses that a report lists.
-const RETURNS_MAX: usize = 12;
-/// What the start-up code fills the stack with.
-const STACK_PAINT: u32 = 0xcccc_cccc;
-
-/// Defines `main`, which lends the application the board's memory.
-#[macro_export]
-macro_rules! aarch64_main {
-    (request_bytes: $request_bytes:expr, prompt_tokens: $prompt_tokens:expr) => {
-        /// Called once, by the start-up code.
-        #[unsafe(no_mangle)]
-        extern "C" fn main() -> ! {
-            use siskin_firmware::{Memory, linked};
-            use siskin_runtime::{Aligned, TokenId};
-
-            static mut ARENA: Aligned<[u8; linked::ARENA_BYTES]> = Aligned([0; linked::ARENA_BYTES]);
-            static mut REQUEST: [u8; $request_bytes] = [0; $request_bytes];
-            static mut PROMPT: [TokenId; $prompt_tokens] = [0; $prompt_tokens];
-            // SAFETY: the statics are named here only, and this runs once on the only core.
-            let (arena, request, prompt) =
-                unsafe { (&mut *(&raw mut ARENA), &mut *(&raw mut REQUEST), &mut *(&raw mut PROMPT)) };
-            siskin_firmware::run(env!("CARGO_PKG_NAME"), Memory { arena: &mut arena.0, request, prompt })
-        }
-    };
-}
+use super::{crash, stack};
 
 /// Where the cores begin. All but the first sleep for good; the first comes down to exception level 1 from wherever it was started,
 /// switches NEON on, paints the stack, fills `.data` and `.bss`, maps the memory, and calls `main`.
@@ -112,7 +75,7 @@ unsafe extern "C" fn reset() -> ! {
         "bl {map}",
         "bl main",
         "b 1b",
-        paint = const STACK_PAINT,
+        paint = const stack::PAINT,
         map = sym map_memory,
     )
 }
@@ -182,31 +145,6 @@ global_asm!(
     trap = sym trap,
 );
 
-/// Starts a region of counted instructions: a no-op that no compiler emits and the emulator's plugin looks for.
-#[inline(always)]
-pub fn count_start() {
-    // SAFETY: moves a register to itself.
-    unsafe { asm!("mov x10, x10", options(nostack, preserves_flags)) }
-}
-
-/// Ends the region.
-#[inline(always)]
-pub fn count_stop() {
-    // SAFETY: moves a register to itself.
-    unsafe { asm!("mov x11, x11", options(nostack, preserves_flags)) }
-}
-
-/// Bytes of stack used so far at the deepest: those that the start-up code painted and something has overwritten since.
-pub fn stack_used_bytes() -> usize {
-    let (top, end) = ((&raw const _stack_start).cast::<u32>(), (&raw const _stack_end).cast::<u32>());
-    let mut word = end;
-    // SAFETY: `word` stays between the linker's bounds of the stack; a volatile read of a live frame is just a number.
-    while word < top && unsafe { word.read_volatile() } == STACK_PAINT {
-        word = word.wrapping_add(1);
-    }
-    top.addr() - word.addr()
-}
-
 /// Takes an exception. The stack may be what is broken, so a fresh one begins at its top before anything else.
 #[unsafe(naked)]
 #[unsafe(export_name = "Trap")]
@@ -227,53 +165,13 @@ unsafe extern "C" fn trap() -> ! {
 extern "C" fn report_trap(syndrome: usize, pc: usize, address: usize, frame: usize) -> ! {
     /// The class of a load or store, made here, that may not be.
     const DATA_ABORT: usize = 0x25;
-    let below = (&raw const _stack_end).addr();
+    let below = stack::addresses().start;
     // A frame may be begun by moving the stack pointer, or by a store below it that is refused.
     let is_overflow = frame < below || (syndrome >> 26 == DATA_ABORT && address < below && frame - below < 512);
-    let what = if is_overflow { " the stack overflowed" } else { " the processor faulted" };
-    let mut console = Console::open();
-    Record::new(&mut console, "fault")
-        .text(what)
-        .text(", syndrome")
-        .hex(syndrome as u64, 8)
-        .text(", at")
-        .hex(pc as u64, 16)
-        .text(", address")
-        .hex(address as u64, 16)
-        .text(", stack pointer")
-        .hex(frame as u64, 16)
-        .send();
-    send_return_addresses(&mut console, frame);
-    host::exit(CRASHED)
-}
-
-/// Says that the program panicked, and from where.
-///
-/// The message goes unread: as soon as anything looks at it, all of `core::fmt` is linked, a sixth of the firmware.
-#[panic_handler]
-fn report_panic(_info: &PanicInfo<'_>) -> ! {
-    let here: usize = 0;
-    let mut console = Console::open();
-    Record::new(&mut console, "fault").text(" the program panicked").send();
-    send_return_addresses(&mut console, (&raw const here).addr());
-    host::exit(CRASHED)
-}
-
-/// Sends the words of the stack from `stack_pointer` up that look like return addresses, innermost first, for addr2line.
-fn send_return_addresses(console: &mut Console, stack_pointer: usize) {
-    let code = (&raw const __stext).addr()..(&raw const __etext).addr();
-    let stack = (&raw const _stack_end).addr()..(&raw const _stack_start).addr();
-    let mut record = Record::new(console, "returns");
-    let mut n_sent = 0;
-    let mut address = stack_pointer.max(stack.start).next_multiple_of(size_of::<usize>());
-    while address < stack.end && n_sent < RETURNS_MAX {
-        // SAFETY: `address` is a word of the stack.
-        let word = unsafe { (address as *const usize).read_volatile() };
-        if code.contains(&word) {
-            record.hex(word as u64, 16);
-            n_sent += 1;
+    crash::fault(is_overflow, frame, |record| {
+        record.text(", syndrome").hex(syndrome as u64, 8);
+        for (name, number) in [(", at", pc), (", address", address)] {
+            record.text(name).hex(number as u64, crash::DIGITS);
         }
-        address += size_of::<usize>();
-    }
-    record.send();
+    })
 }

@@ -54,37 +54,7 @@ impl Backend for CortexMScalar {
         }
     }
 
-    fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
-        soft_float::quantize_to(limit, x, values)
-    }
-
-    fn quantize_to_int8(self, x: &[f32], values: &mut [i8]) -> f32 {
-        soft_float::quantize_to_int8(x, values)
-    }
-
-    fn rmsnorm(self, out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
-        soft_float::rmsnorm(out, x, gain, eps);
-    }
-
-    fn swiglu(self, out: &mut [f32], gate: &[f32], up: &[f32]) {
-        soft_float::swiglu(out, gate, up);
-    }
-
-    fn rotate(self, x: &mut [f32], cos_sin: &[f32]) {
-        soft_float::rotate(x, cos_sin);
-    }
-
-    fn add(self, x: &mut [f32], y: &[f32]) {
-        soft_float::add_to(x, y);
-    }
-
-    fn scale_integers(self, out: &mut [f32], sums: &[i32], factor: f32) {
-        soft_float::scale_integers(out, sums, factor);
-    }
-
-    fn store(self, x: &[f32], values: &mut [i8]) -> u16 {
-        soft_float::store(x, values)
-    }
+    soft_float::float_kernels!();
 }
 
 /// One token's `out`, `(rows,)`, with a scale a row.

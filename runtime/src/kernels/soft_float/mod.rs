@@ -3,21 +3,56 @@
 //! Every loop takes numbers apart once and keeps them apart until a result is stored. What it cannot do that way (zeros, subnormal
 //! numbers, infinities) it does with the language's operators.
 
-mod arithmetic;
+pub(crate) mod arithmetic;
 mod silu;
 
-#[cfg_attr(
-    not(any(target_arch = "riscv32", target_arch = "riscv64")),
-    allow(unused_imports, reason = "for kernels that take numbers apart themselves")
-)]
-pub use arithmetic::{BYTE_LEADING_ZEROS, Rounded, TOP};
 use arithmetic::{
-    add, cold, divide_positive, exponent_of, full_mantissa, is_normal, multiply, scale_integer, slow_product,
+    Rounded, add, cold, divide_positive, exponent_of, full_mantissa, is_normal, multiply, scale_integer, slow_product,
 };
 
 use super::generic;
 use crate::math;
 use crate::tensor;
+
+/// The f32 loops of a [`super::backend::Backend`] whose core has no FPU.
+#[cfg(all(feature = "soft-float", target_os = "none"))]
+macro_rules! float_kernels {
+    () => {
+        fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
+            $crate::kernels::soft_float::quantize_to(limit, x, values)
+        }
+
+        fn quantize_to_int8(self, x: &[f32], values: &mut [i8]) -> f32 {
+            $crate::kernels::soft_float::quantize_to_int8(x, values)
+        }
+
+        fn rmsnorm(self, out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
+            $crate::kernels::soft_float::rmsnorm(out, x, gain, eps);
+        }
+
+        fn swiglu(self, out: &mut [f32], gate: &[f32], up: &[f32]) {
+            $crate::kernels::soft_float::swiglu(out, gate, up);
+        }
+
+        fn rotate(self, x: &mut [f32], cos_sin: &[f32]) {
+            $crate::kernels::soft_float::rotate(x, cos_sin);
+        }
+
+        fn add(self, x: &mut [f32], y: &[f32]) {
+            $crate::kernels::soft_float::add_to(x, y);
+        }
+
+        fn scale_integers(self, out: &mut [f32], sums: &[i32], factor: f32) {
+            $crate::kernels::soft_float::scale_integers(out, sums, factor);
+        }
+
+        fn store(self, x: &[f32], values: &mut [i8]) -> u16 {
+            $crate::kernels::soft_float::store(x, values)
+        }
+    };
+}
+#[cfg(all(feature = "soft-float", target_os = "none"))]
+pub(crate) use float_kernels;
 
 /// See [`super::Kernels::quantize_to`].
 #[inline(never)]
@@ -314,6 +349,60 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
     use std::vec;
     use std::vec::Vec;
+
+    /// Numbers of like size, with zeros among them, and now and then one of any bits.
+    fn vector(rng: &mut ChaCha8Rng, round: i32) -> Vec<f32> {
+        let spread = 2f32.powi(round % 240 - 120);
+        let len = rng.random_range(1..50);
+        let number = |rng: &mut ChaCha8Rng| match rng.random_range(0..40) {
+            0 => 0.0,
+            1 if round % 5 == 0 => f32::from_bits(rng.random_range(0..=u32::MAX)),
+            2 => spread * rng.random_range(-8..8) as f32 / 8.0,
+            _ => rng.random_range(-spread..spread),
+        };
+        (0..len).map(|_| number(rng)).collect()
+    }
+
+    #[test]
+    fn quantised_vectors_are_the_definition_s() {
+        let mut rng = ChaCha8Rng::seed_from_u64(8);
+        for round in 0..20_000 {
+            let x = vector(&mut rng, round);
+            // What is not finite has no scale, and rounds to anything.
+            let is_defined = x.iter().all(|x| x.is_finite());
+            let (mut got, mut want) = (vec![0i8; x.len()], vec![0i8; x.len()]);
+            let scales = (quantize_to_int8(&x, &mut got), generic::quantize_to_int8(&x, &mut want));
+            assert_eq!(scales.0.to_bits(), scales.1.to_bits(), "int8 of {x:?}");
+            assert!(!is_defined || got == want, "int8 of {x:?}");
+            assert_eq!(store(&x, &mut got), generic::store(&x, &mut want), "stored {x:?}");
+            assert!(!is_defined || got == want, "stored {x:?}");
+            for limit in [2047.0, 16_383.0] {
+                let (mut got, mut want) = (vec![0i16; x.len()], vec![0i16; x.len()]);
+                let scales = (quantize_to(limit, &x, &mut got), generic::quantize_to(limit, &x, &mut want));
+                assert_eq!(scales.0.to_bits(), scales.1.to_bits(), "{limit} of {x:?}");
+                assert!(!is_defined || got == want, "{limit} of {x:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn scaled_integers_are_the_definition_s() {
+        let mut rng = ChaCha8Rng::seed_from_u64(9);
+        let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+        for round in 0..200_000 {
+            let any = |rng: &mut ChaCha8Rng| f32::from_bits(rng.random_range(0..=u32::MAX));
+            let ordinary = |rng: &mut ChaCha8Rng| 2f32.powi(rng.random_range(-70..20)) * rng.random_range(0.5..1.0);
+            let (row_scale, scale) =
+                if round % 7 == 0 { (any(&mut rng), any(&mut rng)) } else { (ordinary(&mut rng), ordinary(&mut rng)) };
+            let dot = rng.random_range(i32::MIN..=i32::MAX) >> rng.random_range(0..32);
+            let want = dot as f32 * (row_scale * scale);
+            let got = OutputScale::new(scale).apply(dot, row_scale);
+            assert!(same(got, want), "{dot} * ({row_scale:e} * {scale:e}): {got:e}, not {want:e}");
+            let mut out = [0.0];
+            scale_integers(&mut out, &[dot], scale);
+            assert!(same(out[0], dot as f32 * scale), "{dot} * {scale:e}: {:e}", out[0]);
+        }
+    }
 
     #[test]
     fn loops_give_the_definition_s_bits() {

@@ -1,8 +1,9 @@
-//! Exact sums into outputs: `float(sum) * (row_scale * scale)`, in place. [`soft_float::OutputScale`] is the same, one at a time.
+//! Exact sums into outputs: `float(sum) * (row_scale * scale)`, in place. [`OutputScale`] is the same, one at a time.
 
 use core::arch::asm;
 
-use crate::kernels::soft_float::{self, BYTE_LEADING_ZEROS, OutputScale, Rounded};
+use crate::kernels::soft_float::OutputScale;
+use crate::kernels::soft_float::arithmetic::{BYTE_LEADING_ZEROS, Rounded, TOP};
 
 /// Turns the bits of `out`, which are sums as `i32`, into outputs. `row_scales` has no fewer.
 pub fn scale_sums(out: &mut [f32], row_scales: &[f32], scale: f32) {
@@ -112,7 +113,7 @@ unsafe fn scale_while_ordinary(out: &mut [f32], row_scales: *const f32, scale: R
             in("s3") 1 << 30,
             in("s4") 0x40,
             in("s5") 254,
-            in("s6") soft_float::TOP,
+            in("s6") TOP,
             in("s7") 32,
             out("a0") _, out("a1") _, out("a2") _, out("a3") _, out("a4") _, out("a5") _, out("a6") _, out("a7") _,
             options(nostack),
