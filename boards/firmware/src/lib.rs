@@ -1,6 +1,5 @@
-//! The application that every board runs: it continues a prompt with the model that is linked into its flash,
-//! or says what an encoder finds in it. Two features put another
-//! in its place: `conformance` tries every kernel, `gemv` has products of fixed shapes counted.
+//! The application that every board runs: it continues a prompt with the model that is linked into its flash, or says what an encoder
+//! finds in it. Two features put another in its place: `conformance` tries every kernel, `gemv` has products of fixed shapes counted.
 //!
 //! A board's own crate holds its memory map and a `main` that hands [`run`] the memory to work in. What to do comes from the
 //! host in one file ([`request`]); what comes of it goes back as records, one a line (boards/README.md lists them). There is

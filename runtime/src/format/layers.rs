@@ -136,7 +136,9 @@ impl<'m> PackedModel<'m> {
 
     fn at_layer(&self, is_encoder: bool, layer_idx: usize) -> Cursor<'_, 'm> {
         let stack = self.stack(is_encoder);
-        Cursor { model: self, at: usize::from(stack.first) + layer_idx * usize::from(stack.step) }
+        let at = usize::from(stack.first) + layer_idx * usize::from(stack.step);
+        assert!(at < usize::from(stack.end));
+        Cursor { model: self, at }
     }
 
     /// The weights of a layer of the decoder.

@@ -32,7 +32,7 @@ fn firmware() -> (Program, String) {
     program.text(&["compile", "model", "--board", BOARD, "--boards-dir", &boards_dir, "-o", "m.siskin"]);
     let build = ["board", "build", BOARD, "m.siskin", "--boards-dir", &boards_dir, "-o", "m.elf"];
     let sizes = program.json(&build);
-    assert!(sizes["code_bytes"].as_u64().is_some_and(|bytes| bytes < 64_000), "{sizes}");
+    assert!(sizes["code_bytes"].as_u64().is_some_and(|bytes| bytes < 60_000), "{sizes}");
     let elf = program.path("m.elf").display().to_string();
     (program, elf)
 }
@@ -195,7 +195,10 @@ fn the_kernels_of_every_board_conform_on_it() {
         let output = xtask(&["emulate", "--board", &board, "--elf", &elf, "--run-dir", &run_dir]);
         let said = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(0), "{board}: {said}");
-        assert!(said.lines().any(|line| line == "kernels generic"), "{board}: {said}");
+        let mut kernels = said.lines().filter_map(|line| line.strip_prefix("kernels "));
+        // The fastest first: those of the core, not the plain loops.
+        assert!(kernels.next().is_some_and(|first| first != "generic"), "{board}: {said}");
+        assert!(kernels.any(|kernels| kernels == "generic"), "{board}: {said}");
         assert!(said.lines().any(|line| line.starts_with("family matmul ")), "{board}: {said}");
     }
 }

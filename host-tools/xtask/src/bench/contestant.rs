@@ -1,6 +1,6 @@
 //! A program that trains when it is told to: started once, then asked for some steps at a time.
 //!
-//! The protocol (benches/README.md): it says `ready` and its number of parameters once it has warmed up; then it answers each
+//! The protocol (benches/README.md): it says `ready` and a number, of its parameters, once it has warmed up; then it answers each
 //! line of its standard input, a number of steps, with a line: the loss, then the seconds of each step.
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -25,7 +25,7 @@ pub struct Contestant {
     child: Child,
     requests: ChildStdin,
     answers: BufReader<ChildStdout>,
-    /// What it said when it was ready: the number of parameters.
+    /// The number that it gave when it was ready: of parameters, where it trains.
     pub n_params: u64,
 }
 

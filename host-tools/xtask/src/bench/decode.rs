@@ -55,7 +55,7 @@ const MODELS: [(&str, [usize; 7]); 4] = [
 /// What generates.
 enum Source {
     /// It speaks the protocol of benches/README.md.
-    Protocol { program: Program, reads_prompts: bool },
+    Protocol(Program),
     /// llama-bench with a model of this type.
     LlamaBench { type_name: &'static str },
 }
@@ -83,6 +83,9 @@ pub fn run(args: &Args) -> Result<()> {
         machine::describe(),
         args.rounds,
     );
+    if let Some(program) = &args.llama_bench {
+        writeln!(body, "\nllama.cpp says of itself: {}.", version(program)?)?;
+    }
     for &(name, shape) in &models {
         for &n_threads in &args.threads {
             repo::announce(&format!("generating with {name} on {n_threads} threads"));
@@ -92,6 +95,16 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     if args.dry_run { Ok(()) } else { page::replace_section("Generation", &body) }
+}
+
+/// The first line of what llama-bench says of its version and build.
+fn version(program: &Path) -> Result<String> {
+    let output = Command::new(program).arg("--version").output();
+    let output = output.with_context(|| format!("cannot start {}", program.display()))?;
+    // It says so on either stream.
+    let said = [output.stdout, output.stderr].concat();
+    let line = said.split(|&byte| byte == b'\n').find(|line| !line.is_empty()).unwrap_or_default();
+    Ok(String::from_utf8_lossy(line).into_owned())
 }
 
 fn model(name: &str) -> Result<(&'static str, [usize; 7])> {
@@ -104,14 +117,11 @@ fn entries(args: &Args) -> Result<Vec<Entry>> {
     let siskin = peers::siskin()?;
     let ours = |format: &str| Entry {
         name: format!("Siskin {format}"),
-        source: Source::Protocol {
-            program: Program {
-                name: format!("Siskin {format}"),
-                command: vec![siskin.clone(), "decode".into(), format.into()],
-                options: Vec::new(),
-            },
-            reads_prompts: true,
-        },
+        source: Source::Protocol(Program {
+            name: format!("Siskin {format}"),
+            command: vec![siskin.clone(), "decode".into(), format.into()],
+            options: Vec::new(),
+        }),
     };
     let mut entries = vec![ours("int8"), ours("int8-g32")];
     match &args.llama2c {
@@ -144,7 +154,7 @@ fn llama2c(dir: &Path, source: &str, is_quantized: bool) -> Result<Entry> {
     repo::run(&mut compile)?;
     let name = format!("llama2.c {source}, {}", if is_quantized { "int8" } else { "f32" });
     let program = Program { name: name.clone(), command: vec![binary], options: Vec::new() };
-    Ok(Entry { name, source: Source::Protocol { program, reads_prompts: false } })
+    Ok(Entry { name, source: Source::Protocol(program) })
 }
 
 /// Gives everyone their turns on a model and makes its table.
@@ -154,7 +164,7 @@ fn measure(args: &Args, entries: &[Entry], name: &str, shape: [usize; 7], n_thre
     for entry in entries {
         eprintln!("starting {}", entry.name);
         let runner = match &entry.source {
-            Source::Protocol { program, .. } => Runner::Program(Contestant::start(program, &arguments, n_threads)?),
+            Source::Protocol(program) => Runner::Program(Contestant::start(program, &arguments, n_threads)?),
             Source::LlamaBench { type_name } => Runner::LlamaBench(gguf(name, type_name, &arguments)?),
         };
         runners.push((entry, runner, Rates::default()));
@@ -164,7 +174,7 @@ fn measure(args: &Args, entries: &[Entry], name: &str, shape: [usize; 7], n_thre
         eprintln!("round {} of {}, machine {:.0}% idle", round + 1, args.rounds, 100.0 * idle);
         for (entry, runner, rates) in &mut runners {
             match runner {
-                Runner::Program(contestant) => turn(contestant, rates, entry),
+                Runner::Program(contestant) => turn(contestant, rates),
                 Runner::LlamaBench(model) => llama_bench(args, model, n_threads, rates),
             }
             .with_context(|| format!("{} failed", entry.name))?;
@@ -180,11 +190,12 @@ enum Runner {
     LlamaBench(PathBuf),
 }
 
-fn turn(contestant: &mut Contestant, rates: &mut Rates, entry: &Entry) -> Result<()> {
+fn turn(contestant: &mut Contestant, rates: &mut Rates) -> Result<()> {
     let turn = contestant.turn(N_TOKENS)?;
     let (prompt, tokens) = turn.numbers.split_first().context("it answered nothing")?;
     rates.decode.push(tokens.len() as f64 / tokens.iter().sum::<f64>());
-    if matches!(entry.source, Source::Protocol { reads_prompts: true, .. }) {
+    // 0 is that of one that cannot read a prompt at once.
+    if *prompt > 0.0 {
         rates.prefill.push(N_TOKENS as f64 / prompt);
     }
     Ok(())
