@@ -249,29 +249,22 @@ fn add_scaled(sums: &mut [f32; ROWS], dots: Dots, scales: &[u16; ROWS], x_scale:
     }
 }
 
+/// Four integers as floats, in place.
+macro_rules! to_floats {
+    ($dots:literal) => {
+        concat!("scvtf ", $dots, ".4s, ", $dots, ".4s\n")
+    };
+}
+
 /// Adds a group's dot products, in `$a` to `$d`, to the sums in `$p` to `$s`: `float(dot) * (w_scale * x_scale)`.
 macro_rules! scale_groups {
     ($a:literal, $b:literal, $c:literal, $d:literal, $p:literal, $q:literal, $r:literal, $s:literal) => {
         concat!(
             "ld1 {{v0.8h, v1.8h}}, [{scales}], #32\n ldr s2, [{xs}], #4\n",
-            "scvtf ",
-            $a,
-            ".4s, ",
-            $a,
-            ".4s\n scvtf ",
-            $b,
-            ".4s, ",
-            $b,
-            ".4s\n",
-            "scvtf ",
-            $c,
-            ".4s, ",
-            $c,
-            ".4s\n scvtf ",
-            $d,
-            ".4s, ",
-            $d,
-            ".4s\n",
+            to_floats!($a),
+            to_floats!($b),
+            to_floats!($c),
+            to_floats!($d),
             "shll v16.4s, v0.4h, #16\n shll2 v17.4s, v0.8h, #16\n",
             "shll v18.4s, v1.4h, #16\n shll2 v19.4s, v1.8h, #16\n",
             "fmul v16.4s, v16.4s, v2.s[0]\n fmul v17.4s, v17.4s, v2.s[0]\n",
@@ -307,7 +300,7 @@ macro_rules! scale_groups {
         )
     };
 }
-pub(super) use scale_groups;
+pub(super) use {scale_groups, to_floats};
 
 /// Writes a block's sums to the rows that `out`, a token's outputs, has of it.
 fn store(out: &mut [f32], block_idx: usize, sums: &[f32; ROWS]) {

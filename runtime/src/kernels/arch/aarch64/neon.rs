@@ -6,7 +6,7 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 use core::mem::MaybeUninit;
 
-use super::matmul::{self, Blocks, COLUMNS, Dots, GROUP_TILES, ROWS, TILE_BYTES, TOKENS, scale_groups};
+use super::matmul::{self, Blocks, COLUMNS, Dots, GROUP_TILES, ROWS, TILE_BYTES, TOKENS, scale_groups, to_floats};
 
 /// What every core can do.
 #[derive(Clone, Copy)]
@@ -126,7 +126,10 @@ unsafe fn int8_blocks(blocks: Blocks<f32>, x: *const i8, x_scale: f32, out: *mut
             "subs {n}, {n}, #1\n b.ne 4b",
             "5: ld1 {{v0.4s-v3.4s}}, [{scales}], #64",
             fold!(),
-            "scvtf v24.4s, v24.4s\n scvtf v25.4s, v25.4s\n scvtf v26.4s, v26.4s\n scvtf v27.4s, v27.4s",
+            to_floats!("v24"),
+            to_floats!("v25"),
+            to_floats!("v26"),
+            to_floats!("v27"),
             "fmul v0.4s, v0.4s, v12.s[0]\n fmul v1.4s, v1.4s, v12.s[0]",
             "fmul v2.4s, v2.4s, v12.s[0]\n fmul v3.4s, v3.4s, v12.s[0]",
             "fmul v24.4s, v24.4s, v0.4s\n fmul v25.4s, v25.4s, v1.4s",

@@ -5,7 +5,7 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 use super::Sdot;
-use super::matmul::{self, Blocks, COLUMNS, Dots, GROUP_TILES, ROWS, TILE_BYTES, TOKENS, scale_groups};
+use super::matmul::{self, Blocks, COLUMNS, Dots, GROUP_TILES, ROWS, TILE_BYTES, TOKENS, scale_groups, to_floats};
 
 /// The proof that `SDOT` may be executed, as a way to multiply tiles.
 #[derive(Clone, Copy)]
@@ -220,24 +220,10 @@ macro_rules! multiply_tokens {
 macro_rules! scale_token {
     ($a:literal, $b:literal, $c:literal, $d:literal, $token:literal) => {
         concat!(
-            "scvtf ",
-            $a,
-            ".4s, ",
-            $a,
-            ".4s\n scvtf ",
-            $b,
-            ".4s, ",
-            $b,
-            ".4s\n",
-            "scvtf ",
-            $c,
-            ".4s, ",
-            $c,
-            ".4s\n scvtf ",
-            $d,
-            ".4s, ",
-            $d,
-            ".4s\n",
+            to_floats!($a),
+            to_floats!($b),
+            to_floats!($c),
+            to_floats!($d),
             "fmul v4.4s, v8.4s, v0.s[",
             $token,
             "]\n fmul v5.4s, v9.4s, v0.s[",
