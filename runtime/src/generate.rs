@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! prefill(prompt); observe(prompt)
-//! repeat: hash the logits; token = sample; end on an end token, a stop or the limit; decode_step(token)
+//! repeat: token = sample; end on an end token, a stop or the limit; decode_step(token)
 //! ```
 
 use core::fmt;
@@ -80,7 +80,6 @@ pub struct Generation<'g, 'a, J = Serial, C = Unconstrained> {
     stops: StopMatcher<'g>,
     limits: Limits<'g>,
     text: TextStream,
-    logits_hash: LogitsHash,
     /// The token that was drawn last, which the session has not seen.
     last: Option<TokenId>,
     n_tokens: usize,
@@ -116,9 +115,9 @@ impl<'g, 'a, J: Join + Sync> Generation<'g, 'a, J> {
         stops: StopMatcher<'g>,
         limits: Limits<'g>,
     ) -> Self {
-        let (text, logits_hash, constraint) = (TextStream::new(), LogitsHash::EMPTY, Unconstrained);
+        let (text, constraint) = (TextStream::new(), Unconstrained);
         let (last, n_tokens, end) = (None, 0, None);
-        Self { session, tokenizer, sampler, constraint, stops, limits, text, logits_hash, last, n_tokens, end }
+        Self { session, tokenizer, sampler, constraint, stops, limits, text, last, n_tokens, end }
     }
 }
 
@@ -126,8 +125,8 @@ impl<'g, 'a, J: Join + Sync, C: Constraint> Generation<'g, 'a, J, C> {
     /// The same text, yet to read its prompt, within a constraint, such as a [`GrammarState`](crate::grammar::GrammarState).
     #[inline]
     pub fn within<D>(self, constraint: D) -> Generation<'g, 'a, J, D> {
-        let Self { session, tokenizer, sampler, stops, limits, text, logits_hash, last, n_tokens, end, .. } = self;
-        Generation { session, tokenizer, sampler, constraint, stops, limits, text, logits_hash, last, n_tokens, end }
+        let Self { session, tokenizer, sampler, stops, limits, text, last, n_tokens, end, .. } = self;
+        Generation { session, tokenizer, sampler, constraint, stops, limits, text, last, n_tokens, end }
     }
 
     /// Reads what an encoder-decoder is to write from, before its prompt, which is the token that it starts from.
@@ -164,16 +163,27 @@ impl<'g, 'a, J: Join + Sync, C: Constraint> Generation<'g, 'a, J, C> {
     ///
     /// `None` once the text has ended; [`Generation::end`] says why.
     pub fn step(&mut self, mut emit: impl FnMut(&str)) -> Option<TokenId> {
+        if self.compute(&mut emit) { self.draw(emit) } else { None }
+    }
+
+    /// The first part of a [`step`](Self::step): shows the model the last token, after which [`Generation::logits`] are those of the next.
+    /// False once the text has ended. For who wants to look at the logits, or to count the parts apart.
+    pub fn compute(&mut self, mut emit: impl FnMut(&str)) -> bool {
         if self.end.is_none() && self.n_tokens == self.limits.max_new_tokens {
             self.finish(End::MaxNewTokens, &mut emit);
         }
-        if self.end.is_some() || !self.advance(&mut emit) {
-            return None;
-        }
+        self.end.is_none() && self.advance(&mut emit)
+    }
+
+    /// What the next token will be drawn from, `(vocab_size,)`, after [`Generation::compute`].
+    pub fn logits(&mut self) -> &[f32] {
+        self.session.logits()
+    }
+
+    /// The second part of a step, after [`Generation::compute`] and only then: draws the token and gives its text.
+    pub fn draw(&mut self, mut emit: impl FnMut(&str)) -> Option<TokenId> {
         let n_left = self.n_left();
-        let logits = self.session.logits();
-        self.logits_hash.add(logits);
-        let token = self.sampler.next_within(logits, &self.constraint, n_left);
+        let token = self.sampler.next_within(self.session.logits(), &self.constraint, n_left);
         let advance = self.constraint.advance(token, n_left);
         if let Advance::Whole | Advance::Stuck = advance {
             self.finish(if advance == Advance::Whole { End::Complete } else { End::Stuck }, &mut emit);
@@ -202,11 +212,6 @@ impl<'g, 'a, J: Join + Sync, C: Constraint> Generation<'g, 'a, J, C> {
     /// Tokens drawn so far, an end token included.
     pub fn n_tokens(&self) -> usize {
         self.n_tokens
-    }
-
-    /// The hash of the raw logits that the tokens so far were drawn from.
-    pub fn logits_hash(&self) -> LogitsHash {
-        self.logits_hash
     }
 
     /// Shows the session the last token, so that its logits are those of the next. False if the context is full.

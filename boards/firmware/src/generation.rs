@@ -9,8 +9,8 @@ use siskin_runtime::sampler::Constraint;
 #[cfg(not(has_grammar))]
 use siskin_runtime::sampler::Unconstrained;
 use siskin_runtime::{
-    ArenaError, End, FormatError, Generation, Kernels, Limits, PackedModel, Sampler, Serial, Session, StopMatcher,
-    TokenId,
+    ArenaError, End, FormatError, Generation, Kernels, Limits, LogitsHash, PackedModel, Sampler, Serial, Session,
+    StopMatcher, TokenId,
 };
 
 use crate::failure::{Failure, report};
@@ -133,7 +133,7 @@ pub fn prompt_tokens<'p>(
     Ok(&prompt[..n_tokens])
 }
 
-/// Continues the prompt. Two kinds of regions are marked for counting: the reading of the prompt, then each token's step.
+/// Continues the prompt. Marked for counting: the reading of the prompt, then of each token the pass over the model and the draw.
 #[inline(never)]
 fn generate<'a>(
     console: &mut Console,
@@ -182,12 +182,20 @@ fn grammar_state<'m>(model: &PackedModel<'m>, end_tokens: &'m [TokenId]) -> Resu
 /// Sends token after token, then the end.
 #[inline(never)]
 fn steps(console: &mut Console, generation: &mut Generation<'_, '_, Serial, impl Constraint>) {
+    let mut hash = LogitsHash::EMPTY;
     loop {
-        // Text is kept until the region is over: sending it is no work of the model's.
+        // Text is kept until the region is over: sending it is no work of the model's, and neither is the hash, which only the host wants.
         let mut piece = Piece { console, bytes: [0; PIECE_BYTES], len: 0 };
         arch::count_start();
-        let token = generation.step(|text| piece.push(text));
+        let goes_on = generation.compute(|text| piece.push(text));
         arch::count_stop();
+        let mut token = None;
+        if goes_on {
+            hash.add(generation.logits());
+            arch::count_start();
+            token = generation.draw(|text| piece.push(text));
+            arch::count_stop();
+        }
         if let Some(token) = token {
             Record::new(piece.console, "token").number(token.into()).send();
         }
@@ -205,7 +213,7 @@ fn steps(console: &mut Console, generation: &mut Generation<'_, '_, Serial, impl
         Some(End::MaxNewTokens) | None => "end max_new_tokens",
     };
     Record::new(console, end).send();
-    Record::new(console, "hash").hex(generation.logits_hash().0, 16).send();
+    Record::new(console, "hash").hex(hash.0, 16).send();
 }
 
 /// Bytes of text that are gathered before they are sent: more than most steps bring.

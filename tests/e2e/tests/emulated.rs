@@ -47,7 +47,7 @@ fn an_emulated_board_writes_what_the_host_writes() {
     }
     assert_keys(
         &run,
-        "text tokens n_prompt_tokens logits_hash end instructions prompt_instructions flash_bytes ram_bytes stack_bytes \
+        "text tokens n_prompt_tokens logits_hash end instructions draw_instructions prompt_instructions flash_bytes ram_bytes stack_bytes \
          stack_used_bytes",
     );
     assert_eq!(run["instructions"].as_array().unwrap().len(), run["tokens"].as_array().unwrap().len());

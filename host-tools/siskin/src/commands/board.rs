@@ -156,6 +156,8 @@ struct RunReply {
     end: String,
     /// For each generated token. The first is drawn from the prompt's own prediction, so it costs no pass through the layers.
     instructions: Vec<u64>,
+    /// What of those choosing the token took: penalties, filters, the grammar, the draw, the text.
+    draw_instructions: Vec<u64>,
     prompt_instructions: u64,
     flash_bytes: u64,
     ram_bytes: u64,
@@ -266,8 +268,10 @@ fn check_stack(sizes: &Sizes, transcript: &Transcript) -> Result<(), Failure> {
 fn tell(sizes: &Sizes, transcript: &Transcript, console: &Console) {
     let steps = transcript.instructions.get(1..).unwrap_or_default();
     let mean = steps.iter().sum::<u64>() / steps.len().max(1) as u64;
+    let draws = &transcript.draw_instructions;
+    let draw = draws.iter().sum::<u64>() / draws.len().max(1) as u64;
     console.note(format_args!(
-        "{} prompt tokens, {} new at {mean} instructions each; logits {}\nflash {} bytes, RAM {}, stack {} (this run {})",
+        "{} prompt tokens, {} new at {mean} instructions each, {draw} of them to choose it; logits {}\nflash {} bytes, RAM {}, stack {} (this run {})",
         transcript.n_prompt_tokens,
         transcript.tokens.len(),
         transcript.logits_hash,
@@ -286,6 +290,7 @@ fn reply(sizes: Sizes, transcript: Transcript) -> RunReply {
         logits_hash: transcript.logits_hash,
         end: transcript.end,
         instructions: transcript.instructions,
+        draw_instructions: transcript.draw_instructions,
         prompt_instructions: transcript.prompt_instructions,
         flash_bytes: sizes.flash_bytes,
         ram_bytes: sizes.ram_bytes,

@@ -10,7 +10,7 @@ use siskin_compiler::pack::AlignedBytes;
 use siskin_compiler::threads::with_threads;
 use siskin_runtime::parts::Kind;
 use siskin_runtime::{
-    Encoder, End, Generation, Join, Kernels, Limits, PackedModel, Sampler, Session, StopMatcher, TokenId,
+    Encoder, End, Generation, Join, Kernels, Limits, LogitsHash, PackedModel, Sampler, Session, StopMatcher, TokenId,
 };
 
 use crate::console::Console;
@@ -148,19 +148,26 @@ fn continue_prompt<'a>(
     let mut generation = Generation::new(session, Some(tokenizer), sampler, stops, limits).within(constraint);
     generation.read(first).or_invalid_input(|| "read the prompt".to_owned())?;
     let prompt_s = started.elapsed().as_secs_f64();
-    let (mut text, mut tokens, mut printed) = (String::new(), Vec::new(), Ok(()));
-    while let Some(token) = generation.step(|piece| {
-        text.push_str(piece);
-        if printed.is_ok() {
-            printed = console.stream(piece);
+    let (mut text, mut tokens, mut printed, mut hash) = (String::new(), Vec::new(), Ok(()), LogitsHash::EMPTY);
+    loop {
+        let mut emit = |piece: &str| {
+            text.push_str(piece);
+            if printed.is_ok() {
+                printed = console.stream(piece);
+            }
+        };
+        if !generation.compute(&mut emit) {
+            break;
         }
-    }) {
-        tokens.push(token);
+        hash.add(generation.logits());
+        let token = generation.draw(&mut emit);
         std::mem::replace(&mut printed, Ok(()))?;
+        let Some(token) = token else { break };
+        tokens.push(token);
     }
     printed?;
     let (end, total_s) = (generation.end(), started.elapsed().as_secs_f64());
-    let logits_hash = generation.logits_hash().to_string();
+    let logits_hash = hash.to_string();
     let tokens_per_s = tokens.len() as f64 / (total_s - prompt_s).max(1e-9);
     console.stream("\n")?;
     console.note(format_args!(

@@ -43,6 +43,8 @@ pub(crate) struct Transcript {
     pub(crate) prompt_instructions: u64,
     /// Instructions of each token's step. The first token is drawn from the prompt's own prediction, so its step is short.
     pub(crate) instructions: Vec<u64>,
+    /// What of it choosing a token and telling its text took; empty for an encoder.
+    pub(crate) draw_instructions: Vec<u64>,
 }
 
 impl Records {
@@ -92,8 +94,12 @@ impl Records {
         // A label and its scores are told at once.
         let is_told = |found: &&Found| !matches!(found, Found::Scores(_));
         let n_steps = if is_encoders { self.found.iter().filter(is_told).count() } else { self.tokens.len() };
-        // The first region is the prompt's; the step that finds the end, if there was one, is the last.
-        ensure!(regions.len() > n_steps, "the emulator counted {} regions", regions.len());
+        // The first region is the prompt's. A token has two, the pass over the model and the draw; a finding has one. What finds the end
+        // comes last, if anything does.
+        let regions_per_step = if is_encoders { 1 } else { 2 };
+        let (prompt_instructions, steps) = regions.split_first().unwrap_or((&0, &[]));
+        let steps: Vec<&[u64]> = steps.chunks_exact(regions_per_step).take(n_steps).collect();
+        ensure!(!regions.is_empty() && steps.len() == n_steps, "the emulator counted {} regions", regions.len());
         let said = "the firmware ended without saying all it should";
         let end = if is_encoders { Some(String::new()) } else { self.end };
         Ok(Transcript {
@@ -103,8 +109,9 @@ impl Records {
             end: end.context(said)?,
             logits_hash: self.logits_hash.context(said)?,
             stack_used_bytes: self.stack_used_bytes.context(said)?,
-            prompt_instructions: regions[0],
-            instructions: regions[1..=n_steps].to_vec(),
+            prompt_instructions: *prompt_instructions,
+            instructions: steps.iter().map(|step| step.iter().sum()).collect(),
+            draw_instructions: steps.iter().filter_map(|step| step.get(1).copied()).collect(),
             tokens: self.tokens,
         })
     }
@@ -145,13 +152,14 @@ mod tests {
     fn records_and_counts_become_a_transcript() {
         let dir = tempfile::tempdir().unwrap();
         let counts = dir.path().join("counts.txt");
-        fs::write(&counts, "region 100\nregion 5\nregion 50\nregion 2\ntotal 1000\n").unwrap();
+        fs::write(&counts, "region 100\nregion 0\nregion 5\nregion 50\nregion 6\nregion 2\ntotal 1000\n").unwrap();
         let said = "board b\nprompt 3\ntoken 7\ntext a\\nb\ntoken 8\ntext  \\\\n\nend stop\nhash 00ff\nstack 640\n";
         let transcript = records(said).finish(&counts).unwrap();
         assert_eq!(transcript.text, "a\nb \\n");
         assert_eq!(transcript.tokens, [7, 8]);
         assert_eq!((transcript.n_prompt_tokens, transcript.stack_used_bytes), (3, 640));
-        assert_eq!((transcript.prompt_instructions, &transcript.instructions[..]), (100, &[5, 50][..]));
+        assert_eq!((transcript.prompt_instructions, &transcript.instructions[..]), (100, &[5, 56][..]));
+        assert_eq!(transcript.draw_instructions, [5, 6]);
         assert!(records(&said.replace("hash 00ff\n", "")).finish(&counts).is_err());
     }
 

@@ -136,10 +136,10 @@ fn tokens(siskin: &Path, board: &Board, run_dir: &Path) -> Result<Tokens> {
     emulate::run(&arguments.with_profile())?;
 
     let regions = regions(run_dir)?;
-    // In order: the prompt; the first token, which is drawn from the prompt's own prediction; the others; the end.
-    ensure!(regions.len() == n_tokens + 2, "{} counted {} regions of {}", board.name, regions.len(), n_tokens + 2);
-    let first = regions[0] + regions[1];
-    let by_position = std::iter::once(first).chain(regions[2..=n_tokens].iter().copied()).collect();
+    // In order: the prompt; of each token the pass over the model and the draw; the end. The first is drawn from the prompt's prediction.
+    ensure!(regions.len() == 2 * n_tokens + 2, "{} counted {} regions of {n_tokens} tokens", board.name, regions.len());
+    let mut by_position: Vec<u64> = regions[1..=2 * n_tokens].chunks(2).map(|step| step.iter().sum()).collect();
+    by_position[0] += regions[0];
     let said = read(&run_dir.join("transcript.txt"))?;
     let stack = said.lines().find_map(|line| line.strip_prefix("stack ")?.parse().ok());
     let stack_used_bytes = stack.with_context(|| format!("{} did not say what stack it used", board.name))?;

@@ -70,8 +70,8 @@ fn products(measured: &[Measurement]) -> String {
 fn tokens(measured: &[Measurement]) -> String {
     let mut text = "## Tokens\n\n\
         Models with random weights, int8, greedy: stories260K (dim 64, hidden 172, 5 layers, 8 heads, 4 key heads, vocabulary 512, context 256),\n\
-        or on boards that it does not fit, tiny (32, 48, 2, 4, 1, 256, 32). A token is one `decode_step`, the hash of its logits, the draw\n\
-        and its text.\n\n\
+        or on boards that it does not fit, tiny (32, 48, 2, 4, 1, 256, 32). A token is one pass over the model, the draw and\n\
+        the text.\n\n\
         | board | core | model | position 0 | half-way | last | mean | compiler |\n\
         | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         .to_owned();
