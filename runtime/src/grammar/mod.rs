@@ -91,6 +91,56 @@ impl Place {
     }
 }
 
+/// Most bytes of a token whose states are kept for the next one.
+const TRAIL_MAX: usize = 16;
+
+/// Walks from one place over token after token, in the order of their bytes.
+struct Walk<'p> {
+    start: &'p Place,
+    /// States after the bytes of the last token, for as long as nothing was called and nothing returned.
+    trail: [u16; TRAIL_MAX],
+    n_trail: usize,
+}
+
+impl<'p> Walk<'p> {
+    fn from(start: &'p Place) -> Self {
+        Self { start, trail: [0; TRAIL_MAX], n_trail: 0 }
+    }
+
+    /// What is missing after `piece`, whose first `n_shared` bytes are those of the piece before, or how many of its bytes are taken.
+    #[inline(never)]
+    fn follow(&mut self, grammar: &Grammar<'_>, piece: &[u8], n_shared: usize) -> Result<usize, usize> {
+        self.n_trail = self.n_trail.min(n_shared);
+        let known = self.n_trail.checked_sub(1).and_then(|last| self.trail.get(last));
+        let mut state = known.copied().unwrap_or(self.start.state);
+        for (taken, &byte) in piece.iter().enumerate().skip(self.n_trail) {
+            match grammar.edge(state, byte) {
+                Some(Edge::Byte { target }) if grammar.is_room(target, usize::from(self.start.depth)) => state = target,
+                Some(Edge::Byte { .. }) => return Err(taken),
+                None if grammar.distance(state) != 0 => return Err(taken),
+                _ => return self.follow_calls(grammar, state, piece, taken),
+            }
+            if let Some(slot) = self.trail.get_mut(taken) {
+                *slot = state;
+                self.n_trail = taken + 1;
+            }
+        }
+        Ok(self.start.pending_bytes as usize + usize::from(grammar.distance(state)))
+    }
+
+    /// Goes on from `state`, where the first `taken` bytes lead, with a stack that changes.
+    #[inline(never)]
+    fn follow_calls(&self, grammar: &Grammar<'_>, state: u16, piece: &[u8], taken: usize) -> Result<usize, usize> {
+        let mut place = Place { state, ..*self.start };
+        for (taken, &byte) in piece.iter().enumerate().skip(taken) {
+            if !place.take(grammar, byte) {
+                return Err(taken);
+            }
+        }
+        Ok(place.missing_bytes(grammar))
+    }
+}
+
 /// A text under way that stays inside a grammar: the [`Constraint`] of a generation.
 #[derive(Clone, Copy, Debug)]
 pub struct GrammarState<'m> {
@@ -152,7 +202,8 @@ impl Constraint for GrammarState<'_> {
                 *logit = f32::NEG_INFINITY;
             }
         };
-        // In the order of their bytes, tokens that share what was just refused need no walk.
+        // In the order of their bytes: what a token shares with the one before was refused already, or was walked already.
+        let mut walk = Walk::from(&self.place);
         let mut n_taken = usize::MAX;
         for (token, n_shared) in self.grammar.texts() {
             if n_shared > n_taken {
@@ -160,8 +211,8 @@ impl Constraint for GrammarState<'_> {
                 continue;
             }
             n_taken = usize::MAX;
-            match self.after(self.tokenizer.piece(token)) {
-                Ok(place) if place.missing_bytes(&self.grammar) < n_left => {}
+            match walk.follow(&self.grammar, self.tokenizer.piece(token), n_shared) {
+                Ok(missing_bytes) if missing_bytes < n_left => {}
                 Ok(_) => refuse(token),
                 Err(taken) => {
                     n_taken = taken;
