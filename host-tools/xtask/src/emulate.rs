@@ -1,7 +1,7 @@
 //! `cargo xtask emulate`: firmware in its board's emulator, with instruction counts.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
@@ -34,14 +34,17 @@ pub struct Args {
     /// Also write profile.txt: the instructions of the marked regions by function; slower.
     #[arg(long)]
     profile: bool,
+    /// Keep what the firmware says out of the terminal; transcript.txt has it.
+    #[arg(long)]
+    quiet: bool,
 }
 
 impl Args {
-    /// Runs `elf` on `board`, with a request where there is one, into `run_dir`, for at most ten minutes.
+    /// Runs `elf` on `board`, with a request where there is one, into `run_dir`, for at most ten minutes and without a word.
     pub fn new(board: &str, elf: &Path, request: Option<&Path>, run_dir: &Path) -> Self {
         let (request, run_dir) = (request.map(Path::to_owned).into_iter().collect(), Some(run_dir.to_owned()));
         let (board, elf) = (board.to_owned(), elf.to_owned());
-        Self { board, elf, request, run_dir, timeout: 600, watch_stack: false, profile: false }
+        Self { board, elf, request, run_dir, timeout: 600, watch_stack: false, profile: false, quiet: true }
     }
 
     /// Also writes profile.txt.
@@ -67,6 +70,9 @@ pub fn run(args: &Args) -> Result<()> {
         if is_wanted {
             command.arg(flag);
         }
+    }
+    if args.quiet {
+        command.stdout(Stdio::null());
     }
     let status =
         command.arg(&args.elf).status().with_context(|| format!("failed to start {}", tools.qemu_run.display()))?;

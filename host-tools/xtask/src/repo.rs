@@ -83,6 +83,14 @@ fn show(command: &Command) -> String {
 /// Builds `siskin` in release and gives its path.
 pub fn release_siskin() -> Result<PathBuf> {
     run(&mut cargo(["build", "--release", "--package", "siskin"]))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("release/siskin"))
+    Ok(target_dir().join("release/siskin"))
+}
+
+/// The path of the `siskin` that a build of the workspace leaves, in the profile of the tests.
+pub fn debug_siskin() -> PathBuf {
+    target_dir().join("debug/siskin")
+}
+
+fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }

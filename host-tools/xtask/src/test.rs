@@ -2,15 +2,17 @@
 
 use anyhow::Result;
 
-use crate::{data, emulate, repo};
+use crate::{bench, data, emulate, repo};
 
-/// Runs every test.
+/// Runs every test, and checks that no board takes more instructions than it may.
 pub fn run() -> Result<()> {
     data::run()?;
     repo::announce("getting the compiler and the emulator of every board");
     emulate::set_up()?;
     repo::announce("building the programs that the end-to-end tests drive");
     repo::run(&mut repo::cargo(["build", "--workspace"]))?;
+    repo::announce("counting instructions against the boards' budgets");
+    bench::check_instructions()?;
     repo::announce("running the tests");
     repo::run(&mut repo::cargo(["test", "--workspace"]))
 }

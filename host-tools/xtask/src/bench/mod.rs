@@ -10,7 +10,7 @@ mod peers;
 mod statistics;
 mod train;
 
-pub use device::Budget as InstructionBudget;
+pub use device::{Budget as InstructionBudget, check as check_instructions};
 
 use anyhow::Result;
 use clap::Subcommand;

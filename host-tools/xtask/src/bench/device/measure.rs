@@ -55,7 +55,7 @@ pub struct Tokens {
     pub model: String,
     /// Instructions of the token at each position.
     pub by_position: Vec<u64>,
-    /// Where they go: the share of all in per cent, and the function.
+    /// Where they go, as far as that was asked for: the share of all in per cent, and the function.
     pub functions: Vec<(f64, String)>,
     /// What the firmware takes.
     pub sizes: Sizes,
@@ -86,8 +86,17 @@ pub struct Sizes {
     pub stack_bytes: u64,
 }
 
+/// How closely to look.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Sums alone.
+    Totals,
+    /// Also where they come from, which takes the emulator several times as long.
+    Functions,
+}
+
 /// Counts everything on `board`.
-pub fn measure(siskin: &Path, board: &Board) -> Result<Measurement> {
+pub fn measure(siskin: &Path, board: &Board, detail: Detail) -> Result<Measurement> {
     let run_dir = repo::root().join("runs").join(format!("bench-{}", board.name));
     fs::create_dir_all(&run_dir).with_context(|| format!("failed to create {}", run_dir.display()))?;
     Ok(Measurement {
@@ -95,7 +104,7 @@ pub fn measure(siskin: &Path, board: &Board) -> Result<Measurement> {
         cpu: board.target.cpu.clone(),
         compiler: Toolchain::find(&board.target.triple)?.version()?,
         products: products(board, &run_dir)?,
-        tokens: tokens(siskin, board, &run_dir)?,
+        tokens: tokens(siskin, board, &run_dir, detail)?,
     })
 }
 
@@ -121,7 +130,7 @@ fn products(board: &Board, run_dir: &Path) -> Result<Vec<Product>> {
     Ok(counted.map(|((format, rows, cols), instructions)| Product { format, rows, cols, instructions }).collect())
 }
 
-fn tokens(siskin: &Path, board: &Board, run_dir: &Path) -> Result<Tokens> {
+fn tokens(siskin: &Path, board: &Board, run_dir: &Path, detail: Detail) -> Result<Tokens> {
     let packed = random_model::pack(siskin, board)?;
     // All but one of the positions of the context, which the last would fill.
     let n_tokens = Shape::named(&board.measured.model)?.context_len - PROMPT.len() - 1;
@@ -133,7 +142,16 @@ fn tokens(siskin: &Path, board: &Board, run_dir: &Path) -> Result<Tokens> {
     fs::write(&request_path, request(n_tokens))
         .with_context(|| format!("failed to write {}", request_path.display()))?;
     let arguments = emulate::Args::new(&board.name, &sizes.elf, Some(&request_path), run_dir);
-    emulate::run(&arguments.with_profile())?;
+    let functions = match detail {
+        Detail::Totals => {
+            emulate::run(&arguments)?;
+            Vec::new()
+        }
+        Detail::Functions => {
+            emulate::run(&arguments.with_profile())?;
+            functions(run_dir)?
+        }
+    };
 
     let regions = regions(run_dir)?;
     // In order: the prompt; of each token the pass over the model and the draw; the end. The first is drawn from the prompt's prediction.
@@ -144,7 +162,7 @@ fn tokens(siskin: &Path, board: &Board, run_dir: &Path) -> Result<Tokens> {
     let stack = said.lines().find_map(|line| line.strip_prefix("stack ")?.parse().ok());
     let stack_used_bytes = stack.with_context(|| format!("{} did not say what stack it used", board.name))?;
     let model = board.measured.model.clone();
-    Ok(Tokens { model, by_position, functions: functions(run_dir)?, sizes, stack_used_bytes })
+    Ok(Tokens { model, by_position, functions, sizes, stack_used_bytes })
 }
 
 /// A greedy request for `n_tokens` after [`PROMPT`]; boards/firmware/src/request.rs has the layout.

@@ -10,6 +10,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, bail};
 
+use self::measure::Detail;
 use crate::board::{Board, boards_dir};
 use crate::repo;
 
@@ -35,7 +36,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut over = Vec::new();
     for board in boards {
         repo::announce(&format!("counting instructions on {}", board.name));
-        let measurement = measure::measure(&siskin, &board)?;
+        let measurement = measure::measure(&siskin, &board, Detail::Functions)?;
         eprintln!("{}", page::summary(&measurement));
         match args.bless {
             true => budget::bless(&measurement)?,
@@ -48,6 +49,27 @@ pub fn run(args: &Args) -> Result<()> {
         fs::write(&path, page::page(&measured)).with_context(|| format!("failed to write {}", path.display()))?;
         eprintln!("written to {}", path.display());
     }
+    fail_over_budget(&over)
+}
+
+/// What the tests run: one board of each core against its budgets, with the programs that a build of the workspace left.
+pub fn check() -> Result<()> {
+    let siskin = repo::debug_siskin();
+    let (mut cores, mut over) = (Vec::new(), Vec::new());
+    for board in Board::all()? {
+        let core = (board.target.triple.clone(), board.target.cpu.clone());
+        if cores.contains(&core) {
+            continue;
+        }
+        cores.push(core);
+        let measurement = measure::measure(&siskin, &board, Detail::Totals)?;
+        eprintln!("{}", page::summary(&measurement));
+        over.extend(budget::exceeded(&board, &measurement));
+    }
+    fail_over_budget(&over)
+}
+
+fn fail_over_budget(over: &[String]) -> Result<()> {
     if !over.is_empty() {
         bail!("{}; make them fewer, or accept them with `cargo xtask bench device --bless`", over.join("; "));
     }
