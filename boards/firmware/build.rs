@@ -48,15 +48,21 @@ fn linked_model() -> String {
         Err(_) => needed_bytes,
     };
 
+    let model = match env::var_os("CARGO_FEATURE_LINKED_MODEL") {
+        Some(_) => "pub use siskin_runtime::linked::MODEL;".to_owned(),
+        None => format!(
+            "pub static MODEL: siskin_runtime::Aligned<[u8; {}]> = siskin_runtime::Aligned(*include_bytes!({:?}));",
+            bytes.len(),
+            model_path.display().to_string()
+        ),
+    };
     format!(
         "/// The packed model, in flash.\n\
-         pub static MODEL: Aligned<[u8; {}]> = Aligned(*include_bytes!({:?}));\n\
+         {model}\n\
          /// Bytes of the arena: what the model needs, where nothing else was asked for.\n\
          pub const ARENA_BYTES: usize = {arena_bytes};\n\
          /// Whether the model is an encoder alone.\n\
-         pub const IS_ENCODER: bool = {is_encoder};\n",
-        bytes.len(),
-        model_path.display().to_string(),
+         pub const IS_ENCODER: bool = {is_encoder};\n"
     )
 }
 

@@ -59,14 +59,14 @@ impl ModelConfig {
     /// What the model is made of. Without the feature `families`, known when this is compiled: what other models need is left out.
     #[cfg(feature = "families")]
     #[inline(always)]
-    pub fn parts(&self) -> &Parts {
+    pub const fn parts(&self) -> &Parts {
         &self.parts
     }
 
     /// What the model is made of: without the feature `families`, that of a Llama, so that what other models need is left out.
     #[cfg(not(feature = "families"))]
     #[inline(always)]
-    pub fn parts(&self) -> &Parts {
+    pub const fn parts(&self) -> &Parts {
         &Parts::LLAMA
     }
 

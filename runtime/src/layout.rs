@@ -26,8 +26,25 @@ impl WeightLayout {
     pub const ALL: [Self; 5] = [Self::RowMajor, Self::RowPairs, Self::Rows8, Self::Rows16, Self::Rows4];
 
     /// The layout with this code in a packed file.
-    pub fn from_code(code: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|&layout| layout as u32 == code)
+    pub const fn from_code(code: u32) -> Option<Self> {
+        let mut rest = Self::ALL.as_slice();
+        while let [layout, others @ ..] = rest {
+            if *layout as u32 == code {
+                return Some(*layout);
+            }
+            rest = others;
+        }
+        None
+    }
+
+    /// The same, of which the compiler sees that it is the linked model's.
+    #[inline(always)]
+    pub(crate) fn known(self) -> Self {
+        #[cfg(feature = "linked-model")]
+        if self as u8 != crate::linked::LAYOUT as u8 {
+            return crate::linked::LAYOUT;
+        }
+        self
     }
 
     /// The layout with this [`WeightLayout::name`].

@@ -11,6 +11,7 @@
 //! - [`grammar`] keeps generated text inside a grammar.
 //! - [`session`] holds the KV cache and steps through tokens; [`sampler`] chooses the next one; [`generate`] is the loop.
 //! - [`encoder`] runs models that say something about a whole text.
+//! - `linked`, with the feature `linked-model`: a firmware's one model, of which the compiler knows everything but the weights.
 //!
 //! The runtime never allocates, prints, reads a clock or keeps global state. The same packed model and tokens give the same
 //! logits, bit for bit, on every target (NUMERICS.md). `unsafe` is confined to `kernels/arch`.
@@ -38,6 +39,8 @@ pub mod grammar;
 pub mod kernels;
 mod kv_cache;
 pub mod layout;
+#[cfg(feature = "linked-model")]
+pub mod linked;
 pub mod math;
 pub mod parts;
 pub mod plan;

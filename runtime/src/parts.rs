@@ -18,8 +18,15 @@ macro_rules! coded {
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
             /// The value with this code in a packed file.
-            pub fn from_code(code: u8) -> Option<Self> {
-                Self::ALL.iter().copied().find(|&value| value as u8 == code)
+            pub const fn from_code(code: u8) -> Option<Self> {
+                let mut rest = Self::ALL;
+                while let [value, others @ ..] = rest {
+                    if *value as u8 == code {
+                        return Some(*value);
+                    }
+                    rest = others;
+                }
+                None
             }
         }
     };
@@ -177,17 +184,17 @@ impl Parts {
     };
 
     /// Whether a norm ends each stack.
-    pub fn has_final_norm(&self) -> bool {
-        self.norm_place == NormPlace::Pre && !self.is_recurrent
+    pub const fn has_final_norm(&self) -> bool {
+        matches!(self.norm_place, NormPlace::Pre) && !self.is_recurrent
     }
 
     /// Whether there is an encoder whose output a decoder attends to, or starts from.
-    pub fn has_source(&self) -> bool {
-        self.kind == Kind::EncoderDecoder
+    pub const fn has_source(&self) -> bool {
+        matches!(self.kind, Kind::EncoderDecoder)
     }
 
     /// Whether the decoder has blocks that attend to an encoder's output.
-    pub fn has_cross_attention(&self) -> bool {
+    pub const fn has_cross_attention(&self) -> bool {
         self.has_source() && !self.is_recurrent
     }
 

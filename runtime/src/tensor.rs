@@ -22,8 +22,15 @@ impl WeightFormat {
     pub const ALL: [Self; 2] = [Self::Int8, Self::Int8G32];
 
     /// The format with this code in a packed file.
-    pub fn from_code(code: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|&format| format as u32 == code)
+    pub const fn from_code(code: u32) -> Option<Self> {
+        let mut rest = Self::ALL.as_slice();
+        while let [format, others @ ..] = rest {
+            if *format as u32 == code {
+                return Some(*format);
+            }
+            rest = others;
+        }
+        None
     }
 
     /// The name on the command line.
@@ -84,6 +91,20 @@ pub enum Scales<'m> {
     PerGroup(&'m [u16]),
 }
 
+impl Scales<'_> {
+    /// The same, of which the compiler sees that it is of the linked model's format.
+    #[inline(always)]
+    fn known(self) -> Self {
+        #[cfg(feature = "linked-model")]
+        match self {
+            Self::PerRow(_) if !crate::linked::has_format(WeightFormat::Int8) => return Self::PerGroup(&[]),
+            Self::PerGroup(_) if !crate::linked::has_format(WeightFormat::Int8G32) => return Self::PerRow(&[]),
+            _ => {}
+        }
+        self
+    }
+}
+
 /// A `(rows, cols)` int8 matrix in place, in flash or in a mapped file.
 #[derive(Clone, Copy, Debug)]
 pub struct MatrixQ8<'m> {
@@ -95,6 +116,10 @@ pub struct MatrixQ8<'m> {
 }
 
 impl<'m> MatrixQ8<'m> {
+    /// The matrix without a row.
+    pub(crate) const EMPTY: Self =
+        Self { rows: 0, cols: 0, layout: WeightLayout::RowMajor, data: &[], scales: Scales::PerRow(&[]) };
+
     /// A view of a matrix, or `None` where the slices are not exactly as long as the shape asks.
     pub fn new(rows: usize, cols: usize, layout: WeightLayout, data: &'m [u8], scales: Scales<'m>) -> Option<Self> {
         let padded_rows = rows.next_multiple_of(layout.row_block());
@@ -116,13 +141,15 @@ impl<'m> MatrixQ8<'m> {
     }
 
     /// The order of the bytes.
+    #[inline]
     pub fn layout(&self) -> WeightLayout {
-        self.layout
+        self.layout.known()
     }
 
     /// How the values are scaled.
+    #[inline]
     pub fn format(&self) -> WeightFormat {
-        match self.scales {
+        match self.scales() {
             Scales::PerRow(_) => WeightFormat::Int8,
             Scales::PerGroup(_) => WeightFormat::Int8G32,
         }
@@ -134,23 +161,24 @@ impl<'m> MatrixQ8<'m> {
     }
 
     /// The scales, padding included.
+    #[inline]
     pub fn scales(&self) -> Scales<'m> {
-        self.scales
+        self.scales.known()
     }
 
     /// The int8 value at `(row, col)`.
     #[inline]
     pub fn value(&self, row: usize, col: usize) -> i8 {
-        self.layout.get(self.data, self.cols, row, col)
+        self.layout().get(self.data, self.cols, row, col)
     }
 
     /// The scale of `row` in `group`.
     #[inline]
     pub fn scale(&self, row: usize, group: usize) -> f32 {
-        match self.scales {
+        match self.scales() {
             Scales::PerRow(scales) => scales.get(row).copied().unwrap_or(0.0),
             Scales::PerGroup(scales) => {
-                let block = self.layout.row_block();
+                let block = self.layout().row_block();
                 let at = (row / block * WeightFormat::Int8G32.groups(self.cols) + group) * block + row % block;
                 scales.get(at).map_or(0.0, |&bits| math::bf16_to_f32(bits))
             }
@@ -162,10 +190,10 @@ impl<'m> MatrixQ8<'m> {
         let group_size = self.format().group_size(self.cols);
         for (group, out) in out.chunks_mut(group_size).enumerate() {
             let scale = self.scale(row, group);
-            let run = self.layout.run().min(group_size.max(1));
+            let run = self.layout().run().min(group_size.max(1));
             for (run_idx, out) in out.chunks_mut(run).enumerate() {
                 let col = group * group_size + run_idx * run;
-                let bytes = self.layout.row_bytes(self.data, self.cols, row, col, out.len());
+                let bytes = self.layout().row_bytes(self.data, self.cols, row, col, out.len());
                 for (i, out) in out.iter_mut().enumerate() {
                     let value = match bytes {
                         Some(bytes) => bytes[i] as i8,

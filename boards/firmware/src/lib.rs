@@ -37,7 +37,7 @@ use greedy as application;
 /// The model and the size of its arena, as the build script found them.
 #[cfg(generates)]
 pub mod linked {
-    use siskin_runtime::{Aligned, Kernels, PackedModel};
+    use siskin_runtime::{Kernels, PackedModel};
 
     use crate::failure::Failure;
 

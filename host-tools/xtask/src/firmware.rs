@@ -92,7 +92,10 @@ pub fn build(board: &Board, model: Option<&Path>, app: Option<App>, out: &Path) 
 /// What switches off what applications that generate have no use for.
 fn generation_features(board: &Board) -> &'static [&'static str] {
     // Only a core without kernels of its own reads this layout fastest.
-    if board.target.layout == "row-major" { &[] } else { &["--features", "siskin-firmware/sole-backend"] }
+    match board.target.layout.as_str() {
+        "row-major" => &["--features=siskin-firmware/linked-model,siskin-runtime/linked-model"],
+        _ => &["--features=siskin-firmware/linked-model,siskin-runtime/linked-model,siskin-firmware/sole-backend"],
+    }
 }
 
 /// Whether a packed file says that its model is no Llama (runtime/FORMAT.md): such a one needs the runtime's code for all families.

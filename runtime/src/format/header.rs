@@ -57,6 +57,7 @@ impl Header {
     }
 }
 
+#[cfg(not(feature = "linked-model"))]
 pub(super) fn parse_header(file: &[u8]) -> Result<Header, FormatError> {
     if !file.starts_with(&MAGIC) {
         return Err(FormatError::NotAPackedModel);
@@ -71,47 +72,57 @@ pub(super) fn parse_header(file: &[u8]) -> Result<Header, FormatError> {
     if checksum(&bytes[..HEADER_BYTES - 4]) != u32_at(bytes, HEADER_BYTES - 4) {
         return Err(FormatError::HeaderChecksum);
     }
-    let field = |field, at| FormatError::BadField { field, value: u32_at(bytes, at).into() };
-    let count = |at| u32_at(bytes, at) as usize;
+    let header = fields(bytes)?;
+    header.config.validate().map_err(FormatError::BadConfig)?;
+    Ok(header)
+}
+
+/// What a field without a meaning is told as.
+const fn bad_field(field: &'static str, value: u32) -> FormatError {
+    FormatError::BadField { field, value: value as u64 }
+}
+
+/// The fields of a header; the config's counts are yet to be looked at.
+pub(super) const fn fields(bytes: &[u8; HEADER_BYTES]) -> Result<Header, FormatError> {
     let n_sections = u32_at(bytes, 12);
     if n_sections as usize > SECTIONS_MAX {
-        return Err(field("n_sections", 12));
+        return Err(bad_field("n_sections", n_sections));
     }
     let prefill_batch = u32_at(bytes, 76);
     if prefill_batch == 0 || prefill_batch as usize > PREFILL_BATCH_MAX {
-        return Err(field("prefill_batch", 76));
+        return Err(bad_field("prefill_batch", prefill_batch));
     }
+    let tied_head = u32_at(bytes, 72);
+    if tied_head > 1 {
+        return Err(bad_field("tied_head", tied_head));
+    }
+    let (layout, format) = (u32_at(bytes, 24), u32_at(bytes, 28));
+    let Some(layout) = WeightLayout::from_code(layout) else { return Err(bad_field("layout", layout)) };
+    let Some(format) = WeightFormat::from_code(format) else { return Err(bad_field("format", format)) };
     #[cfg(not(feature = "families"))]
-    check_parts(bytes)?;
+    if let Err(error) = check_parts(bytes) {
+        return Err(error);
+    }
     let config = ModelConfig {
-        dim: count(32),
-        hidden_dim: count(36),
-        n_layers: count(40),
-        n_heads: count(44),
-        n_kv_heads: count(48),
-        head_dim: count(52),
-        vocab_size: count(56),
-        context_len: count(60),
+        dim: u32_at(bytes, 32) as usize,
+        hidden_dim: u32_at(bytes, 36) as usize,
+        n_layers: u32_at(bytes, 40) as usize,
+        n_heads: u32_at(bytes, 44) as usize,
+        n_kv_heads: u32_at(bytes, 48) as usize,
+        head_dim: u32_at(bytes, 52) as usize,
+        vocab_size: u32_at(bytes, 56) as usize,
+        context_len: u32_at(bytes, 60) as usize,
         norm_eps: f32::from_bits(u32_at(bytes, 64)),
         rope_theta: f32::from_bits(u32_at(bytes, 68)),
-        tied_head: match u32_at(bytes, 72) {
-            0 => false,
-            1 => true,
-            _ => return Err(field("tied_head", 72)),
-        },
+        tied_head: tied_head == 1,
         #[cfg(feature = "families")]
-        parts: parse_parts(bytes)?,
+        parts: match parse_parts(bytes) {
+            Ok(parts) => parts,
+            Err(error) => return Err(error),
+        },
     };
-    config.validate().map_err(FormatError::BadConfig)?;
-    Ok(Header {
-        file_bytes: u64_at(bytes, 16),
-        n_sections,
-        layout: WeightLayout::from_code(u32_at(bytes, 24)).ok_or(field("layout", 24))?,
-        format: WeightFormat::from_code(u32_at(bytes, 28)).ok_or(field("format", 28))?,
-        config,
-        prefill_batch,
-        arena_bytes: u64_at(bytes, 80),
-    })
+    let (file_bytes, arena_bytes) = (u64_at(bytes, 16), u64_at(bytes, 80));
+    Ok(Header { file_bytes, n_sections, layout, format, config, prefill_batch, arena_bytes })
 }
 
 /// Where the header says what the model is made of: all zeros for [`Parts::LLAMA`].
@@ -166,44 +177,56 @@ fn encode_parts(parts: &Parts) -> [u8; 32] {
 
 /// All zeros: a runtime without the feature `families` runs no other parts.
 #[cfg(not(feature = "families"))]
-fn check_parts(header: &[u8; HEADER_BYTES]) -> Result<(), FormatError> {
-    match header[PARTS_AT..HEADER_BYTES - 4] == [0; HEADER_BYTES - 4 - PARTS_AT] {
-        true => Ok(()),
-        false => Err(FormatError::BadConfig(crate::ConfigError::Unsuited { what: crate::config::NO_FAMILIES })),
+const fn check_parts(header: &[u8; HEADER_BYTES]) -> Result<(), FormatError> {
+    let mut at = PARTS_AT;
+    while at < HEADER_BYTES - 4 {
+        if u32_at(header, at) != 0 {
+            return Err(FormatError::BadConfig(crate::ConfigError::Unsuited { what: crate::config::NO_FAMILIES }));
+        }
+        at += 4;
     }
+    Ok(())
 }
 
 #[cfg(feature = "families")]
-fn parse_parts(header: &[u8; HEADER_BYTES]) -> Result<Parts, FormatError> {
-    let word = |at: usize| u32_at(header, PARTS_AT + at);
-    let code = |at: usize| header[PARTS_AT + at];
-    let bad = |field, at: usize| FormatError::BadField { field, value: code(at).into() };
-    let flags = (word(4) >> 16) as u16;
+const fn parse_parts(header: &[u8; HEADER_BYTES]) -> Result<Parts, FormatError> {
+    /// A byte's meaning, or the error that names the field.
+    macro_rules! coded {
+        ($kind:ident, $field:literal, $at:literal) => {
+            match $kind::from_code(header[PARTS_AT + $at]) {
+                Some(value) => value,
+                None => return Err(bad_field($field, header[PARTS_AT + $at] as u32)),
+            }
+        };
+    }
+    const fn word_at(header: &[u8; HEADER_BYTES], at: usize) -> u32 {
+        u32_at(header, PARTS_AT + at)
+    }
+    let flags = (word_at(header, 4) >> 16) as u16;
     if flags & !ALL_FLAGS != 0 {
-        return Err(FormatError::BadField { field: "flags of parts", value: flags.into() });
+        return Err(bad_field("flags of parts", flags as u32));
     }
-    if word(32) != 0 {
-        return Err(FormatError::BadField { field: "bytes 120 to 123", value: word(32).into() });
+    if word_at(header, 32) != 0 {
+        return Err(bad_field("bytes 120 to 123", word_at(header, 32)));
     }
-    let token = |at: usize| word(at).checked_sub(1);
     Ok(Parts {
-        kind: Kind::from_code(code(0)).ok_or(bad("kind", 0))?,
-        norm: NormKind::from_code(code(1)).ok_or(bad("norm", 1))?,
-        norm_place: NormPlace::from_code(code(2)).ok_or(bad("norm_place", 2))?,
-        positions: Positions::from_code(code(3)).ok_or(bad("positions", 3))?,
-        feed_forward: FeedForward::from_code(code(4)).ok_or(bad("feed_forward", 4))?,
-        head: Head::from_code(code(5)).ok_or(bad("head", 5))?,
+        kind: coded!(Kind, "kind", 0),
+        norm: coded!(NormKind, "norm", 1),
+        norm_place: coded!(NormPlace, "norm_place", 2),
+        positions: coded!(Positions, "positions", 3),
+        feed_forward: coded!(FeedForward, "feed_forward", 4),
+        head: coded!(Head, "head", 5),
         biases: flags & BIASES != 0,
         shared_layers: flags & SHARED_LAYERS != 0,
         embedding_norm: flags & EMBEDDING_NORM != 0,
         embedding_projection: flags & EMBEDDING_PROJECTION != 0,
         scaled_attention: flags & UNSCALED_ATTENTION == 0,
         is_recurrent: flags & RECURRENT != 0,
-        n_encoder_layers: word(8) as usize,
-        embedding_dim: word(12) as usize,
-        n_labels: word(16) as usize,
-        embedding_scale: if word(20) == 0 { 1.0 } else { f32::from_bits(word(20)) },
-        start_token: token(24),
-        mask_token: token(28),
+        n_encoder_layers: word_at(header, 8) as usize,
+        embedding_dim: word_at(header, 12) as usize,
+        n_labels: word_at(header, 16) as usize,
+        embedding_scale: if word_at(header, 20) == 0 { 1.0 } else { f32::from_bits(word_at(header, 20)) },
+        start_token: word_at(header, 24).checked_sub(1),
+        mask_token: word_at(header, 28).checked_sub(1),
     })
 }

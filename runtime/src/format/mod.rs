@@ -3,12 +3,14 @@
 //! All numbers are little-endian. A file is a header, a table of sections, and the sections, each at a multiple of 16 bytes,
 //! so that weights are used where they lie, in flash or in a mapped file.
 
+mod contents;
 mod error;
 mod header;
 mod layers;
 mod order;
 mod packed;
 
+pub(crate) use contents::Contents;
 pub use error::FormatError;
 pub use header::Header;
 pub use layers::{AttentionWeights, GateWeights, HeadWeights, LayerWeights, Linear, Norm, Projections};
@@ -143,7 +145,7 @@ impl SectionEntry {
         entry_of(&[&kind, &crc, &offset, &bytes])
     }
 
-    fn decode(bytes: &[u8; ENTRY_BYTES]) -> Self {
+    const fn decode(bytes: &[u8; ENTRY_BYTES]) -> Self {
         Self { kind: u32_at(bytes, 0), crc: u32_at(bytes, 4), offset: u64_at(bytes, 8), bytes: u64_at(bytes, 16) }
     }
 }
@@ -197,13 +199,21 @@ fn entry_of(fields: &[&[u8]]) -> [u8; ENTRY_BYTES] {
 }
 
 /// The number at byte `at`; 0 outside `bytes`.
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |&four| u32::from_le_bytes(four))
+const fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let Some((_, rest)) = bytes.split_at_checked(at) else { return 0 };
+    match rest.first_chunk() {
+        Some(&four) => u32::from_le_bytes(four),
+        None => 0,
+    }
 }
 
 /// The number at byte `at`; 0 outside `bytes`.
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |&eight| u64::from_le_bytes(eight))
+const fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let Some((_, rest)) = bytes.split_at_checked(at) else { return 0 };
+    match rest.first_chunk() {
+        Some(&eight) => u64::from_le_bytes(eight),
+        None => 0,
+    }
 }
 
 #[cfg(test)]

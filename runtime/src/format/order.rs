@@ -131,23 +131,23 @@ impl TensorId {
 
 impl Role {
     /// Whether the tensor is a norm's gain.
-    pub fn is_norm(self) -> bool {
+    pub const fn is_norm(self) -> bool {
         use Role::*;
         matches!(self, AttentionNorm | FeedForwardNorm | FinalNorm | CrossNorm | EmbeddingNorm | HeadNorm)
     }
 
     /// Whether models of this shape have it at all.
-    fn is_in(self, config: &ModelConfig) -> bool {
+    const fn is_in(self, config: &ModelConfig) -> bool {
         let parts = config.parts();
         match self {
-            Self::Positions => parts.positions == Positions::Table,
+            Self::Positions => matches!(parts.positions, Positions::Table),
             Self::EmbeddingNorm => parts.embedding_norm,
             Self::EmbeddingProjection => parts.embedding_projection,
             Self::CrossNorm | Self::CrossQuery | Self::CrossKeyValue | Self::CrossOutput => parts.has_cross_attention(),
-            Self::RelativeBias => parts.positions == Positions::RelativeBias,
+            Self::RelativeBias => matches!(parts.positions, Positions::RelativeBias),
             Self::FinalNorm => parts.has_final_norm(),
-            Self::HeadTransform | Self::HeadNorm => parts.head == Head::MaskedLanguage,
-            Self::Pooler => parts.head == Head::Classifier,
+            Self::HeadTransform | Self::HeadNorm => matches!(parts.head, Head::MaskedLanguage),
+            Self::Pooler => matches!(parts.head, Head::Classifier),
             Self::Head => match parts.head {
                 Head::Language | Head::MaskedLanguage => !config.tied_head,
                 Head::Classifier | Head::TokenClassifier => true,
@@ -158,7 +158,7 @@ impl Role {
     }
 
     /// Whether it has a bias in models of this shape. A tied head's bias is there without the head.
-    fn has_bias(self, config: &ModelConfig) -> bool {
+    const fn has_bias(self, config: &ModelConfig) -> bool {
         if !cfg!(feature = "families") {
             return false;
         }
@@ -167,15 +167,15 @@ impl Role {
             Self::Head => !matches!(config.parts().head, Head::Language | Head::None),
             Self::InputGates | Self::StateGates => true,
             _ if !self.is_in(config) => false,
-            _ if self.is_norm() => config.parts().norm == NormKind::Layer,
+            _ if self.is_norm() => matches!(config.parts().norm, NormKind::Layer),
             _ => config.parts().biases,
         }
     }
 
     /// Tensors of this role in one layer: itself and its bias.
     #[cfg(feature = "families")]
-    fn count(self, config: &ModelConfig) -> u16 {
-        u16::from(self.is_in(config)) + u16::from(self.has_bias(config))
+    const fn count(self, config: &ModelConfig) -> u16 {
+        self.is_in(config) as u16 + self.has_bias(config) as u16
     }
 }
 
@@ -218,26 +218,26 @@ struct StackOrder {
     first_layer: usize,
 }
 
+impl StackOrder {
+    const fn new(config: &ModelConfig, layer: &'static [Role], n_layers: usize, first_layer: usize) -> Self {
+        let n_stored = if config.parts().shared_layers && n_layers > 1 { 1 } else { n_layers };
+        Self { layer, n_stored, first_layer }
+    }
+}
+
 /// The encoder's stack, if there is one, and the decoder's.
-fn stacks(config: &ModelConfig) -> [Option<StackOrder>; 2] {
+const fn stacks(config: &ModelConfig) -> [Option<StackOrder>; 2] {
     let parts = config.parts();
-    let stored = |n_layers: usize| if parts.shared_layers { n_layers.min(1) } else { n_layers };
-    let stack = |is_encoder: bool, n_layers, first_layer| StackOrder {
-        layer: match (parts.is_recurrent, is_encoder) {
-            (true, _) => RECURRENT_LAYER,
-            (false, true) => ENCODER_LAYER,
-            (false, false) => DECODER_LAYER,
-        },
-        n_stored: stored(n_layers),
-        first_layer,
-    };
+    let (decoder, encoder) =
+        if parts.is_recurrent { (RECURRENT_LAYER, RECURRENT_LAYER) } else { (DECODER_LAYER, ENCODER_LAYER) };
+    let n_encoder = parts.n_encoder_layers;
     match parts.kind {
-        Kind::Decoder => [None, Some(stack(false, config.n_layers, 0))],
-        Kind::Encoder => [Some(stack(true, config.n_layers, 0)), None],
-        Kind::EncoderDecoder => {
-            let n_encoder = parts.n_encoder_layers;
-            [Some(stack(true, n_encoder, 0)), Some(stack(false, config.n_layers, n_encoder))]
-        }
+        Kind::Decoder => [None, Some(StackOrder::new(config, decoder, config.n_layers, 0))],
+        Kind::Encoder => [Some(StackOrder::new(config, encoder, config.n_layers, 0)), None],
+        Kind::EncoderDecoder => [
+            Some(StackOrder::new(config, encoder, n_encoder, 0)),
+            Some(StackOrder::new(config, decoder, config.n_layers, n_encoder)),
+        ],
     }
 }
 
@@ -264,7 +264,7 @@ fn tensors_of<'c>(
 }
 
 /// Where in the tensor table the parts of a model begin: at most 2^11 layers of 20 tensors, so 16 bits hold it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Places {
     /// Of the encoder, then the decoder.
     pub stacks: [StackPlaces; 2],
@@ -273,7 +273,7 @@ pub(super) struct Places {
 }
 
 /// Where the tensors of a stack are.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct StackPlaces {
     pub first: u16,
     /// Tensors from one layer's first to the next layer's; 0 where all layers are the same.
@@ -281,28 +281,50 @@ pub(super) struct StackPlaces {
     pub end: u16,
 }
 
+impl StackPlaces {
+    /// Those of a stack that is not there.
+    const NONE: Self = Self { first: 0, step: 0, end: 0 };
+}
+
 #[cfg(not(feature = "families"))]
 impl Places {
     /// Those of a Llama, which follow from its layers alone.
-    pub fn new(config: &ModelConfig) -> Self {
+    pub const fn new(config: &ModelConfig) -> Self {
         const PER_LAYER: u16 = 6;
         let end = 1 + PER_LAYER * config.n_layers as u16;
-        Self { stacks: [StackPlaces::default(), StackPlaces { first: 1, step: PER_LAYER, end }], last: end + 1 }
+        Self { stacks: [StackPlaces::NONE, StackPlaces { first: 1, step: PER_LAYER, end }], last: end + 1 }
     }
 }
 
 #[cfg(feature = "families")]
 impl Places {
-    pub fn new(config: &ModelConfig) -> Self {
-        let count = |roles: &[Role]| roles.iter().map(|role| role.count(config)).sum::<u16>();
-        let mut places = Self { last: count(FIRST), ..Self::default() };
-        for (place, stack) in places.stacks.iter_mut().zip(stacks(config)) {
-            let Some(stack) = stack else { continue };
-            let step = count(stack.layer);
-            let end = places.last + stack.n_stored as u16 * step;
-            *place = StackPlaces { first: places.last, step: if config.parts().shared_layers { 0 } else { step }, end };
-            places.last = end + count(STACK_END);
-        }
-        places
+    pub const fn new(config: &ModelConfig) -> Self {
+        let [encoder, decoder] = stacks(config);
+        let (encoder, last) = StackPlaces::new(config, encoder, count(FIRST, config));
+        let (decoder, last) = StackPlaces::new(config, decoder, last);
+        Self { stacks: [encoder, decoder], last }
     }
+}
+
+#[cfg(feature = "families")]
+impl StackPlaces {
+    /// The places of a stack whose first tensor is `first`, and the tensor after its end.
+    const fn new(config: &ModelConfig, stack: Option<StackOrder>, first: u16) -> (Self, u16) {
+        let Some(stack) = stack else { return (Self::NONE, first) };
+        let step = count(stack.layer, config);
+        let end = first + stack.n_stored as u16 * step;
+        let step = if config.parts().shared_layers { 0 } else { step };
+        (Self { first, step, end }, end + count(STACK_END, config))
+    }
+}
+
+/// Tensors of some roles in one layer.
+#[cfg(feature = "families")]
+const fn count(mut roles: &[Role], config: &ModelConfig) -> u16 {
+    let mut n_tensors = 0;
+    while let [role, others @ ..] = roles {
+        n_tensors += role.count(config);
+        roles = others;
+    }
+    n_tensors
 }

@@ -1,27 +1,25 @@
 //! Parse once, then never fail: [`PackedModel::parse`] checks everything that the accessors rely on.
 
+#[cfg(not(feature = "linked-model"))]
 use super::header::parse_header;
 use super::order::Places;
 use super::*;
 use crate::config::ModelConfig;
+#[cfg(not(feature = "linked-model"))]
 use crate::parts::Positions;
 use crate::plan::MemoryPlan;
 use crate::tensor::{MatrixQ8, Scales, WeightFormat};
-use crate::tokenizer::{ChatPrompt, Tokenizer, TokenizerError};
+#[cfg(not(feature = "linked-model"))]
+use crate::tokenizer::TokenizerError;
+use crate::tokenizer::{ChatPrompt, Tokenizer};
 
-/// A packed model in place. Copying it copies references.
+/// A packed model in place. Copying it copies references; a linked model (`crate::linked`) is a constant and takes no memory.
 #[derive(Clone, Copy, Debug)]
 pub struct PackedModel<'m> {
-    header: Header,
-    sections: &'m [u8],
-    file: &'m [u8],
-    tensors: &'m [u8],
-    weights: &'m [u8],
-    rope: &'m [f32],
-    #[cfg(feature = "families")]
-    places: Places,
-    tokenizer: Option<Tokenizer<'m>>,
-    chat: Option<ChatPrompt<'m>>,
+    #[cfg(not(feature = "linked-model"))]
+    contents: Contents<'m>,
+    #[cfg(feature = "linked-model")]
+    lifetime: core::marker::PhantomData<&'m ()>,
 }
 
 /// One tensor's numbers where they lie.
@@ -38,15 +36,16 @@ pub enum TensorData<'m> {
 impl<'m> PackedModel<'m> {
     /// Checks the bytes of a file and gives access to the model.
     ///
-    /// `file` must start at a multiple of 16 bytes in memory; bytes beyond the file's own length are ignored.
+    /// `file` must start at a multiple of 16 bytes in memory; bytes beyond the file's own length are ignored. A linked model's is
+    /// [`crate::linked::MODEL`].
     ///
     /// # Errors
     /// A [`FormatError`] that names the first thing that is wrong. No input panics.
+    #[cfg(not(feature = "linked-model"))]
     pub fn parse(file: &'m [u8]) -> Result<Self, FormatError> {
         let mut model = Self::parse_weights(file)?;
-        model.tokenizer = model.parse_tokenizer()?;
-        model.chat =
-            model.section(SectionKind::Chat).map(ChatPrompt::parse).transpose().map_err(FormatError::BadChat)?;
+        model.contents.tokenizer = model.parse_tokenizer()?;
+        model.section(SectionKind::Chat).map(ChatPrompt::parse).transpose().map_err(FormatError::BadChat)?;
         Ok(model)
     }
 
@@ -54,6 +53,7 @@ impl<'m> PackedModel<'m> {
     ///
     /// # Errors
     /// As [`PackedModel::parse`].
+    #[cfg(not(feature = "linked-model"))]
     #[inline(never)]
     pub fn parse_weights(file: &'m [u8]) -> Result<Self, FormatError> {
         let header = parse_header(file)?;
@@ -68,50 +68,60 @@ impl<'m> PackedModel<'m> {
         let sections = file
             .get(HEADER_BYTES..table_end)
             .ok_or(FormatError::BadField { field: "n_sections", value: header.n_sections.into() })?;
-        let mut model = Self {
-            header,
-            sections,
-            file,
-            tensors: &[],
-            weights: &[],
-            rope: &[],
-            #[cfg(feature = "families")]
-            places: Places::new(&header.config),
-            tokenizer: None,
-            chat: None,
-        };
+        let mut model = Self { contents: Contents::new(header, sections, file) };
         for entry in model.sections() {
             check_section(file, &entry)?;
         }
-        model.rope = model.parse_rope()?;
-        model.tensors = model.required(SectionKind::Tensors)?;
-        model.weights = model.required(SectionKind::Weights)?;
+        model.contents.rope = model.parse_rope()?;
+        model.contents.tensors = model.required(SectionKind::Tensors)?;
+        model.contents.weights = model.required(SectionKind::Weights)?;
         model.check_tensors()?;
         model.check_arena()?;
         model.check_labels()?;
         Ok(model)
     }
 
-    fn parse_rope(&self) -> Result<&'m [f32], FormatError> {
-        if self.config().parts().positions != Positions::Rope {
-            return Ok(&[]);
+    /// Tells whether the flash still holds the linked model, by its checksums: all else was seen when it was linked.
+    ///
+    /// # Errors
+    /// [`FormatError::HeaderChecksum`], [`FormatError::SectionChecksum`]; [`FormatError::NotAPackedModel`] for any other bytes than
+    /// [`crate::linked::MODEL`].
+    #[cfg(feature = "linked-model")]
+    #[inline(never)]
+    pub fn parse(file: &'m [u8]) -> Result<Self, FormatError> {
+        let contents = &crate::linked::CONTENTS;
+        if !core::ptr::eq(file, contents.file) {
+            return Err(FormatError::NotAPackedModel);
         }
-        let bad = FormatError::BadSection { kind: SectionKind::Rope as u32 };
-        let rope: &[f32] = bytemuck::try_cast_slice(self.required(SectionKind::Rope)?).map_err(|_| bad)?;
-        if rope.len() == self.config().context_len * self.config().head_dim { Ok(rope) } else { Err(bad) }
+        let (header, _) = file.split_at_checked(HEADER_BYTES - 4).ok_or(FormatError::NotAPackedModel)?;
+        if checksum(header) != u32_at(contents.file, HEADER_BYTES - 4) {
+            return Err(FormatError::HeaderChecksum);
+        }
+        let model = Self { lifetime: core::marker::PhantomData };
+        model.sections().try_for_each(|entry| check_section(file, &entry))?;
+        Ok(model)
     }
 
-    /// As many labels as the head has, or none at all. Other heads let such a section be.
-    fn check_labels(&self) -> Result<(), FormatError> {
-        if self.config().parts().n_labels == 0 {
-            return Ok(());
-        }
-        let Some(bytes) = self.section(SectionKind::Labels) else { return Ok(()) };
-        let n_labels = core::str::from_utf8(bytes).map(|text| text.lines().count());
-        match n_labels == Ok(self.config().parts().n_labels) {
-            true => Ok(()),
-            false => Err(FormatError::BadSection { kind: SectionKind::Labels as u32 }),
-        }
+    /// The same as [`PackedModel::parse`].
+    ///
+    /// # Errors
+    /// As [`PackedModel::parse`].
+    #[cfg(feature = "linked-model")]
+    #[inline(always)]
+    pub fn parse_weights(file: &'m [u8]) -> Result<Self, FormatError> {
+        Self::parse(file)
+    }
+
+    #[cfg(not(feature = "linked-model"))]
+    #[inline(always)]
+    fn contents(&self) -> &Contents<'m> {
+        &self.contents
+    }
+
+    #[cfg(feature = "linked-model")]
+    #[inline(always)]
+    fn contents(&self) -> &Contents<'m> {
+        &crate::linked::CONTENTS
     }
 
     /// The name of a classifier's label, if the file has it.
@@ -119,63 +129,56 @@ impl<'m> PackedModel<'m> {
         core::str::from_utf8(self.section(SectionKind::Labels)?).ok()?.lines().nth(label_idx)
     }
 
-    #[inline(never)]
-    fn parse_tokenizer(&self) -> Result<Option<Tokenizer<'m>>, FormatError> {
-        let Some(section) = self.section(SectionKind::Tokenizer) else { return Ok(None) };
-        let tokenizer = Tokenizer::parse(section).map_err(FormatError::BadTokenizer)?;
-        if tokenizer.vocab_size() > self.config().vocab_size {
-            return Err(FormatError::BadTokenizer(TokenizerError::Header { field: "vocab_size" }));
-        }
-        Ok(Some(tokenizer))
-    }
-
     /// The tokenizer, if the file has one; its ids are below the config's `vocab_size`.
     pub fn tokenizer(&self) -> Option<Tokenizer<'m>> {
-        self.tokenizer
+        self.contents().tokenizer
     }
 
     /// The turns around a user's message, if the file has them.
     pub fn chat(&self) -> Option<ChatPrompt<'m>> {
-        self.chat
+        ChatPrompt::parse(self.section(SectionKind::Chat)?).ok()
     }
 
     /// The model's shape.
+    #[inline(always)]
     pub fn config(&self) -> &ModelConfig {
-        &self.header.config
+        &self.contents().header.config
     }
 
     /// The header, as it was read.
+    #[inline(always)]
     pub fn header(&self) -> &Header {
-        &self.header
+        &self.contents().header
     }
 
     /// The section table.
     pub fn sections(&self) -> impl Iterator<Item = SectionEntry> + use<'m> {
-        self.sections.as_chunks::<ENTRY_BYTES>().0.iter().map(SectionEntry::decode)
+        self.contents().sections.as_chunks::<ENTRY_BYTES>().0.iter().map(SectionEntry::decode)
     }
 
     /// Every section with its bytes, in the file's order, those of unknown kinds too.
     pub fn raw_sections(&self) -> impl Iterator<Item = (SectionEntry, &'m [u8])> + use<'m> {
-        let file = self.file;
-        self.sections().map(move |entry| (entry, section_bytes(file, &entry).unwrap_or(&[])))
+        let file = self.contents().file;
+        self.sections().map(move |entry| (entry, contents::bytes_of(file, &entry).unwrap_or(&[])))
     }
 
     /// The bytes of the first section of this kind.
+    #[inline(always)]
     pub fn section(&self, kind: SectionKind) -> Option<&'m [u8]> {
-        let entry = self.sections().find(|entry| entry.kind == kind as u32)?;
-        section_bytes(self.file, &entry)
+        self.contents().section(kind)
     }
 
     /// Where a session's arena keeps what; its size is the header's `arena_bytes`.
     pub fn memory_plan(&self) -> MemoryPlan {
-        let plan = MemoryPlan::new(self.config(), self.header.format, self.header.prefill_batch as usize);
+        let plan = MemoryPlan::new(self.config(), self.header().format, self.header().prefill_batch as usize);
         plan.expect("`parse` made this plan")
     }
 
     /// Cosines, then sines, of a position's angles: `(head_dim,)`.
     pub fn rope(&self, position: usize) -> &'m [f32] {
-        let head_dim = self.config().head_dim;
-        self.rope.get(position * head_dim..(position + 1) * head_dim).unwrap_or(&[])
+        let bytes = size_of::<f32>() * self.config().head_dim;
+        let angles = self.contents().rope.get(position * bytes..(position + 1) * bytes).unwrap_or(&[]);
+        bytemuck::try_cast_slice(angles).unwrap_or(&[])
     }
 
     /// Every tensor in the canonical order, with its numbers.
@@ -192,26 +195,16 @@ impl<'m> PackedModel<'m> {
 
     /// The tensor table.
     pub fn tensors(&self) -> impl Iterator<Item = TensorEntry> + use<'m> {
-        self.tensors.as_chunks::<ENTRY_BYTES>().0.iter().map(TensorEntry::decode)
+        self.contents().tensors.as_chunks::<ENTRY_BYTES>().0.iter().map(TensorEntry::decode)
     }
 
-    fn required(&self, kind: SectionKind) -> Result<&'m [u8], FormatError> {
-        self.section(kind).ok_or(FormatError::MissingSection(kind))
-    }
-
-    #[cfg(feature = "families")]
+    #[inline(always)]
     pub(super) fn places(&self) -> Places {
-        self.places
-    }
-
-    /// A Llama's follow from its layers alone.
-    #[cfg(not(feature = "families"))]
-    pub(super) fn places(&self) -> Places {
-        Places::new(self.config())
+        self.contents().places()
     }
 
     fn tensor(&self, tensor_idx: usize) -> Option<TensorEntry> {
-        self.tensors.as_chunks::<ENTRY_BYTES>().0.get(tensor_idx).map(TensorEntry::decode)
+        self.contents().tensors.as_chunks::<ENTRY_BYTES>().0.get(tensor_idx).map(TensorEntry::decode)
     }
 
     pub(super) fn floats(&self, tensor_idx: usize) -> &'m [f32] {
@@ -223,36 +216,76 @@ impl<'m> PackedModel<'m> {
     }
 
     pub(super) fn matrix(&self, tensor_idx: usize) -> MatrixQ8<'m> {
-        let matrix = self.tensor(tensor_idx).and_then(|entry| self.try_matrix(&entry));
-        matrix.expect("`parse` saw this matrix")
+        // `parse` saw it, so there is one.
+        self.tensor(tensor_idx).and_then(|entry| self.try_matrix(&entry)).unwrap_or(MatrixQ8::EMPTY)
     }
 
     /// Numbers of four bytes each.
     fn try_numbers<T: bytemuck::AnyBitPattern>(&self, entry: &TensorEntry) -> Option<&'m [T]> {
         let bytes = usize::try_from(u64::from(entry.rows) * u64::from(entry.cols) * 4).ok()?;
         let start = entry.data_offset as usize;
-        bytemuck::try_cast_slice(self.weights.get(start..start.checked_add(bytes)?)?).ok()
+        bytemuck::try_cast_slice(self.contents().weights.get(start..start.checked_add(bytes)?)?).ok()
     }
 
     fn try_matrix(&self, entry: &TensorEntry) -> Option<MatrixQ8<'m>> {
-        let (layout, format) = (self.header.layout, self.header.format);
+        let (layout, format) = (self.header().layout, self.header().format);
         let (rows, cols) = (entry.rows as usize, entry.cols as usize);
         // Before any product of the two, which a 32-bit address space might not hold.
-        if u64::from(entry.rows) * u64::from(entry.cols) > self.weights.len() as u64 {
+        if u64::from(entry.rows) * u64::from(entry.cols) > self.contents().weights.len() as u64 {
             return None;
         }
         let start = entry.data_offset as usize;
         if !(entry.data_offset | entry.scales_offset).is_multiple_of(SECTION_ALIGN as u32) {
             return None;
         }
-        let data = self.weights.get(start..start.checked_add(layout.data_bytes(rows, cols))?)?;
+        let data = self.contents().weights.get(start..start.checked_add(layout.data_bytes(rows, cols))?)?;
         let start = entry.scales_offset as usize;
-        let scales = self.weights.get(start..start.checked_add(format.scales_bytes(layout, rows, cols))?)?;
+        let scales = self.contents().weights.get(start..start.checked_add(format.scales_bytes(layout, rows, cols))?)?;
         let scales = match format {
             WeightFormat::Int8 => Scales::PerRow(bytemuck::try_cast_slice(scales).ok()?),
             WeightFormat::Int8G32 => Scales::PerGroup(bytemuck::try_cast_slice(scales).ok()?),
         };
         MatrixQ8::new(rows, cols, layout, data, scales)
+    }
+}
+
+#[cfg(not(feature = "linked-model"))]
+impl<'m> PackedModel<'m> {
+    fn parse_rope(&self) -> Result<&'m [u8], FormatError> {
+        if self.config().parts().positions != Positions::Rope {
+            return Ok(&[]);
+        }
+        let bad = FormatError::BadSection { kind: SectionKind::Rope as u32 };
+        let rope = self.required(SectionKind::Rope)?;
+        let n_angles = self.config().context_len * self.config().head_dim;
+        if rope.len() as u64 == n_angles as u64 * size_of::<f32>() as u64 { Ok(rope) } else { Err(bad) }
+    }
+
+    fn required(&self, kind: SectionKind) -> Result<&'m [u8], FormatError> {
+        self.section(kind).ok_or(FormatError::MissingSection(kind))
+    }
+
+    /// As many labels as the head has, or none at all. Other heads let such a section be.
+    fn check_labels(&self) -> Result<(), FormatError> {
+        if self.config().parts().n_labels == 0 {
+            return Ok(());
+        }
+        let Some(bytes) = self.section(SectionKind::Labels) else { return Ok(()) };
+        let n_labels = core::str::from_utf8(bytes).map(|text| text.lines().count());
+        match n_labels == Ok(self.config().parts().n_labels) {
+            true => Ok(()),
+            false => Err(FormatError::BadSection { kind: SectionKind::Labels as u32 }),
+        }
+    }
+
+    #[inline(never)]
+    fn parse_tokenizer(&self) -> Result<Option<Tokenizer<'m>>, FormatError> {
+        let Some(section) = self.section(SectionKind::Tokenizer) else { return Ok(None) };
+        let tokenizer = Tokenizer::parse(section).map_err(FormatError::BadTokenizer)?;
+        if tokenizer.vocab_size() > self.config().vocab_size {
+            return Err(FormatError::BadTokenizer(TokenizerError::Header { field: "vocab_size" }));
+        }
+        Ok(Some(tokenizer))
     }
 
     /// Every tensor of the canonical order is there, with its shape, inside the weights.
@@ -281,18 +314,12 @@ impl<'m> PackedModel<'m> {
 
     #[inline(never)]
     fn check_arena(&self) -> Result<(), FormatError> {
-        let plan = MemoryPlan::new(self.config(), self.header.format, self.header.prefill_batch as usize);
+        let plan = MemoryPlan::new(self.config(), self.header().format, self.header().prefill_batch as usize);
         match plan {
-            Some(plan) if plan.arena_bytes as u64 == self.header.arena_bytes => Ok(()),
-            _ => Err(FormatError::BadField { field: "arena_bytes", value: self.header.arena_bytes }),
+            Some(plan) if plan.arena_bytes as u64 == self.header().arena_bytes => Ok(()),
+            _ => Err(FormatError::BadField { field: "arena_bytes", value: self.header().arena_bytes }),
         }
     }
-}
-
-fn section_bytes<'m>(file: &'m [u8], entry: &SectionEntry) -> Option<&'m [u8]> {
-    let start = usize::try_from(entry.offset).ok()?;
-    let bytes = usize::try_from(entry.bytes).ok()?;
-    file.get(start..start.checked_add(bytes)?)
 }
 
 fn check_section(file: &[u8], entry: &SectionEntry) -> Result<(), FormatError> {
@@ -300,7 +327,7 @@ fn check_section(file: &[u8], entry: &SectionEntry) -> Result<(), FormatError> {
     if !entry.offset.is_multiple_of(SECTION_ALIGN as u64) {
         return Err(bad);
     }
-    let bytes = section_bytes(file, entry).ok_or(bad)?;
+    let bytes = contents::bytes_of(file, entry).ok_or(bad)?;
     if checksum(bytes) != entry.crc {
         return Err(FormatError::SectionChecksum { kind: entry.kind });
     }

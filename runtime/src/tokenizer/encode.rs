@@ -85,7 +85,7 @@ impl<'m> Tokenizer<'m> {
 
     /// Slots that encoding any text of `text_bytes` may need, whatever the options.
     pub fn max_tokens(&self, text_bytes: usize) -> usize {
-        let spaced = self.flags & layout::SPACE_AFTER_SPECIAL != 0;
+        let spaced = self.tables().flags & layout::SPACE_AFTER_SPECIAL != 0;
         text_bytes.saturating_mul(if spaced { 2 } else { 1 }).saturating_add(2)
     }
 
@@ -95,14 +95,14 @@ impl<'m> Tokenizer<'m> {
         if let (true, Some(bos)) = (options.add_bos, self.bos()) {
             output.push(bos)?;
         }
-        let mut space_prefix = self.flags & layout::SPACE_AT_START != 0;
+        let mut space_prefix = self.tables().flags & layout::SPACE_AT_START != 0;
         for (plain, special) in self.stretches(text, options.specials) {
             if !plain.is_empty() {
                 self.encode_plain(plain, space_prefix, &mut output)?;
             }
             if let Some(id) = special {
                 output.push(id)?;
-                space_prefix = self.flags & layout::SPACE_AFTER_SPECIAL != 0;
+                space_prefix = self.tables().flags & layout::SPACE_AFTER_SPECIAL != 0;
             }
         }
         Ok(output.len)
@@ -114,10 +114,10 @@ impl<'m> Tokenizer<'m> {
     }
 
     fn encode_plain(&self, text: &str, space_prefix: bool, output: &mut Output<'_>) -> Result<(), EncodeError> {
-        if self.kind == TokenizerKind::SentencePiece {
+        if self.kind() == TokenizerKind::SentencePiece {
             return self.encode_sentence(text, space_prefix, output);
         }
-        for word in PreTokens::new(self.pre_tokenizer, text) {
+        for word in PreTokens::new(self.pre_tokenizer(), text) {
             let start = output.len;
             self.push_bytes(word, output)?;
             self.merge_from(start, output);
@@ -142,12 +142,12 @@ impl<'m> Tokenizer<'m> {
 
     /// Whether merges never cross from a character to a space after it, so that SentencePiece's text may be cut there.
     pub fn splits_words(&self) -> bool {
-        self.flags & layout::SPLIT_WORDS != 0
+        self.tables().flags & layout::SPLIT_WORDS != 0
     }
 
     /// The characters that SentencePiece sees: the visible space is a space, and one more may go first.
     pub fn sentence_chars<'t>(&self, text: &'t str, space_prefix: bool) -> impl Iterator<Item = char> + use<'t> {
-        let has_space = self.flags & layout::SPACE_ONCE != 0 && text.starts_with([' ', META_SPACE]);
+        let has_space = self.tables().flags & layout::SPACE_ONCE != 0 && text.starts_with([' ', META_SPACE]);
         let prefix = if space_prefix && !has_space { " " } else { "" };
         prefix.chars().chain(text.chars().map(|c| if c == META_SPACE { ' ' } else { c }))
     }
@@ -158,7 +158,7 @@ impl<'m> Tokenizer<'m> {
     /// means. SentencePiece's words come from [`Tokenizer::sentence_chars`].
     pub fn spell(&self, word: &str, out: &mut [TokenId]) -> Result<usize, EncodeError> {
         let mut output = Output { out, len: 0 };
-        match self.kind {
+        match self.kind() {
             TokenizerKind::ByteLevel => self.push_bytes(word, &mut output)?,
             TokenizerKind::SentencePiece => word.chars().try_for_each(|c| self.push_char(c, &mut output))?,
         }

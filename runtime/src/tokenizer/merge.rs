@@ -19,10 +19,11 @@ impl Tokenizer<'_> {
         if left >= self.vocab_size() {
             return None;
         }
-        let (lo, hi) = (self.merge_starts.get(left) as usize, self.merge_starts.get(left + 1) as usize);
-        let idx = self.merge_rights.find(right, lo, hi)?;
-        let result = self.merge_results.get(idx);
-        let rank = self.merge_ranks.map_or(result, |ranks| ranks.get(idx));
+        let tables = self.tables();
+        let (lo, hi) = (tables.merge_starts.get(left) as usize, tables.merge_starts.get(left + 1) as usize);
+        let idx = tables.merge_rights.find(right, lo, hi)?;
+        let result = tables.merge_results.get(idx);
+        let rank = tables.merge_ranks.map_or(result, |ranks| ranks.get(idx));
         Some(Merge { rank, result })
     }
 

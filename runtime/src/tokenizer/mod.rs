@@ -28,6 +28,8 @@ pub use encode::{EncodeError, EncodeOptions, Specials, Stretches};
 pub use error::TokenizerError;
 pub use merge::Merge;
 pub use pretoken::{PreTokenizer, PreTokens};
+#[cfg(feature = "linked-model")]
+pub(crate) use section::Tables;
 pub use section::layout;
 pub use section::{SpacePrefix, Tokenizer, TokenizerKind};
 pub use stream::TextStream;

@@ -38,8 +38,11 @@ impl PreTokenizer {
     }
 
     /// The pre-tokenizer of a [`PreTokenizer::code`].
-    pub fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(code)).copied()
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match Self::ALL.as_slice().split_at_checked(code as usize) {
+            Some((_, &[pre_tokenizer, ..])) => Some(pre_tokenizer),
+            _ => None,
+        }
     }
 }
 

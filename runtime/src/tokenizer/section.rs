@@ -53,9 +53,18 @@ pub struct SpacePrefix {
     pub once: bool,
 }
 
-/// A checked tokenizer section: a view, nothing is copied.
+/// A checked tokenizer section: a view, nothing is copied. That of a linked model ([`crate::linked`]) is a constant and takes no memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Tokenizer<'m> {
+    #[cfg(not(feature = "linked-model"))]
+    tables: Tables<'m>,
+    #[cfg(feature = "linked-model")]
+    lifetime: core::marker::PhantomData<&'m ()>,
+}
+
+/// The tables of a section, and the fields of its header.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tables<'m> {
     pub(super) kind: TokenizerKind,
     pub(super) pre_tokenizer: PreTokenizer,
     pub(super) flags: u16,
@@ -86,21 +95,16 @@ pub(super) struct Numbers<'m> {
 
 impl Numbers<'_> {
     /// Entry `idx`, or `u32::MAX` past the end; a narrow `0xffff` is not widened.
-    pub(super) fn get(&self, idx: usize) -> u32 {
-        if self.wide {
-            match self.bytes.get(idx * 4..idx * 4 + 4) {
-                Some(b) => u32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-                None => u32::MAX,
-            }
-        } else {
-            match self.bytes.get(idx * 2..idx * 2 + 2) {
-                Some(b) => u32::from(u16::from_le_bytes([b[0], b[1]])),
-                None => u32::MAX,
-            }
+    pub(super) const fn get(&self, idx: usize) -> u32 {
+        let Some((_, rest)) = self.bytes.split_at_checked(idx * if self.wide { 4 } else { 2 }) else { return u32::MAX };
+        match (self.wide, rest) {
+            (true, &[a, b, c, d, ..]) => u32::from_le_bytes([a, b, c, d]),
+            (false, &[a, b, ..]) => u16::from_le_bytes([a, b]) as u32,
+            _ => u32::MAX,
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(super) const fn len(&self) -> usize {
         self.bytes.len() / if self.wide { 4 } else { 2 }
     }
 
@@ -118,6 +122,22 @@ impl Numbers<'_> {
     }
 }
 
+/// What `Some` or `Ok` holds, or the error: `?` for functions that are evaluated when a linked model is compiled in.
+macro_rules! known {
+    ($option:expr, $error:expr) => {
+        match $option {
+            Some(value) => value,
+            None => return Err($error),
+        }
+    };
+    ($result:expr) => {
+        match $result {
+            Ok(value) => value,
+            Err(error) => return Err(error),
+        }
+    };
+}
+
 /// Takes tables off the front of a section.
 struct Reader<'m> {
     rest: &'m [u8],
@@ -125,16 +145,15 @@ struct Reader<'m> {
 }
 
 impl<'m> Reader<'m> {
-    fn bytes(&mut self, n_bytes: usize) -> Result<&'m [u8], TokenizerError> {
-        let Some((head, rest)) = self.rest.split_at_checked(n_bytes) else {
-            return Err(TokenizerError::Truncated { given_bytes: self.section_bytes });
-        };
+    const fn bytes(&mut self, n_bytes: usize) -> Result<&'m [u8], TokenizerError> {
+        let truncated = TokenizerError::Truncated { given_bytes: self.section_bytes };
+        let (head, rest) = known!(self.rest.split_at_checked(n_bytes), truncated);
         self.rest = rest;
         Ok(head)
     }
 
-    fn numbers(&mut self, n: usize, wide: bool) -> Result<Numbers<'m>, TokenizerError> {
-        Ok(Numbers { bytes: self.bytes(n * if wide { 4 } else { 2 })?, wide })
+    const fn numbers(&mut self, n: usize, wide: bool) -> Result<Numbers<'m>, TokenizerError> {
+        Ok(Numbers { bytes: known!(self.bytes(n * if wide { 4 } else { 2 })), wide })
     }
 }
 
@@ -154,60 +173,78 @@ struct Header {
     piece_bytes: usize,
 }
 
+/// A count of entries of at most `max`.
+const fn count(header: Numbers<'_>, field: &'static str, idx: usize, max: usize) -> Result<usize, TokenizerError> {
+    let n = header.get(idx) as usize;
+    if n > max { Err(TokenizerError::Header { field }) } else { Ok(n) }
+}
+
+/// A token below `vocab_size`, or none.
+const fn token(
+    header: Numbers<'_>,
+    field: &'static str,
+    idx: usize,
+    vocab_size: usize,
+) -> Result<Option<TokenId>, TokenizerError> {
+    match header.get(idx) {
+        layout::NO_TOKEN => Ok(None),
+        id if (id as usize) < vocab_size => Ok(Some(id)),
+        _ => Err(TokenizerError::Header { field }),
+    }
+}
+
 impl Header {
     /// Reads the first [`layout::HEADER_BYTES`] of a section of `section_bytes`.
-    fn parse(header: &[u8], section_bytes: usize) -> Result<Self, TokenizerError> {
-        if header[..4] != layout::MAGIC {
+    const fn parse(header: &[u8], section_bytes: usize) -> Result<Self, TokenizerError> {
+        const LAST: usize = layout::HEADER_BYTES - 12;
+        let Some((&[a, b, c, d, version, kind, pre_tokenizer, id_bytes, low, high, zero, other_zero], rest)) =
+            header.split_first_chunk()
+        else {
+            return Err(TokenizerError::Truncated { given_bytes: section_bytes });
+        };
+        if u32::from_le_bytes([a, b, c, d]) != u32::from_le_bytes(layout::MAGIC) {
             return Err(TokenizerError::NotATokenizer);
         }
-        if header[4] != layout::VERSION {
-            return Err(TokenizerError::Version { found: header[4] });
+        if version != layout::VERSION {
+            return Err(TokenizerError::Version { found: version });
         }
-        let kind = match header[5] {
+        let kind = match kind {
             0 => TokenizerKind::ByteLevel,
             1 => TokenizerKind::SentencePiece,
             _ => return Err(TokenizerError::Header { field: "kind" }),
         };
         let pre_tokenizer =
-            PreTokenizer::from_code(header[6]).ok_or(TokenizerError::Header { field: "pre_tokenizer" })?;
-        let (wide_ids, ids_max) = match header[7] {
+            known!(PreTokenizer::from_code(pre_tokenizer), TokenizerError::Header { field: "pre_tokenizer" });
+        // A table longer than the section is refused here, before any product of sizes can overflow: entries have two bytes.
+        let entries_max = section_bytes / 2;
+        let (wide_ids, ids_max) = match id_bytes {
             2 => (false, layout::NARROW_IDS_MAX),
             4 => (true, layout::CONTROL as usize - 1),
             _ => return Err(TokenizerError::Header { field: "id_bytes" }),
         };
-        let flags = u16::from_le_bytes([header[8], header[9]]);
-        if flags & !layout::ALL_FLAGS != 0 || header[10] != 0 || header[11] != 0 {
+        let flags = u16::from_le_bytes([low, high]);
+        if flags & !layout::ALL_FLAGS != 0 || zero != 0 || other_zero != 0 || rest.len() != LAST {
             return Err(TokenizerError::Header { field: "flags" });
         }
-        let numbers = Numbers { bytes: &header[12..], wide: true };
-        // A table longer than the section is refused here, before any product of sizes can overflow: entries have two bytes.
-        let n_entries = |field, idx: usize, max: usize| match numbers.get(idx) as usize {
-            n if n > max => Err(TokenizerError::Header { field }),
-            n => Ok(n),
-        };
-        let entries_max = section_bytes / 2;
-        let vocab_size = n_entries("vocab_size", 0, ids_max.min(entries_max))?;
+        let numbers = Numbers { bytes: rest, wide: true };
+        let ids_max = if ids_max < entries_max { ids_max } else { entries_max };
+        let vocab_size = known!(count(numbers, "vocab_size", 0, ids_max));
         if vocab_size == 0 {
             return Err(TokenizerError::Header { field: "vocab_size" });
         }
-        let id = |field, idx: usize| match numbers.get(idx) {
-            layout::NO_TOKEN => Ok(None),
-            id if (id as usize) < vocab_size => Ok(Some(id)),
-            _ => Err(TokenizerError::Header { field }),
-        };
         Ok(Self {
             kind,
             pre_tokenizer,
             wide_ids,
             flags,
             vocab_size,
-            n_merges: n_entries("n_merges", 1, entries_max)?,
-            n_chars: n_entries("n_chars", 2, entries_max)?,
-            n_specials: n_entries("n_specials", 3, entries_max)?,
-            bos: id("bos", 4)?,
-            eos: id("eos", 5)?,
-            unk: id("unk", 6)?,
-            piece_bytes: n_entries("piece_bytes", 7, section_bytes)?,
+            n_merges: known!(count(numbers, "n_merges", 1, entries_max)),
+            n_chars: known!(count(numbers, "n_chars", 2, entries_max)),
+            n_specials: known!(count(numbers, "n_specials", 3, entries_max)),
+            bos: known!(token(numbers, "bos", 4, vocab_size)),
+            eos: known!(token(numbers, "eos", 5, vocab_size)),
+            unk: known!(token(numbers, "unk", 6, vocab_size)),
+            piece_bytes: known!(count(numbers, "piece_bytes", 7, section_bytes)),
         })
     }
 }
@@ -217,13 +254,68 @@ impl<'m> Tokenizer<'m> {
     ///
     /// # Errors
     /// A [`TokenizerError`] that names the first thing that is wrong. No input panics.
+    #[cfg(not(feature = "linked-model"))]
     pub fn parse(section: &'m [u8]) -> Result<Self, TokenizerError> {
+        let tables = Tables::read(section)?;
+        tables.check_pieces()?;
+        tables.check_merges()?;
+        tables.check_chars()?;
+        tables.check_specials()?;
+        Ok(Self { tables })
+    }
+
+    /// The linked model's.
+    #[cfg(feature = "linked-model")]
+    pub(crate) const LINKED: Self = Self { lifetime: core::marker::PhantomData };
+
+    #[cfg(not(feature = "linked-model"))]
+    #[inline(always)]
+    pub(super) fn tables(&self) -> &Tables<'m> {
+        &self.tables
+    }
+
+    #[cfg(feature = "linked-model")]
+    #[inline(always)]
+    pub(super) fn tables(&self) -> &Tables<'m> {
+        &crate::linked::TABLES
+    }
+}
+
+impl<'m> Tables<'m> {
+    /// Those of no token.
+    #[cfg(feature = "linked-model")]
+    pub(crate) const NONE: Self = {
+        let none = Numbers { bytes: &[], wide: true };
+        Self {
+            kind: TokenizerKind::ByteLevel,
+            pre_tokenizer: PreTokenizer::None,
+            flags: 0,
+            vocab_size: 0,
+            bos: None,
+            eos: None,
+            unk: None,
+            byte_tokens: none,
+            piece_ends: none,
+            merge_starts: none,
+            merge_rights: none,
+            merge_results: none,
+            merge_ranks: None,
+            chars: none,
+            char_tokens: none,
+            specials: none,
+            pieces: &[],
+            special_starts: [0; 8],
+        }
+    };
+
+    /// Cuts a section into its tables, whose entries are yet to be checked.
+    pub(crate) const fn read(section: &'m [u8]) -> Result<Self, TokenizerError> {
         let mut reader = Reader { rest: section, section_bytes: section.len() };
-        let header = Header::parse(reader.bytes(layout::HEADER_BYTES)?, section.len())?;
+        let header = known!(Header::parse(known!(reader.bytes(layout::HEADER_BYTES)), section.len()));
         let wide_merges = header.n_merges > 0xffff;
         let has_ranks = header.flags & layout::EXPLICIT_RANKS != 0;
         // The fields are read in the order of the tables.
-        let mut tokenizer = Self {
+        let tables = Self {
             kind: header.kind,
             pre_tokenizer: header.pre_tokenizer,
             flags: header.flags,
@@ -231,28 +323,59 @@ impl<'m> Tokenizer<'m> {
             bos: header.bos,
             eos: header.eos,
             unk: header.unk,
-            byte_tokens: reader.numbers(256, header.wide_ids)?,
-            piece_ends: reader.numbers(header.vocab_size, header.piece_bytes > 0xffff)?,
-            merge_starts: reader.numbers(header.vocab_size + 1, wide_merges)?,
-            merge_rights: reader.numbers(header.n_merges, header.wide_ids)?,
-            merge_results: reader.numbers(header.n_merges, header.wide_ids)?,
-            merge_ranks: if has_ranks { Some(reader.numbers(header.n_merges, wide_merges)?) } else { None },
-            chars: reader.numbers(header.n_chars, true)?,
-            char_tokens: reader.numbers(header.n_chars, header.wide_ids)?,
-            specials: reader.numbers(header.n_specials, true)?,
-            pieces: reader.bytes(header.piece_bytes)?,
+            byte_tokens: known!(reader.numbers(256, header.wide_ids)),
+            piece_ends: known!(reader.numbers(header.vocab_size, header.piece_bytes > 0xffff)),
+            merge_starts: known!(reader.numbers(header.vocab_size + 1, wide_merges)),
+            merge_rights: known!(reader.numbers(header.n_merges, header.wide_ids)),
+            merge_results: known!(reader.numbers(header.n_merges, header.wide_ids)),
+            merge_ranks: if has_ranks { Some(known!(reader.numbers(header.n_merges, wide_merges))) } else { None },
+            chars: known!(reader.numbers(header.n_chars, true)),
+            char_tokens: known!(reader.numbers(header.n_chars, header.wide_ids)),
+            specials: known!(reader.numbers(header.n_specials, true)),
+            pieces: known!(reader.bytes(header.piece_bytes)),
             special_starts: [0; 8],
         };
         if !reader.rest.is_empty() {
             return Err(TokenizerError::TrailingBytes { extra_bytes: reader.rest.len() });
         }
-        tokenizer.check_pieces()?;
-        tokenizer.check_merges()?;
-        tokenizer.check_chars()?;
-        tokenizer.check_specials()?;
-        Ok(tokenizer)
+        Ok(tables.with_special_starts())
     }
 
+    /// Takes note of the first bytes of special tokens.
+    const fn with_special_starts(mut self) -> Self {
+        let mut idx = 0;
+        while idx < self.specials.len() {
+            if let &[first, ..] = self.piece(self.specials.get(idx) & !layout::CONTROL) {
+                self.special_starts[first as usize / 32] |= 1 << (first % 32);
+            }
+            idx += 1;
+        }
+        self
+    }
+
+    /// See [`Tokenizer::piece`].
+    const fn piece(&self, id: TokenId) -> &'m [u8] {
+        let id = id as usize;
+        if id >= self.vocab_size {
+            return &[];
+        }
+        let start = if id == 0 { 0 } else { self.piece_ends.get(id - 1) as usize };
+        let end = self.piece_ends.get(id) as usize;
+        let Some((before, _)) = self.pieces.split_at_checked(end) else { return &[] };
+        let Some((_, piece)) = before.split_at_checked(start) else { return &[] };
+        piece
+    }
+
+    /// See [`Tokenizer::byte_token`].
+    fn byte_token(&self, byte: u8) -> Option<TokenId> {
+        let id = self.byte_tokens.get(usize::from(byte));
+        let none = if self.byte_tokens.wide { layout::NO_TOKEN } else { 0xffff };
+        (id != none).then_some(id)
+    }
+}
+
+#[cfg(not(feature = "linked-model"))]
+impl Tables<'_> {
     fn check_pieces(&self) -> Result<(), TokenizerError> {
         let mut start = 0;
         for id in 0..self.vocab_size {
@@ -323,63 +446,63 @@ impl<'m> Tokenizer<'m> {
         Ok(())
     }
 
-    fn check_specials(&mut self) -> Result<(), TokenizerError> {
+    fn check_specials(&self) -> Result<(), TokenizerError> {
         let mut previous = None;
         for idx in 0..self.specials.len() {
             let id = self.specials.get(idx) & !layout::CONTROL;
             let ordered = previous.is_none_or(|p| p < id);
             let piece = self.piece(id);
-            let Some(&first) = piece.first() else { return Err(TokenizerError::Special { idx }) };
-            if !ordered || core::str::from_utf8(piece).is_err() {
+            if piece.is_empty() || !ordered || core::str::from_utf8(piece).is_err() {
                 return Err(TokenizerError::Special { idx });
             }
-            self.special_starts[usize::from(first / 32)] |= 1 << (first % 32);
             previous = Some(id);
         }
         Ok(())
     }
+}
 
+impl<'m> Tokenizer<'m> {
     /// Number of token ids; every id below it has a piece, though it may be empty.
     pub fn vocab_size(&self) -> usize {
-        self.vocab_size
+        self.tables().vocab_size
     }
 
     /// How texts become tokens.
     pub fn kind(&self) -> TokenizerKind {
-        self.kind
+        self.tables().kind
     }
 
     /// How text is cut before merging.
     pub fn pre_tokenizer(&self) -> PreTokenizer {
-        self.pre_tokenizer
+        self.tables().pre_tokenizer
     }
 
     /// Beginning-of-text token.
     pub fn bos(&self) -> Option<TokenId> {
-        self.bos
+        self.tables().bos
     }
 
     /// End-of-text token: generation stops at it.
     pub fn eos(&self) -> Option<TokenId> {
-        self.eos
+        self.tables().eos
     }
 
     /// Token for what the vocabulary cannot spell.
     pub fn unk(&self) -> Option<TokenId> {
-        self.unk
+        self.tables().unk
     }
 
     /// Whether [`Tokenizer::encode`] starts with [`Tokenizer::bos`].
     pub fn add_bos(&self) -> bool {
-        self.flags & layout::ADD_BOS != 0
+        self.tables().flags & layout::ADD_BOS != 0
     }
 
     /// Where SentencePiece's extra spaces go; nowhere for byte-level tokenizers.
     pub fn space_prefix(&self) -> SpacePrefix {
         SpacePrefix {
-            at_start: self.flags & layout::SPACE_AT_START != 0,
-            after_special: self.flags & layout::SPACE_AFTER_SPECIAL != 0,
-            once: self.flags & layout::SPACE_ONCE != 0,
+            at_start: self.tables().flags & layout::SPACE_AT_START != 0,
+            after_special: self.tables().flags & layout::SPACE_AFTER_SPECIAL != 0,
+            once: self.tables().flags & layout::SPACE_ONCE != 0,
         }
     }
 
@@ -387,24 +510,19 @@ impl<'m> Tokenizer<'m> {
     ///
     /// A special token's piece is the text by which it is recognised.
     pub fn piece(&self, id: TokenId) -> &'m [u8] {
-        let id = id as usize;
-        if id >= self.vocab_size {
-            return &[];
-        }
-        let start = if id == 0 { 0 } else { self.piece_ends.get(id - 1) as usize };
-        self.pieces.get(start..self.piece_ends.get(id) as usize).unwrap_or(&[])
+        self.tables().piece(id)
     }
 
     /// Whether `id` marks structure (begin, end, turn) and is left out of decoded text.
     pub fn is_control(&self, id: TokenId) -> bool {
-        self.special_idx(id).is_some_and(|idx| self.specials.get(idx) & layout::CONTROL != 0)
+        self.special_idx(id).is_some_and(|idx| self.tables().specials.get(idx) & layout::CONTROL != 0)
     }
 
     fn special_idx(&self, id: TokenId) -> Option<usize> {
-        let (mut lo, mut hi) = (0, self.specials.len());
+        let (mut lo, mut hi) = (0, self.tables().specials.len());
         while lo < hi {
             let mid = lo + (hi - lo) / 2;
-            match (self.specials.get(mid) & !layout::CONTROL).cmp(&id) {
+            match (self.tables().specials.get(mid) & !layout::CONTROL).cmp(&id) {
                 core::cmp::Ordering::Less => lo = mid + 1,
                 core::cmp::Ordering::Greater => hi = mid,
                 core::cmp::Ordering::Equal => return Some(mid),
@@ -415,7 +533,7 @@ impl<'m> Tokenizer<'m> {
 
     /// Tokens that are recognised in text, ascending.
     pub fn specials(&self) -> impl Iterator<Item = TokenId> + 'm {
-        let specials = self.specials;
+        let specials = self.tables().specials;
         (0..specials.len()).map(move |idx| specials.get(idx) & !layout::CONTROL)
     }
 
@@ -427,7 +545,12 @@ impl<'m> Tokenizer<'m> {
     /// The longest special token at the start of `text` that `is_allowed`, if there is one.
     pub(super) fn special_at_start(&self, text: &[u8], is_allowed: impl Fn(TokenId) -> bool) -> Option<TokenId> {
         let first = *text.first()?;
-        if self.special_starts[usize::from(first / 32)] & (1 << (first % 32)) == 0 {
+        if self
+            .tables()
+            .special_starts
+            .get(usize::from(first / 32))
+            .is_none_or(|starts| starts >> (first % 32) & 1 == 0)
+        {
             return None;
         }
         let found = self.specials().filter(|&id| text.starts_with(self.piece(id)) && is_allowed(id));
@@ -436,13 +559,11 @@ impl<'m> Tokenizer<'m> {
 
     /// The token of a single byte.
     pub fn byte_token(&self, byte: u8) -> Option<TokenId> {
-        let id = self.byte_tokens.get(usize::from(byte));
-        let none = if self.byte_tokens.wide { layout::NO_TOKEN } else { 0xffff };
-        (id != none).then_some(id)
+        self.tables().byte_token(byte)
     }
 
     /// The token of a single character, for SentencePiece.
     pub fn char_token(&self, c: char) -> Option<TokenId> {
-        self.chars.find(c as u32, 0, self.chars.len()).map(|idx| self.char_tokens.get(idx))
+        self.tables().chars.find(c as u32, 0, self.tables().chars.len()).map(|idx| self.tables().char_tokens.get(idx))
     }
 }

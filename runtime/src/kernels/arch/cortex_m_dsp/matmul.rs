@@ -15,7 +15,6 @@
 
 use core::arch::asm;
 
-use crate::kernels::generic;
 use crate::math;
 use crate::tensor::{ActivationsQ8, GROUP_SIZE, MatrixQ8, Scales};
 
@@ -35,7 +34,10 @@ pub fn matmul_rows(out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &Acti
         Scales::PerGroup(scales) => scales.as_ptr().addr().is_multiple_of(4),
     };
     if !are_words(data, x.values(0)) || !are_scales_words || n_rows == 0 || !first_row.is_multiple_of(ROWS) {
-        return generic::matmul_rows(out, first_row, w, x);
+        // A linked model's matrices and an arena's buffers start at whole words.
+        #[cfg(not(feature = "linked-model"))]
+        crate::kernels::generic::matmul_rows(out, first_row, w, x);
+        return;
     }
     for (token_idx, out) in out.chunks_exact_mut(n_rows).enumerate() {
         let (values, x_scales) = (x.values(token_idx), x.scales(token_idx));

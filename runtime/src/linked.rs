@@ -1,0 +1,46 @@
+//! The one model of a firmware, as its compiler knows it.
+//!
+//! With the feature `linked-model`, the packed file named by `SISKIN_MODEL` is compiled in. What follows from it alone (the model's shape
+//! and parts, the weights' format, where each section lies, how text becomes tokens) are constants, so the compiler leaves out
+//! whatever that model has no use for: other weight formats, norms, activations, ways to cut text, and the checks of a file's structure.
+//! Those were made when the firmware was built: its build script parses the file with the whole runtime. On the device
+//! [`PackedModel::parse`](crate::PackedModel::parse) compares checksums, which tell whether the flash still holds those bytes.
+//!
+//! New parts of a model stay out of firmware that does not use them in the same way: they ask `config()`, `parts()`, a tensor's format, the
+//! tokenizer's tables or `section(kind)`, all of which are constants here.
+
+use crate::arena::Aligned;
+use crate::format::{Contents, SectionKind};
+use crate::layout::WeightLayout;
+use crate::tensor::WeightFormat;
+use crate::tokenizer::Tables;
+
+const FILE: &[u8; include_bytes!(env!("SISKIN_MODEL")).len()] = include_bytes!(env!("SISKIN_MODEL"));
+
+/// The packed model, in flash.
+pub static MODEL: Aligned<[u8; FILE.len()]> = Aligned(*FILE);
+
+/// What it says of itself.
+pub(crate) static CONTENTS: Contents<'static> = match Contents::of_checked(&MODEL.0) {
+    Some(contents) => contents,
+    None => panic!("SISKIN_MODEL is no packed model that this runtime runs"),
+};
+
+/// The order of its weights' bytes.
+pub(crate) const LAYOUT: WeightLayout = CONTENTS.header().layout;
+
+/// Whether it has matrices of this format.
+#[inline(always)]
+pub(crate) const fn has_format(format: WeightFormat) -> bool {
+    const FORMAT: WeightFormat = CONTENTS.header().format;
+    FORMAT as u8 == format as u8
+}
+
+/// The tables of its tokenizer; those of no token where it has none.
+pub(crate) static TABLES: Tables<'static> = match CONTENTS.section(SectionKind::Tokenizer) {
+    Some(section) => match Tables::read(section) {
+        Ok(tables) => tables,
+        Err(_) => panic!("SISKIN_MODEL has a damaged tokenizer"),
+    },
+    None => Tables::NONE,
+};
