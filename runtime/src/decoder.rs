@@ -278,11 +278,14 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         for (kv_head_idx, (queries, outputs)) in queries.zip(outputs).enumerate() {
             let keys = kv_cache::head_mut(config, keys.0, keys.1, view.layer_idx, kv_head_idx);
             let values = kv_cache::head_mut(config, values.0, values.1, view.layer_idx, kv_head_idx);
-            let cached = CachedHead::new(
-                self.kernels,
-                (&keys.values[..width], &keys.scales[..n]),
-                (&values.values[..width], &values.scales[..n]),
-            );
+            let keys = (&keys.values[..width], &keys.scales[..n]);
+            let values = (&values.values[..width], &values.scales[..n]);
+            if view.relative_bias.is_none()
+                && self.kernels.attend_heads(outputs, queries, view.temperature, keys, values, buffers.scores)
+            {
+                continue;
+            }
+            let cached = CachedHead::new(self.kernels, keys, values);
             let mut scratch = Scratch { query: buffers.query, scores: buffers.scores, value_sums: buffers.value_sums };
             for (q, out) in queries.chunks(config.head_dim).zip(outputs.chunks_mut(config.head_dim)) {
                 let scoring = Scoring { temperature: view.temperature, bias: view.bias(config, head_idx) };

@@ -63,6 +63,18 @@ pub(crate) trait Backend: Copy {
         total
     }
 
+    fn attend_heads(
+        self,
+        _out: &mut [f32],
+        _q: &[f32],
+        _temperature: f32,
+        _keys: (&[i8], &[u16]),
+        _values: (&[i8], &[u16]),
+        _scores: &mut [i32],
+    ) -> bool {
+        false
+    }
+
     fn scale_integers(self, out: &mut [f32], sums: &[i32], factor: f32) {
         generic::scale_integers(out, sums, factor);
     }
@@ -103,6 +115,10 @@ pub(crate) trait Backend: Copy {
         for head in x.chunks_mut(cos_sin.len().max(1)) {
             self.rotate(head, cos_sin);
         }
+    }
+
+    fn greatest_bits(self, x: &[f32]) -> i32 {
+        generic::greatest_bits(x)
     }
 
     fn add(self, x: &mut [f32], y: &[f32]) {

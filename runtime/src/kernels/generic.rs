@@ -251,6 +251,11 @@ pub fn swiglu(out: &mut [f32], gate: &[f32], up: &[f32]) {
     }
 }
 
+/// See [`super::Kernels::greatest_bits`].
+pub fn greatest_bits(x: &[f32]) -> i32 {
+    x.iter().fold(i32::MIN, |greatest, x| greatest.max(x.to_bits() as i32))
+}
+
 /// See [`super::Kernels::add`].
 pub fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {

@@ -250,6 +250,21 @@ impl Kernels {
         })
     }
 
+    /// Attention of all query heads that share a key head, from `q` to `out`, `(n_heads, head_dim)`, over positions with elements,
+    /// `(n_positions, head_dim)`, and bfloat16 scales, `(n_positions,)`. False where this backend has no way of its own for them: then
+    /// the other kernels are to be called, head by head. `scores` has at least `(n_positions,)`.
+    pub fn attend_heads(
+        self,
+        out: &mut [f32],
+        q: &[f32],
+        temperature: f32,
+        keys: (&[i8], &[u16]),
+        values: (&[i8], &[u16]),
+        scores: &mut [i32],
+    ) -> bool {
+        dispatch!(self, backend => backend.attend_heads(out, q, temperature, keys, values, scores))
+    }
+
     /// `out[i] = sums[i] * factor`: exact sums, rounded to f32, in units of `1 / factor`.
     pub fn scale_integers(self, out: &mut [f32], sums: &[i32], factor: f32) {
         dispatch!(self, backend => backend.scale_integers(out, sums, factor))
@@ -305,6 +320,12 @@ impl Kernels {
     /// The same for heads that follow each other, `(n_heads, cos_sin.len())`.
     pub fn rotate_heads(self, x: &mut [f32], cos_sin: &[f32]) {
         dispatch!(self, backend => backend.rotate_heads(x, cos_sin))
+    }
+
+    /// The greatest of the numbers' bits as integers, the least integer of none: where one is not negative, those of the largest number, or
+    /// of a NaN.
+    pub fn greatest_bits(self, x: &[f32]) -> i32 {
+        dispatch!(self, backend => backend.greatest_bits(x))
     }
 
     /// `x[i] += y[i]`: a block's output joins the residual stream.

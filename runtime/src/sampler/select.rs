@@ -12,6 +12,7 @@
 //!
 //! Eight passes over the vocabulary, 128 bytes of stack, and only the first pass weighs more than one bucket.
 
+use crate::kernels::Kernels;
 use crate::{TokenId, math};
 
 /// The distance of a token that may not be drawn.
@@ -25,20 +26,49 @@ const WEIGHTLESS_DISTANCE: f32 = 28.0;
 
 /// The index and value of the largest logit; the lowest index of equals. NaN counts as minus infinity.
 pub(super) fn largest(logits: &[f32]) -> (TokenId, f32) {
-    // As integers that order as the numbers do, both zeros alike: cores without an FPU compare those at once.
-    let order = |bits: i32| if bits < 0 { i32::MIN.wrapping_sub(bits) } else { bits };
-    const INFINITY: i32 = f32::INFINITY.to_bits() as i32;
-    let (mut best, mut most) = ((0, f32::NEG_INFINITY), -INFINITY);
-    let mut rest = logits.iter().enumerate();
-    // A loop that only looks: a greater one comes seldom.
-    while let Some((idx, &logit)) = rest.find(|(_, logit)| order(logit.to_bits() as i32) > most) {
-        let order = order(logit.to_bits() as i32);
-        // NaN lies above infinity, or below the other.
-        if order <= INFINITY {
-            (best, most) = ((idx as TokenId, logit), order);
+    let (kernels, (whole, rest)) = (Kernels::detect(), logits.as_chunks::<{ Largest::BLOCK }>());
+    let mut largest = Largest { idx: 0, logit: f32::NEG_INFINITY, order: -INFINITY };
+    for (block_idx, block) in whole.iter().enumerate() {
+        // Most blocks need no closer look.
+        if largest.order < 0 || kernels.greatest_bits(block) > largest.order {
+            largest.look_at(block_idx * Largest::BLOCK, block);
         }
     }
-    best
+    largest.look_at(whole.len() * Largest::BLOCK, rest);
+    (largest.idx as TokenId, largest.logit)
+}
+
+/// The bits of infinity, in the order of [`Largest::order_of`].
+const INFINITY: i32 = f32::INFINITY.to_bits() as i32;
+
+/// The largest logit so far.
+struct Largest {
+    idx: usize,
+    logit: f32,
+    /// [`Largest::order_of`] it: of numbers that are not negative their bits, which lie above the others' as integers.
+    order: i32,
+}
+
+impl Largest {
+    /// Logits that are looked at together.
+    const BLOCK: usize = 16;
+
+    /// An integer that orders as the number does, both zeros alike: cores without an FPU compare those at once. NaN lies above infinity, or
+    /// below the other.
+    fn order_of(logit: f32) -> i32 {
+        let bits = logit.to_bits() as i32;
+        if bits < 0 { i32::MIN.wrapping_sub(bits) } else { bits }
+    }
+
+    /// Looks at the logits from `first` on, one by one.
+    fn look_at(&mut self, first: usize, logits: &[f32]) {
+        for (i, &logit) in logits.iter().enumerate() {
+            let order = Self::order_of(logit);
+            if order > self.order && order <= INFINITY {
+                *self = Self { idx: first + i, logit, order };
+            }
+        }
+    }
 }
 
 /// Replaces every logit by its distance below the largest, [`EXCLUDED`] where it is minus infinity or NaN. Gives [`largest`].
@@ -214,6 +244,21 @@ mod tests {
             let input = logits;
             assert_eq!(distances_in_place(&mut logits).0, best, "{input:?}");
             assert_eq!(logits, distances, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn the_largest_is_the_first_of_the_greatest_in_any_block() {
+        let (inf, nan, zero) = (f32::INFINITY, f32::NAN, f32::from_bits(1));
+        let fills = [-inf, nan, -nan, -3.0, -0.0, 0.0, zero, 2.5];
+        for (fill, n) in fills.into_iter().flat_map(|fill| [1, 15, 16, 17, 33, 48].map(|n| (fill, n))) {
+            for (at, top) in (0..n).flat_map(|at| [-2.5, -0.0, 0.0, zero, 2.5, inf].map(|top| (at, top))) {
+                let mut logits = [fill; 48];
+                logits[at..].fill(top);
+                let first = logits[..n].iter().position(|&x| logits[..n].iter().all(|&y| x >= y || y.is_nan()));
+                let want = first.filter(|&first| logits[first] > -inf).unwrap_or(0);
+                assert_eq!(largest(&logits[..n]).0, want as TokenId, "{fill} {n} {at} {top}");
+            }
         }
     }
 }

@@ -104,6 +104,9 @@ fn check_all(kernels: Kernels, a: &[f32], b: &[f32]) -> Result<(), (&'static str
     compare("scale_integers", &|kernels, out| kernels.scale_integers(out, sums, factor), &|out| {
         generic::scale_integers(out, sums, factor);
     })?;
+    if kernels.greatest_bits(a) != generic::greatest_bits(a) {
+        return Err(("greatest_bits", 0));
+    }
     for head_dim in [2, 8] {
         if len.is_multiple_of(head_dim) {
             let (want, head) = (&mut want[..len], &b[..head_dim]);

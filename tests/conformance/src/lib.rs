@@ -6,6 +6,7 @@
 mod attention;
 mod elementwise;
 mod functions;
+mod heads;
 mod matmul;
 mod quantize;
 mod random;
@@ -27,11 +28,12 @@ pub struct Mismatch {
 pub type Family = fn(Kernels, &mut Memory) -> Result<usize, Mismatch>;
 
 /// Every family, by the name of the kernel that it tries.
-pub const FAMILIES: [(&str, Family); 7] = [
+pub const FAMILIES: [(&str, Family); 8] = [
     ("quantize", quantize::check),
     ("matmul", matmul::check),
     ("scores", attention::check_scores),
     ("values", attention::check_values),
+    ("heads", heads::check),
     ("elementwise", elementwise::check),
     ("sampler", sampler::check),
     ("functions", functions::check),

@@ -2,6 +2,7 @@
 
 use super::vector_asm;
 use crate::kernels::generic;
+use crate::math;
 
 /// The loops of [`generic::score_dots`]: any head of up to `2^16` elements.
 pub fn score_dots(q: &[i16], k: &[i8], dots: &mut [i32]) {
@@ -168,7 +169,36 @@ define_copy!(
     "wlstp.16 lr, lr, 3f\n 2: vldrh.u16 q0, [r1], #16\n vstrh.16 q0, [r0], #16\n letp lr, 2b\n 3:"
 );
 
-/// Eight scores at a time in 16-bit lanes: the upper half of a product is what the definition's quartic takes of each.
+/// The powers, in q1, of the eight scores in q0 and q1, those at even and those at odd places, in 16-bit lanes: the upper half of a product
+/// is what [`math::exp2_neg_q16`] takes of each. q4 to q7 hold its coefficients, r3 the greatest score less 65,535; uses q2.
+macro_rules! powers {
+    () => {
+        concat!(
+            // -t + 65535 for the exponent -t: its upper half is -t's rounded up, and its lower half's complement t's fraction.
+            "vqsub.s32 q0, q0, r3\n vqsub.s32 q1, q1, r3\n",
+            "vmov q2, q1\n vsri.32 q2, q0, #16\n vsli.32 q0, q1, #16\n",
+            "vqmovnb.s16 q2, q2\n vmvn q0, q0\n",
+            "vmulh.u16 q1, q0, q7\n vsub.i16 q1, q6, q1\n vmulh.u16 q1, q0, q1\n vsub.i16 q1, q5, q1\n",
+            "vmulh.u16 q1, q0, q1\n vsub.i16 q1, q4, q1\n vmulh.u16 q1, q0, q1\n vmvn q1, q1\n",
+            "vshl.u16 q1, q1, q2\n",
+        )
+    };
+}
+pub(super) use powers;
+
+/// The weights, in q2, of the powers in q1 and the scales in q0; r4 holds the greatest exponent and 1.
+macro_rules! weights {
+    () => {
+        concat!(
+            // The upper half of the product with the mantissa times 256 is shifted by 8 less.
+            "vshr.u16 q2, q0, #7\n vsub.i16 q2, q2, r4\n vqmovnb.s16 q2, q2\n",
+            "vshl.i16 q0, q0, #8\n vorr.i16 q0, #0x8000\n vmulh.u16 q1, q1, q0\n vrshl.u16 q2, q1, q2\n",
+        )
+    };
+}
+pub(super) use weights;
+
+/// Eight scores at a time.
 ///
 /// The second of the loads may move r0, and the weights, in q2, are stored there or from r5 on.
 macro_rules! define_softmax_blocks {
@@ -187,19 +217,11 @@ macro_rules! define_softmax_blocks {
                 vector_asm!(
                     "vdup.16 q7, r8\n vdup.16 q6, r9\n vdup.16 q5, r10\n vdup.16 q4, r11",
                     "wls lr, lr, 3f",
-                    // In even and odd positions, -t + 65535 for the exponent -t: its upper half is -t's rounded up, and its lower
-                    // half's complement t's fraction.
                     "2: vld20.32 {{q0, q1}}, [r0]",
                     $second_load,
-                    "vqsub.s32 q0, q0, r3\n vqsub.s32 q1, q1, r3",
-                    "vmov q2, q1\n vsri.32 q2, q0, #16\n vsli.32 q0, q1, #16",
-                    "vqmovnb.s16 q2, q2\n vmvn q0, q0",
-                    "vmulh.u16 q1, q0, q7\n vsub.i16 q1, q6, q1\n vmulh.u16 q1, q0, q1\n vsub.i16 q1, q5, q1",
-                    "vmulh.u16 q1, q0, q1\n vsub.i16 q1, q4, q1\n vmulh.u16 q1, q0, q1\n vmvn q1, q1",
-                    "vshl.u16 q1, q1, q2\n vaddva.u16 r2, q1",
-                    // The upper half of the product with the mantissa times 256 is shifted by 8 less.
-                    "vldrh.u16 q0, [r1], #16\n vshr.u16 q2, q0, #7\n vsub.i16 q2, q2, r4\n vqmovnb.s16 q2, q2",
-                    "vshl.i16 q0, q0, #8\n vorr.i16 q0, #0x8000\n vmulh.u16 q1, q1, q0\n vrshl.u16 q2, q1, q2",
+                    powers!(),
+                    "vaddva.u16 r2, q1\n vldrh.u16 q0, [r1], #16",
+                    weights!(),
                     $store,
                     "le lr, 2b\n 3:",
                     inout("r0") scores.as_mut_ptr() => _,
@@ -208,10 +230,10 @@ macro_rules! define_softmax_blocks {
                     in("r3") greatest - 65_535,
                     in("r4") greatest_exponent + 1,
                     inout("r5") scores.as_mut_ptr() => _,
-                    in("r8") 453,
-                    in("r9") 3498,
-                    in("r10") 15_699,
-                    in("r11") 45_422,
+                    in("r8") math::EXP2_Q16[0],
+                    in("r9") math::EXP2_Q16[1],
+                    in("r10") math::EXP2_Q16[2],
+                    in("r11") math::EXP2_Q16[3],
                     inout("lr") scores.len() => _,
                 );
             }
@@ -309,8 +331,23 @@ unsafe fn value_piece(weights: &[i32], v: *const i8, stride: usize, sums: &mut [
     }
 }
 
-/// Adds the values of heads of 8, eight positions at a time: four loads leave positions side by side, two elements in turn. The first
-/// instructions leave eight weights in q4.
+/// Adds the values at r3 of eight positions of a head of 8, times the weights in q4, to the sums in the even registers: four loads leave
+/// positions side by side, two elements in turn.
+macro_rules! add_eight_values {
+    () => {
+        concat!(
+            "vld40.8 {{q0, q1, q2, q3}}, [r3]\n vld41.8 {{q0, q1, q2, q3}}, [r3]\n",
+            "vld42.8 {{q0, q1, q2, q3}}, [r3]\n vld43.8 {{q0, q1, q2, q3}}, [r3]!\n",
+            "vmovlb.s8 q5, q0\n vmladava.s16 r0, q5, q4\n vmovlt.s8 q6, q0\n vmladava.s16 r8, q6, q4\n",
+            "vmovlb.s8 q5, q1\n vmladava.s16 r2, q5, q4\n vmovlt.s8 q6, q1\n vmladava.s16 r10, q6, q4\n",
+            "vmovlb.s8 q5, q2\n vmladava.s16 r4, q5, q4\n vmovlt.s8 q6, q2\n vmladava.s16 r12, q6, q4\n",
+            "vmovlb.s8 q5, q3\n vmladava.s16 r6, q5, q4\n vmovlt.s8 q6, q3\n vmladava.s16 lr, q6, q4\n",
+        )
+    };
+}
+pub(super) use add_eight_values;
+
+/// Adds the values of heads of 8, eight positions at a time. The first instructions leave eight weights in q4.
 macro_rules! define_value_blocks {
     ($(#[$doc:meta])* $name:ident, $weight:ty, $load_weights:literal) => {
         $(#[$doc])*
@@ -324,12 +361,7 @@ macro_rules! define_value_blocks {
                 vector_asm!(
                     "push {{r0, r6}}\n ldm r0, {{r0, r2, r4, r6, r8, r10, r12, lr}}",
                     concat!("2: ", $load_weights),
-                    "vld40.8 {{q0, q1, q2, q3}}, [r3]\n vld41.8 {{q0, q1, q2, q3}}, [r3]",
-                    "vld42.8 {{q0, q1, q2, q3}}, [r3]\n vld43.8 {{q0, q1, q2, q3}}, [r3]!",
-                    "vmovlb.s8 q5, q0\n vmladava.s16 r0, q5, q4\n vmovlt.s8 q6, q0\n vmladava.s16 r8, q6, q4",
-                    "vmovlb.s8 q5, q1\n vmladava.s16 r2, q5, q4\n vmovlt.s8 q6, q1\n vmladava.s16 r10, q6, q4",
-                    "vmovlb.s8 q5, q2\n vmladava.s16 r4, q5, q4\n vmovlt.s8 q6, q2\n vmladava.s16 r12, q6, q4",
-                    "vmovlb.s8 q5, q3\n vmladava.s16 r6, q5, q4\n vmovlt.s8 q6, q3\n vmladava.s16 lr, q6, q4",
+                    add_eight_values!(),
                     "cmp r1, r5\n bne 2b",
                     "pop {{r1}}\n stm r1, {{r0, r2, r4, r6, r8, r10, r12, lr}}\n pop {{r6}}",
                     inout("r0") sums => _,

@@ -6,6 +6,7 @@
 
 mod attention;
 mod elementwise;
+mod heads;
 mod matmul;
 mod quantize;
 
@@ -88,6 +89,10 @@ impl Backend for Mve {
         elementwise::rotate_heads(x, cos_sin);
     }
 
+    fn greatest_bits(self, x: &[f32]) -> i32 {
+        quantize::greatest_bits(x)
+    }
+
     fn add(self, x: &mut [f32], y: &[f32]) {
         elementwise::add(x, y);
     }
@@ -114,6 +119,18 @@ impl Backend for Mve {
         sums: &mut [i32],
     ) -> u32 {
         attention::softmax_values(scores, greatest, value_scales, greatest_exponent, v, sums)
+    }
+
+    fn attend_heads(
+        self,
+        out: &mut [f32],
+        q: &[f32],
+        temperature: f32,
+        keys: (&[i8], &[u16]),
+        values: (&[i8], &[u16]),
+        scores: &mut [i32],
+    ) -> bool {
+        heads::attend_heads(out, q, temperature, keys, values, scores)
     }
 
     fn greatest_scale(self, scales: &[u16]) -> u16 {

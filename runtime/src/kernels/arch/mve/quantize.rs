@@ -85,3 +85,18 @@ pub fn magnitude_bits(x: &[f32]) -> u32 {
     }
     greatest_signed.max(greatest_unsigned & 0x7fff_ffff)
 }
+
+/// See [`crate::kernels::Kernels::greatest_bits`].
+pub fn greatest_bits(x: &[f32]) -> i32 {
+    let mut greatest = i32::MIN;
+    // SAFETY: it reads `x`.
+    unsafe {
+        vector_asm!(
+            "wlstp.32 lr, lr, 3f\n 2: vldrw.u32 q0, [r0], #16\n vmaxv.s32 r2, q0\n letp lr, 2b\n 3:",
+            inout("r0") x.as_ptr() => _,
+            inout("r2") greatest,
+            inout("lr") x.len() => _,
+        );
+    }
+    greatest
+}
