@@ -17,6 +17,9 @@ pub(crate) struct Decoder<'m, J> {
     pub model: PackedModel<'m>,
     pub kernels: Kernels,
     pub join: J,
+    /// What is applied beside the products of layers.
+    #[cfg(feature = "adapters")]
+    pub adapter: Option<crate::adapter::Adapter<'m>>,
 }
 
 /// Where the keys and values lie that a query meets.
@@ -52,17 +55,33 @@ impl<'m> View<'m> {
 }
 
 impl<'m, J: Join + Sync> Decoder<'m, J> {
+    pub fn new(model: &PackedModel<'m>, kernels: Kernels, join: J) -> Self {
+        Self {
+            model: *model,
+            kernels,
+            join,
+            #[cfg(feature = "adapters")]
+            adapter: None,
+        }
+    }
+
     /// Runs `tokens`, at most a batch, through all layers at the positions from `first_position`; leaves their residual
     /// streams in the buffers, and their keys and values in the cache. An encoder's output has `source_len` positions.
     ///
     /// The caller has checked that the tokens are in the vocabulary and the positions in the context.
     pub fn forward(&self, buffers: &mut Buffers<'_>, first_position: usize, source_len: usize, tokens: &[TokenId]) {
-        let config = self.model.config();
         self.embed(buffers, 0, first_position, tokens);
-        let (temperature, rows) = (self.temperature(), 0..tokens.len());
+        self.layers(buffers, first_position, source_len, tokens.len());
+    }
+
+    /// The same for `n_tokens` whose first residual streams are in the buffers already.
+    #[inline]
+    pub fn layers(&self, buffers: &mut Buffers<'_>, first_position: usize, source_len: usize, n_tokens: usize) {
+        let config = self.model.config();
+        let (temperature, rows) = (self.temperature(), 0..n_tokens);
         for layer_idx in 0..config.n_layers {
             let layer = self.model.layer(layer_idx);
-            self.attention_block(buffers, layer_idx, &layer, temperature, first_position, tokens.len());
+            self.attention_block(buffers, layer_idx, &layer, temperature, first_position, n_tokens);
             if let Some(cross) = &layer.cross {
                 let (cache, n_positions) = (Cache::Source, source_len);
                 let view = View { cache, layer_idx, n_positions, temperature, relative_bias: None };
@@ -338,16 +357,19 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
             }
         }
         self.linear(&mut buffers.product[..rows.len() * w.weight.rows()], w, &staged.view(rows.len()));
+        #[cfg(feature = "adapters")]
+        self.adapt(buffers, w, rows.len());
     }
 
     /// `residual += w . activations + bias` in `rows`, for activations that are staged already; normed where norms come last.
     fn add_staged_product(&self, buffers: &mut Buffers<'_>, w: &Linear<'_>, norm: &Norm<'_>, rows: Range<usize>) {
         let dim = self.model.config().dim;
         let staged = self.staged(w, buffers.activations, buffers.activation_scales);
-        let product = &mut buffers.product[..rows.len() * dim];
-        self.linear(product, w, &staged.view(rows.len()));
+        self.linear(&mut buffers.product[..rows.len() * dim], w, &staged.view(rows.len()));
+        #[cfg(feature = "adapters")]
+        self.adapt(buffers, w, rows.len());
         let residual = &mut buffers.residual[rows.start * dim..rows.end * dim];
-        self.kernels.add(residual, product);
+        self.kernels.add(residual, &buffers.product[..rows.len() * dim]);
         if self.model.config().parts().norm_place == NormPlace::Post {
             for x in residual.chunks_mut(dim) {
                 self.normalize(&mut buffers.row[..dim], x, norm);

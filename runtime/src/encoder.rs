@@ -115,7 +115,7 @@ impl<'a, J: Join + Sync> Encoder<'a, J> {
         }
         let plan = model.memory_plan();
         let buffers = Buffers::cut(arena, &plan)?;
-        Ok(Self { decoder: Decoder { model: *model, kernels, join }, buffers, batch: plan.prefill_batch, n_tokens: 0 })
+        Ok(Self { decoder: Decoder::new(model, kernels, join), buffers, batch: plan.prefill_batch, n_tokens: 0 })
     }
 
     /// The model.

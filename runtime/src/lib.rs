@@ -9,6 +9,7 @@
 //! - [`kernels`] do the work: plain loops that define each result, and one backend per kind of core.
 //! - [`tokenizer`] turns text into tokens and back.
 //! - [`grammar`] keeps generated text inside a grammar.
+//! - `adapter` (a feature) applies what was trained beside a model, beside its products.
 //! - [`session`] holds the KV cache and steps through tokens; [`sampler`] chooses the next one; [`generate`] is the loop.
 //! - [`encoder`] runs models that say something about a whole text.
 //! - `linked`, with the feature `linked-model`: a firmware's one model, of which the compiler knows everything but the weights.
@@ -28,6 +29,8 @@ macro_rules! assert {
     };
 }
 
+#[cfg(feature = "adapters")]
+pub mod adapter;
 pub mod arena;
 mod attention;
 pub mod config;

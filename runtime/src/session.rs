@@ -92,12 +92,12 @@ impl StepError {
 
 /// A model at work in the caller's memory.
 pub struct Session<'a, J = Serial> {
-    decoder: Decoder<'a, J>,
-    buffers: Buffers<'a>,
-    prefill_batch: usize,
-    position: usize,
+    pub(crate) decoder: Decoder<'a, J>,
+    pub(crate) buffers: Buffers<'a>,
+    pub(crate) prefill_batch: usize,
+    pub(crate) position: usize,
     /// Tokens of the source, where there is an encoder; 0 before one is read.
-    source_len: usize,
+    pub(crate) source_len: usize,
 }
 
 impl<'a> Session<'a> {
@@ -135,7 +135,7 @@ impl<'a, J: Join + Sync> Session<'a, J> {
         }
         let plan = model.memory_plan();
         let buffers = Buffers::cut(arena, &plan)?;
-        let decoder = Decoder { model: *model, kernels, join };
+        let decoder = Decoder::new(model, kernels, join);
         let mut session = Self { decoder, buffers, prefill_batch: plan.prefill_batch, position: 0, source_len: 0 };
         session.reset();
         Ok(session)
@@ -165,22 +165,32 @@ impl<'a, J: Join + Sync> Session<'a, J> {
         &self.decoder.model
     }
 
-    /// Tokens in the cache.
+    /// Positions that the cache holds: the tokens, and a soft prompt before them.
     pub fn position(&self) -> usize {
         self.position
     }
 
     /// The tokens in the cache, oldest first.
     pub fn history(&self) -> &[TokenId] {
-        &self.buffers.history[..self.position]
+        &self.buffers.history[self.first_token()..self.position]
     }
 
-    /// Empties the cache. A source stays.
+    /// Where the first token lies: behind a soft prompt.
+    fn first_token(&self) -> usize {
+        #[cfg(feature = "adapters")]
+        return self.prompt_len();
+        #[cfg(not(feature = "adapters"))]
+        0
+    }
+
+    /// Empties the cache. A source and an adapter stay, and a soft prompt is read again.
     pub fn reset(&mut self) {
         self.position = 0;
         if self.decoder.model.config().parts().is_recurrent {
             self.decoder.reset_states(&mut self.buffers);
         }
+        #[cfg(feature = "adapters")]
+        self.read_soft_prompt();
     }
 
     /// What the last step predicts for the next token, `(vocab_size,)`. A sampler may change it in place.
@@ -232,19 +242,20 @@ impl<'a, J: Join + Sync> Session<'a, J> {
         self.prefill(&[token])
     }
 
-    /// Makes room in a full context: forgets all but the newest `n_keep` tokens and reads those again from position 0.
+    /// Makes room in a full context: forgets all but the newest `n_keep` tokens and reads those again from position 0, or behind a soft
+    /// prompt.
     ///
     /// It costs a prefill of `n_keep` tokens, and leaves the session exactly as if the conversation had begun there.
     /// The prediction is that of the newest token. Does nothing where the cache holds no more than `n_keep` or `n_keep` is 0.
     pub fn slide(&mut self, n_keep: usize) {
-        if n_keep == 0 || n_keep >= self.position {
+        let first = self.first_token();
+        if n_keep == 0 || n_keep >= self.position - first {
             return;
         }
-        let n_tokens = self.position;
-        self.buffers.history.copy_within(n_tokens - n_keep..n_tokens, 0);
+        self.buffers.history.copy_within(self.position - n_keep..self.position, first);
         self.reset();
-        while self.position < n_keep {
-            let n = self.prefill_batch.min(n_keep - self.position);
+        while self.position < first + n_keep {
+            let n = self.prefill_batch.min(first + n_keep - self.position);
             self.forward_history(n);
         }
         self.decoder.predict(&mut self.buffers, (n_keep - 1) % self.prefill_batch);

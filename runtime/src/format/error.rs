@@ -3,6 +3,8 @@
 use core::fmt;
 
 use super::{SectionKind, VERSION};
+#[cfg(feature = "adapters")]
+use crate::adapter::AdapterError;
 use crate::config::ConfigError;
 use crate::tokenizer::{ChatError, TokenizerError};
 
@@ -58,6 +60,9 @@ pub enum FormatError {
     BadTokenizer(TokenizerError),
     /// The chat section is damaged.
     BadChat(ChatError),
+    /// An adapter section is damaged, or for another model.
+    #[cfg(feature = "adapters")]
+    BadAdapter(AdapterError),
 }
 
 impl fmt::Display for FormatError {
@@ -96,6 +101,8 @@ impl fmt::Display for FormatError {
             }
             Self::BadTokenizer(error) => write!(f, "the tokenizer section cannot be used: {error}"),
             Self::BadChat(error) => write!(f, "the chat section cannot be used: {error}"),
+            #[cfg(feature = "adapters")]
+            Self::BadAdapter(error) => write!(f, "an adapter section cannot be used: {error}"),
         }
     }
 }

@@ -22,6 +22,9 @@ pub struct Linear<'m> {
     pub weight: MatrixQ8<'m>,
     /// `(outputs,)`, or empty.
     pub bias: &'m [f32],
+    /// The matrix's place in the tensor table.
+    #[cfg(feature = "adapters")]
+    pub tensor_idx: usize,
 }
 
 /// How queries, keys and values are projected.
@@ -100,8 +103,15 @@ impl<'m> Cursor<'_, 'm> {
     }
 
     fn linear_with(&mut self, has_bias: bool) -> Linear<'m> {
+        #[cfg(feature = "adapters")]
+        let tensor_idx = self.at;
         let weight = self.matrix();
-        Linear { weight, bias: self.vector_if(has_bias) }
+        Linear {
+            weight,
+            bias: self.vector_if(has_bias),
+            #[cfg(feature = "adapters")]
+            tensor_idx,
+        }
     }
 
     fn linear(&mut self) -> Linear<'m> {
@@ -212,7 +222,12 @@ impl<'m> PackedModel<'m> {
             Head::None => None,
             Head::Language | Head::MaskedLanguage if config.tied_head => {
                 let bias = cursor.vector_if(config.parts().head != Head::Language);
-                Some(Linear { weight: self.embedding(), bias })
+                Some(Linear {
+                    weight: self.embedding(),
+                    bias,
+                    #[cfg(feature = "adapters")]
+                    tensor_idx: 0,
+                })
             }
             head => Some(cursor.linear_with(head != Head::Language)),
         };

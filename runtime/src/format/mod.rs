@@ -15,6 +15,8 @@ pub use error::FormatError;
 pub use header::Header;
 pub use layers::{AttentionWeights, GateWeights, HeadWeights, LayerWeights, Linear, Norm, Projections};
 pub use order::{BIAS, Role, Storage, TensorId, tensor_order};
+#[cfg(feature = "adapters")]
+pub(crate) use packed::SectionTable;
 pub use packed::{PackedModel, TensorData};
 
 #[cfg(target_endian = "big")]
@@ -89,11 +91,13 @@ pub enum SectionKind {
     Labels = 7,
     /// The grammar that generated text keeps to.
     Grammar = 8,
+    /// What was trained beside the model; a file may have several.
+    Adapter = 9,
 }
 
 impl SectionKind {
     /// Every kind, in the order of their codes.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Tensors,
         Self::Weights,
         Self::Rope,
@@ -102,6 +106,7 @@ impl SectionKind {
         Self::Provenance,
         Self::Labels,
         Self::Grammar,
+        Self::Adapter,
     ];
 
     /// The kind with this code.
@@ -120,6 +125,7 @@ impl SectionKind {
             Self::Provenance => "provenance",
             Self::Labels => "labels",
             Self::Grammar => "grammar",
+            Self::Adapter => "adapter",
         }
     }
 }
@@ -199,7 +205,7 @@ fn entry_of(fields: &[&[u8]]) -> [u8; ENTRY_BYTES] {
 }
 
 /// The number at byte `at`; 0 outside `bytes`.
-const fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(crate) const fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let Some((_, rest)) = bytes.split_at_checked(at) else { return 0 };
     match rest.first_chunk() {
         Some(&four) => u32::from_le_bytes(four),

@@ -46,6 +46,8 @@ impl<'m> PackedModel<'m> {
         let mut model = Self::parse_weights(file)?;
         model.contents.tokenizer = model.parse_tokenizer()?;
         model.section(SectionKind::Chat).map(ChatPrompt::parse).transpose().map_err(FormatError::BadChat)?;
+        #[cfg(feature = "adapters")]
+        model.adapters().check().map_err(FormatError::BadAdapter)?;
         Ok(model)
     }
 
@@ -158,8 +160,12 @@ impl<'m> PackedModel<'m> {
 
     /// Every section with its bytes, in the file's order, those of unknown kinds too.
     pub fn raw_sections(&self) -> impl Iterator<Item = (SectionEntry, &'m [u8])> + use<'m> {
-        let file = self.contents().file;
-        self.sections().map(move |entry| (entry, contents::bytes_of(file, &entry).unwrap_or(&[])))
+        self.section_table().iter()
+    }
+
+    /// The section table with what it is of.
+    pub(crate) fn section_table(&self) -> SectionTable<'m> {
+        SectionTable { entries: self.contents().sections, file: self.contents().file }
     }
 
     /// The bytes of the first section of this kind.
@@ -225,6 +231,14 @@ impl<'m> PackedModel<'m> {
         let bytes = usize::try_from(u64::from(entry.rows) * u64::from(entry.cols) * 4).ok()?;
         let start = entry.data_offset as usize;
         bytemuck::try_cast_slice(self.contents().weights.get(start..start.checked_add(bytes)?)?).ok()
+    }
+
+    /// The matrix at this place of the tensor table, where adapters may change its product.
+    #[cfg(feature = "adapters")]
+    pub fn adaptable(&self, tensor_idx: usize) -> Option<MatrixQ8<'m>> {
+        let entry = self.tensor(tensor_idx)?;
+        let is_adaptable = crate::adapter::ADAPTABLE.iter().any(|&role| role as u16 == entry.role);
+        is_adaptable.then(|| self.try_matrix(&entry)).flatten()
     }
 
     fn try_matrix(&self, entry: &TensorEntry) -> Option<MatrixQ8<'m>> {
@@ -319,6 +333,27 @@ impl<'m> PackedModel<'m> {
             Some(plan) if plan.arena_bytes as u64 == self.header().arena_bytes => Ok(()),
             _ => Err(FormatError::BadField { field: "arena_bytes", value: self.header().arena_bytes }),
         }
+    }
+}
+
+/// A file's sections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SectionTable<'m> {
+    entries: &'m [u8],
+    file: &'m [u8],
+}
+
+impl<'m> SectionTable<'m> {
+    /// Every section with its bytes.
+    pub fn iter(self) -> impl Iterator<Item = (SectionEntry, &'m [u8])> {
+        let entries = self.entries.as_chunks::<ENTRY_BYTES>().0.iter().map(SectionEntry::decode);
+        entries.map(move |entry| (entry, contents::bytes_of(self.file, &entry).unwrap_or(&[])))
+    }
+
+    /// The bytes of those of one kind.
+    #[cfg(feature = "adapters")]
+    pub fn of_kind(self, kind: SectionKind) -> impl Iterator<Item = &'m [u8]> {
+        self.iter().filter(move |(entry, _)| entry.kind == kind as u32).map(|(_, bytes)| bytes)
     }
 }
 
