@@ -3,9 +3,10 @@
 //! Scores become base-2 exponents in fixed point (`2^-16`), weights are 15 bits, and the sum over values is exact in `i32`:
 //! no order of positions changes a bit, and a core without an FPU pays for integers only.
 
+use crate::cut::Cut;
 use crate::kernels::{Kernels, generic::VALUE_BLOCK};
-use crate::math;
 use crate::tensor::QUERY_LIMIT;
+use crate::{known, math};
 
 /// What the cache holds of one key-value head up to and including the current position.
 pub(crate) struct CachedHead<'a> {
@@ -76,7 +77,7 @@ pub(crate) fn attend(
     scratch: &mut Scratch<'_>,
 ) {
     let n_positions = cached.key_scales.len();
-    let scores = &mut scratch.scores[..n_positions];
+    let scores = scratch.scores.cut_mut(..n_positions);
     let scale = kernels.quantize_to(QUERY_LIMIT, q, scratch.query);
     kernels.score_dots(scratch.query, cached.keys, scores);
     let mut greatest = kernels.score_exponents(scores, cached.key_scales, scale * scoring.temperature);
@@ -84,7 +85,7 @@ pub(crate) fn attend(
         greatest = add_bias(scores, scoring.bias);
     }
     let greatest_exponent = cached.greatest_exponent;
-    let is_one_block = scores.len() <= VALUE_BLOCK;
+    let is_one_block = known::context_max() <= VALUE_BLOCK || scores.len() <= VALUE_BLOCK;
     let total = if is_one_block {
         let (values, sums) = (cached.values, &mut *scratch.value_sums);
         kernels.softmax_values(scores, greatest, cached.value_scales, greatest_exponent, values, sums)
@@ -99,7 +100,7 @@ pub(crate) fn attend(
         return kernels.scale_integers(out, scratch.value_sums, factor);
     }
     for (block, (weights, values)) in
-        scores.chunks(VALUE_BLOCK).zip(cached.values.chunks(VALUE_BLOCK * q.len())).enumerate()
+        scores.chunks(VALUE_BLOCK).zip(cached.values.chunks(VALUE_BLOCK * q.len().max(1))).enumerate()
     {
         kernels.weighted_values(weights, values, scratch.value_sums);
         for (out, &sum) in out.iter_mut().zip(scratch.value_sums.iter()) {

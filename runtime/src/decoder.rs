@@ -6,6 +6,7 @@ use crate::TokenId;
 use crate::arena::Buffers;
 use crate::attention::{self, CachedHead, Scoring, Scratch};
 use crate::config::ModelConfig;
+use crate::cut::{Cut, copy};
 use crate::format::{AttentionWeights, LayerWeights, Linear, Norm, PackedModel, Projections};
 use crate::kernels::{Activation, Join, Kernels, matmul_f32_q8_q8};
 use crate::kv_cache;
@@ -48,7 +49,7 @@ impl<'m> View<'m> {
     /// The biases of a head's scores, `(n_positions,)`; empty where there are none.
     fn bias(&self, config: &ModelConfig, head_idx: usize) -> &'m [i32] {
         let Some((table, position)) = self.relative_bias else { return &[] };
-        let n_distances = table.len() / config.n_heads;
+        let n_distances = table.len() / config.n_heads.max(1);
         let first = head_idx * n_distances + config.context_len - 1 - position;
         table.get(first..first + self.n_positions).unwrap_or(&[])
     }
@@ -103,12 +104,12 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         let embedding = self.model.embedding();
         let (positions, norm, projection) = self.model.after_embedding();
         for (i, &token) in tokens.iter().enumerate() {
-            let residual = &mut buffers.residual[(first_row + i) * config.dim..][..config.dim];
+            let residual = buffers.residual.cut_mut((first_row + i) * config.dim..).cut_mut(..config.dim);
             let x = match projection {
                 None => &mut *residual,
-                Some(_) => &mut buffers.product[..config.embedding_dim()],
+                Some(_) => buffers.product.cut_mut(..config.embedding_dim()),
             };
-            let row = &mut buffers.row[..x.len()];
+            let row = buffers.row.cut_mut(..x.len());
             embedding.dequantize_row(token as usize, x);
             if config.parts().embedding_scale != 1.0 {
                 x.iter_mut().for_each(|x| *x *= config.parts().embedding_scale);
@@ -119,7 +120,7 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
             }
             if let Some(norm) = norm {
                 self.normalize(row, x, &norm);
-                x.copy_from_slice(row);
+                copy(x, row);
             }
             if let Some(projection) = projection {
                 let mut staged = self.staged(&projection, buffers.activations, buffers.activation_scales);
@@ -137,35 +138,35 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         self.finish(buffers, row_idx);
         if let Some((dense, norm)) = &head.transform {
             let out = self.linear_of_row(buffers, dense);
-            self.activate(config.parts().feed_forward, &mut buffers.product[..out]);
-            self.normalize(&mut buffers.row[..out], &buffers.product[..out], norm);
+            self.activate(config.parts().feed_forward, buffers.product.cut_mut(..out));
+            self.normalize(buffers.row.cut_mut(..out), buffers.product.cut(..out), norm);
         }
         if let Some(pooler) = &head.pooler {
             let out = self.linear_of_row(buffers, pooler);
-            self.kernels.activate(Activation::Tanh, &mut buffers.product[..out]);
-            buffers.row[..out].copy_from_slice(&buffers.product[..out]);
+            self.kernels.activate(Activation::Tanh, buffers.product.cut_mut(..out));
+            copy(buffers.row.cut_mut(..out), buffers.product.cut(..out));
         }
         let mut staged = self.staged(&output, buffers.activations, buffers.activation_scales);
-        staged.put(0, &buffers.row[..output.weight.cols()]);
+        staged.put(0, buffers.row.cut(..output.weight.cols()));
         self.linear(buffers.logits, &output, &staged.view(1));
     }
 
     /// Brings the residual stream in `row_idx` to its final form, `(dim,)`, in `row`.
     pub fn finish(&self, buffers: &mut Buffers<'_>, row_idx: usize) {
         let config = self.model.config();
-        let x = &buffers.residual[row_idx * config.dim..(row_idx + 1) * config.dim];
+        let x = buffers.residual.cut(row_idx * config.dim..(row_idx + 1) * config.dim);
         let is_encoder = config.parts().kind == crate::parts::Kind::Encoder;
         match self.model.final_norm(is_encoder) {
-            Some(norm) => self.normalize(&mut buffers.row[..config.dim], x, &norm),
-            None => buffers.row[..config.dim].copy_from_slice(x),
+            Some(norm) => self.normalize(buffers.row.cut_mut(..config.dim), x, &norm),
+            None => copy(buffers.row.cut_mut(..config.dim), x),
         }
     }
 
     /// `product = w . row + bias`, of one token; gives the number of outputs.
     fn linear_of_row(&self, buffers: &mut Buffers<'_>, w: &Linear<'_>) -> usize {
         let mut staged = self.staged(w, buffers.activations, buffers.activation_scales);
-        staged.put(0, &buffers.row[..w.weight.cols()]);
-        self.linear(&mut buffers.product[..w.weight.rows()], w, &staged.view(1));
+        staged.put(0, buffers.row.cut(..w.weight.cols()));
+        self.linear(buffers.product.cut_mut(..w.weight.rows()), w, &staged.view(1));
         w.weight.rows()
     }
 
@@ -177,7 +178,7 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
     pub fn linear(&self, out: &mut [f32], w: &Linear<'_>, x: &ActivationsQ8<'_>) {
         self.matmul(out, &w.weight, x);
         if cfg!(feature = "families") && !w.bias.is_empty() {
-            out.chunks_mut(w.bias.len()).for_each(|out| self.kernels.add(out, w.bias));
+            out.chunks_mut(w.bias.len().max(1)).for_each(|out| self.kernels.add(out, w.bias));
         }
     }
 
@@ -223,7 +224,7 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
             let (qkv, position) = (i * qkv_dim, first_position + i);
             let rotated = qkv..qkv + config.q_dim() + config.kv_dim();
             if let angles @ [_, ..] = self.model.rope(position) {
-                self.kernels.rotate_heads(&mut buffers.product[rotated], angles);
+                self.kernels.rotate_heads(buffers.product.cut_mut(rotated), angles);
             }
             self.store(buffers, Cache::Own, layer_idx, position, qkv + config.q_dim());
         }
@@ -268,8 +269,9 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
                 (&mut *buffers.cross_values, &mut *buffers.cross_value_scales),
             ),
         };
-        let (k, v) = buffers.product[keys_at..keys_at + 2 * config.kv_dim()].split_at(config.kv_dim());
-        for (kv_head_idx, (k, v)) in k.chunks(config.head_dim).zip(v.chunks(config.head_dim)).enumerate() {
+        let (k, v) = buffers.product.cut(keys_at..keys_at + 2 * config.kv_dim()).parts(config.kv_dim());
+        for (kv_head_idx, (k, v)) in k.chunks(config.head_dim.max(1)).zip(v.chunks(config.head_dim.max(1))).enumerate()
+        {
             kv_cache::head_mut(config, keys.0, keys.1, layer_idx, kv_head_idx).store(self.kernels, position, k);
             kv_cache::head_mut(config, values.0, values.1, layer_idx, kv_head_idx).store(self.kernels, position, v);
         }
@@ -280,10 +282,10 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
     #[cfg_attr(not(feature = "families"), inline(always))]
     fn attend(&self, buffers: &mut Buffers<'_>, view: &View<'m>, queries_at: usize) {
         let config = self.model.config();
-        let heads_width = config.n_heads / config.n_kv_heads * config.head_dim;
+        let heads_width = config.n_heads / config.n_kv_heads.max(1) * config.head_dim;
         let (n, width) = (view.n_positions, view.n_positions * config.head_dim);
-        let queries = buffers.product[queries_at..][..config.q_dim()].chunks(heads_width);
-        let outputs = buffers.row[..config.q_dim()].chunks_mut(heads_width);
+        let queries = buffers.product.cut(queries_at..).cut(..config.q_dim()).chunks(heads_width.max(1));
+        let outputs = buffers.row.cut_mut(..config.q_dim()).chunks_mut(heads_width.max(1));
         let (keys, values) = match view.cache {
             Cache::Own => {
                 ((&mut *buffers.keys, &mut *buffers.key_scales), (&mut *buffers.values, &mut *buffers.value_scales))
@@ -297,8 +299,8 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         for (kv_head_idx, (queries, outputs)) in queries.zip(outputs).enumerate() {
             let keys = kv_cache::head_mut(config, keys.0, keys.1, view.layer_idx, kv_head_idx);
             let values = kv_cache::head_mut(config, values.0, values.1, view.layer_idx, kv_head_idx);
-            let keys = (&keys.values[..width], &keys.scales[..n]);
-            let values = (&values.values[..width], &values.scales[..n]);
+            let keys = (keys.values.cut(..width), keys.scales.cut(..n));
+            let values = (values.values.cut(..width), values.scales.cut(..n));
             if view.relative_bias.is_none()
                 && self.kernels.attend_heads(outputs, queries, view.temperature, keys, values, buffers.scores)
             {
@@ -306,7 +308,7 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
             }
             let cached = CachedHead::new(self.kernels, keys, values);
             let mut scratch = Scratch { query: buffers.query, scores: buffers.scores, value_sums: buffers.value_sums };
-            for (q, out) in queries.chunks(config.head_dim).zip(outputs.chunks_mut(config.head_dim)) {
+            for (q, out) in queries.chunks(config.head_dim.max(1)).zip(outputs.chunks_mut(config.head_dim.max(1))) {
                 let scoring = Scoring { temperature: view.temperature, bias: view.bias(config, head_idx) };
                 attention::attend(self.kernels, out, q, &scoring, &cached, &mut scratch);
                 head_idx += 1;
@@ -317,7 +319,7 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
     /// Quantises what the heads of one token gave.
     fn stage_attended(&self, buffers: &mut Buffers<'_>, output: &Linear<'_>, token_idx: usize) {
         let mut staged = self.staged(output, buffers.activations, buffers.activation_scales);
-        staged.put(token_idx, &buffers.row[..output.weight.cols()]);
+        staged.put(token_idx, buffers.row.cut(..output.weight.cols()));
     }
 
     /// `x += Wdown . f(Wup . h)` with `h = norm(x)`, or with a gate `f(Wgate . h) * (Wup . h)`; the norm may come last.
@@ -326,12 +328,12 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         let (hidden_dim, up_dim) = (config.hidden_dim, config.up_dim());
         self.stream_product(buffers, &layer.feed_forward_norm, &layer.gate_up, rows.clone());
         let mut staged = self.staged(&layer.down, buffers.activations, buffers.activation_scales);
-        for (i, gate_up) in buffers.product[..rows.len() * up_dim].chunks_mut(up_dim).enumerate() {
-            let (gate, up) = gate_up.split_at_mut(hidden_dim);
+        for (i, gate_up) in buffers.product.cut_mut(..rows.len() * up_dim).chunks_mut(up_dim.max(1)).enumerate() {
+            let (gate, up) = gate_up.parts_mut(hidden_dim);
             match config.parts().feed_forward {
                 FeedForward::SwiGlu => {
-                    self.kernels.swiglu(&mut buffers.row[..hidden_dim], gate, up);
-                    staged.put(i, &buffers.row[..hidden_dim]);
+                    self.kernels.swiglu(buffers.row.cut_mut(..hidden_dim), gate, up);
+                    staged.put(i, buffers.row.cut(..hidden_dim));
                 }
                 function => {
                     self.activate(function, gate);
@@ -348,15 +350,15 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         let dim = self.model.config().dim;
         let is_pre = self.model.config().parts().norm_place == NormPlace::Pre;
         let mut staged = self.staged(w, buffers.activations, buffers.activation_scales);
-        for (i, x) in buffers.residual[rows.start * dim..rows.end * dim].chunks(dim).enumerate() {
+        for (i, x) in buffers.residual.cut(rows.start * dim..rows.end * dim).chunks(dim.max(1)).enumerate() {
             if is_pre {
-                self.normalize(&mut buffers.row[..dim], x, norm);
-                staged.put(i, &buffers.row[..dim]);
+                self.normalize(buffers.row.cut_mut(..dim), x, norm);
+                staged.put(i, buffers.row.cut(..dim));
             } else {
                 staged.put(i, x);
             }
         }
-        self.linear(&mut buffers.product[..rows.len() * w.weight.rows()], w, &staged.view(rows.len()));
+        self.linear(buffers.product.cut_mut(..rows.len() * w.weight.rows()), w, &staged.view(rows.len()));
         #[cfg(feature = "adapters")]
         self.adapt(buffers, w, rows.len());
     }
@@ -365,15 +367,15 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
     fn add_staged_product(&self, buffers: &mut Buffers<'_>, w: &Linear<'_>, norm: &Norm<'_>, rows: Range<usize>) {
         let dim = self.model.config().dim;
         let staged = self.staged(w, buffers.activations, buffers.activation_scales);
-        self.linear(&mut buffers.product[..rows.len() * dim], w, &staged.view(rows.len()));
+        self.linear(buffers.product.cut_mut(..rows.len() * dim), w, &staged.view(rows.len()));
         #[cfg(feature = "adapters")]
         self.adapt(buffers, w, rows.len());
-        let residual = &mut buffers.residual[rows.start * dim..rows.end * dim];
-        self.kernels.add(residual, &buffers.product[..rows.len() * dim]);
+        let residual = buffers.residual.cut_mut(rows.start * dim..rows.end * dim);
+        self.kernels.add(residual, buffers.product.cut(..rows.len() * dim));
         if self.model.config().parts().norm_place == NormPlace::Post {
-            for x in residual.chunks_mut(dim) {
-                self.normalize(&mut buffers.row[..dim], x, norm);
-                x.copy_from_slice(&buffers.row[..dim]);
+            for x in residual.chunks_mut(dim.max(1)) {
+                self.normalize(buffers.row.cut_mut(..dim), x, norm);
+                copy(x, buffers.row.cut(..dim));
             }
         }
     }
@@ -392,14 +394,15 @@ impl Staged<'_> {
     /// Quantises `x`, `(cols,)`, as token `token_idx`.
     pub fn put(&mut self, token_idx: usize, x: &[f32]) {
         let (stride, groups) = (activation_stride(self.cols), self.format.groups(self.cols));
-        let values = &mut self.values[token_idx * stride..(token_idx + 1) * stride];
-        let scales = &mut self.scales[token_idx * groups..(token_idx + 1) * groups];
+        let values = self.values.cut_mut(token_idx * stride..(token_idx + 1) * stride);
+        let scales = self.scales.cut_mut(token_idx * groups..(token_idx + 1) * groups);
         quantize(self.kernels, self.format, x, values, scales);
     }
 
     /// The first `n_tokens` tokens.
     pub fn view(&self, n_tokens: usize) -> ActivationsQ8<'_> {
         ActivationsQ8::new(n_tokens, self.cols, self.format, self.kernels.lanes(self.format), self.values, self.scales)
-            .expect("the memory plan has room for a batch of the widest input")
+            // The memory plan has room for a batch of the widest input.
+            .unwrap_or(ActivationsQ8::NONE)
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::TokenId;
 use crate::arena::{ArenaError, Buffers};
+use crate::cut::{Cut, copy};
 use crate::decoder::{Cache, Decoder, View};
 use crate::format::{LayerWeights, PackedModel, Projections};
 use crate::generate::LogitsHash;
@@ -60,9 +61,13 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         for first in (0..tokens.len()).step_by(batch) {
             let rows = first..tokens.len().min(first + batch);
             if let Some(norm) = &norm {
-                for x in buffers.residual[rows.start * config.dim..rows.end * config.dim].chunks_mut(config.dim) {
-                    self.normalize(&mut buffers.row[..config.dim], x, norm);
-                    x.copy_from_slice(&buffers.row[..config.dim]);
+                for x in buffers
+                    .residual
+                    .cut_mut(rows.start * config.dim..rows.end * config.dim)
+                    .chunks_mut(config.dim.max(1))
+                {
+                    self.normalize(buffers.row.cut_mut(..config.dim), x, norm);
+                    copy(x, buffers.row.cut(..config.dim));
                 }
             }
             for layer_idx in 0..config.n_layers {
@@ -70,10 +75,10 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
                 let Projections::Separate { key_value, .. } = cross.projections else { return };
                 let mut staged = self.staged(&key_value, buffers.activations, buffers.activation_scales);
                 for (i, row) in rows.clone().enumerate() {
-                    staged.put(i, &buffers.residual[row * config.dim..(row + 1) * config.dim]);
+                    staged.put(i, buffers.residual.cut(row * config.dim..(row + 1) * config.dim));
                 }
                 let width = key_value.weight.rows();
-                self.linear(&mut buffers.product[..rows.len() * width], &key_value, &staged.view(rows.len()));
+                self.linear(buffers.product.cut_mut(..rows.len() * width), &key_value, &staged.view(rows.len()));
                 for (i, row) in rows.clone().enumerate() {
                     self.store(buffers, Cache::Source, layer_idx, row, i * width);
                 }
@@ -154,12 +159,12 @@ impl<'a, J: Join + Sync> Encoder<'a, J> {
     pub fn vector(&mut self) -> &[f32] {
         let dim = self.decoder.model.config().dim;
         // Sums have no buffer of their own: products are not at work, and have room for a vector.
-        self.buffers.product[..dim].fill(0.0);
+        self.buffers.product.cut_mut(..dim).fill(0.0);
         for token_idx in 0..self.n_tokens {
             self.decoder.finish(&mut self.buffers, token_idx);
-            self.decoder.kernels.add(&mut self.buffers.product[..dim], &self.buffers.row[..dim]);
+            self.decoder.kernels.add(self.buffers.product.cut_mut(..dim), self.buffers.row.cut(..dim));
         }
-        let vector = &mut self.buffers.product[..dim];
+        let vector = self.buffers.product.cut_mut(..dim);
         let n_tokens = self.n_tokens.max(1) as f32;
         vector.iter_mut().for_each(|sum| *sum /= n_tokens);
         vector
@@ -198,7 +203,7 @@ impl<J: Join + Sync> Encoder<'_, J> {
     /// Tells all that the model's head finds in the text that was read, which was `tokens`: a vector, a label, a tag for each token but
     /// the two that frame the text, or what fills each mask. Gives the hash of the logits, or of the vector, that it was found by.
     pub fn findings(&mut self, tokens: &[TokenId], mut visit: impl FnMut(Finding<'_>)) -> LogitsHash {
-        let tokens = &tokens[..tokens.len().min(self.n_tokens)];
+        let tokens = tokens.cut(..tokens.len().min(self.n_tokens));
         if tokens.is_empty() {
             return LogitsHash::EMPTY;
         }

@@ -1,6 +1,7 @@
 //! Keys and values of past positions, int8 with a bfloat16 scale per position and head.
 
 use crate::config::ModelConfig;
+use crate::cut::Cut;
 use crate::kernels::Kernels;
 
 /// One head's keys (or values) in the cache: `(context_len, head_dim)` and `(context_len,)`.
@@ -19,13 +20,16 @@ pub(crate) fn head_mut<'a>(
 ) -> HeadMut<'a> {
     let head = layer_idx * config.n_kv_heads + kv_head_idx;
     let (len, width) = (config.context_len, config.context_len * config.head_dim);
-    HeadMut { values: &mut values[head * width..(head + 1) * width], scales: &mut scales[head * len..(head + 1) * len] }
+    HeadMut {
+        values: values.cut_mut(head * width..(head + 1) * width),
+        scales: scales.cut_mut(head * len..(head + 1) * len),
+    }
 }
 
 impl HeadMut<'_> {
     /// Quantises `x`, `(head_dim,)`, into `position`.
     pub fn store(&mut self, kernels: Kernels, position: usize, x: &[f32]) {
-        let slot = &mut self.values[position * x.len()..(position + 1) * x.len()];
-        self.scales[position] = kernels.store(x, slot);
+        let slot = self.values.cut_mut(position * x.len()..(position + 1) * x.len());
+        self.scales.cut_mut(position..position + 1).fill(kernels.store(x, slot));
     }
 }

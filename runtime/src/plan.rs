@@ -13,7 +13,7 @@ pub const ARENA_ALIGN: usize = 16;
 ///
 /// `B` is [`MemoryPlan::prefill_batch`], the tokens that share one pass over the weights; `C` the layers of the cache: all of a decoder's,
 /// one of an encoder alone, whose layers use it in turn. A buffer that a model has no use for has no bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// Tokens that one pass over the weights serves while a prompt is read.
     pub prefill_batch: usize,

@@ -4,6 +4,7 @@
 
 use crate::TokenId;
 use crate::arena::Buffers;
+use crate::cut::{Cut, copy};
 use crate::decoder::Decoder;
 use crate::kernels::Join;
 
@@ -19,21 +20,21 @@ impl<J: Join + Sync> Decoder<'_, J> {
             let mut staged = self.staged(&gates.input, buffers.activations, buffers.activation_scales);
             for (i, &token) in tokens.iter().enumerate() {
                 if layer_idx > 0 {
-                    staged.put(i, &buffers.residual[i * dim..(i + 1) * dim]);
+                    staged.put(i, buffers.residual.cut(i * dim..(i + 1) * dim));
                     continue;
                 }
-                let x = &mut buffers.row[..embedding.cols()];
+                let x = buffers.row.cut_mut(..embedding.cols());
                 embedding.dequantize_row(token as usize, x);
                 staged.put(i, x);
             }
-            let (inputs, recurrent) = buffers.product[..(n_tokens + 1) * 3 * dim].split_at_mut(n_tokens * 3 * dim);
+            let (inputs, recurrent) = buffers.product.cut_mut(..(n_tokens + 1) * 3 * dim).parts_mut(n_tokens * 3 * dim);
             self.linear(inputs, &gates.input, &staged.view(n_tokens));
             let mut staged = self.staged(&gates.state, buffers.activations, buffers.activation_scales);
             for (inputs, x) in inputs.chunks(3 * dim).zip(buffers.residual.chunks_mut(dim)) {
                 staged.put(0, state);
                 self.linear(recurrent, &gates.state, &staged.view(1));
                 self.kernels.recur(state, inputs, recurrent);
-                x.copy_from_slice(state);
+                copy(x, state);
             }
         }
     }
@@ -41,10 +42,10 @@ impl<J: Join + Sync> Decoder<'_, J> {
     /// Sets the states to those that a text starts from: an encoder's, or zero.
     pub fn reset_states(&self, buffers: &mut Buffers<'_>) {
         let config = self.model.config();
-        let (current, start) = buffers.state.split_at_mut(buffers.state.len().min(config.n_layers * config.dim));
+        let (current, start) = buffers.state.parts_mut(buffers.state.len().min(config.n_layers * config.dim));
         match start {
             [] => current.fill(0.0),
-            start => current.copy_from_slice(start),
+            start => copy(current, start),
         }
     }
 

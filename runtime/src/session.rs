@@ -5,6 +5,7 @@ use core::fmt;
 use crate::TokenId;
 use crate::arena::{ArenaError, Buffers};
 use crate::config::ModelConfig;
+use crate::cut::{Cut, copy};
 use crate::decoder::Decoder;
 use crate::format::PackedModel;
 use crate::kernels::{Join, Kernels, Serial};
@@ -172,7 +173,7 @@ impl<'a, J: Join + Sync> Session<'a, J> {
 
     /// The tokens in the cache, oldest first.
     pub fn history(&self) -> &[TokenId] {
-        &self.buffers.history[self.first_token()..self.position]
+        self.buffers.history.cut(self.first_token()..self.position)
     }
 
     /// Where the first token lies: behind a soft prompt.
@@ -204,10 +205,10 @@ impl<'a, J: Join + Sync> Session<'a, J> {
     /// [`StepError`]; nothing was added.
     pub fn prefill(&mut self, tokens: &[TokenId]) -> Result<&mut [f32], StepError> {
         self.check(tokens)?;
-        for batch in tokens.chunks(self.prefill_batch) {
+        for batch in tokens.chunks(self.prefill_batch.max(1)) {
             self.add(batch);
         }
-        let last_idx = (tokens.len() - 1) % self.prefill_batch;
+        let last_idx = (tokens.len() - 1) % self.prefill_batch.max(1);
         self.decoder.predict(&mut self.buffers, last_idx);
         Ok(self.buffers.logits)
     }
@@ -220,7 +221,7 @@ impl<'a, J: Join + Sync> Session<'a, J> {
     pub fn read_batch(&mut self, tokens: &[TokenId]) -> Result<usize, StepError> {
         self.check(tokens)?;
         let n = tokens.len().min(self.prefill_batch);
-        self.add(&tokens[..n]);
+        self.add(tokens.cut(..n));
         Ok(n)
     }
 
@@ -252,13 +253,18 @@ impl<'a, J: Join + Sync> Session<'a, J> {
         if n_keep == 0 || n_keep >= self.position - first {
             return;
         }
-        self.buffers.history.copy_within(self.position - n_keep..self.position, first);
+        let n_tokens = self.position;
+        for idx in 0..n_keep {
+            if let Some(&token) = self.buffers.history.get(n_tokens - n_keep + idx) {
+                self.buffers.history.cut_mut(first + idx..=first + idx).fill(token);
+            }
+        }
         self.reset();
         while self.position < first + n_keep {
             let n = self.prefill_batch.min(first + n_keep - self.position);
             self.forward_history(n);
         }
-        self.decoder.predict(&mut self.buffers, (n_keep - 1) % self.prefill_batch);
+        self.decoder.predict(&mut self.buffers, (n_keep - 1) % self.prefill_batch.max(1));
     }
 
     fn check(&self, tokens: &[TokenId]) -> Result<(), StepError> {
@@ -270,14 +276,14 @@ impl<'a, J: Join + Sync> Session<'a, J> {
     }
 
     fn add(&mut self, batch: &[TokenId]) {
-        self.buffers.history[self.position..self.position + batch.len()].copy_from_slice(batch);
+        copy(self.buffers.history.cut_mut(self.position..self.position + batch.len()), batch);
         self.forward_history(batch.len());
     }
 
     /// Runs the next `n` tokens of the history, at most a batch.
     fn forward_history(&mut self, n: usize) {
         let history = core::mem::take(&mut self.buffers.history);
-        let tokens = &history[self.position..self.position + n];
+        let tokens = history.cut(self.position..self.position + n);
         match self.decoder.model.config().parts().is_recurrent {
             true => self.decoder.forward_recurrent(&mut self.buffers, false, tokens),
             false => self.decoder.forward(&mut self.buffers, self.position, self.source_len, tokens),

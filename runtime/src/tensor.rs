@@ -1,5 +1,6 @@
 //! Views of int8 matrices and activations: shapes are checked when a view is made, kernels then take views.
 
+use crate::cut::Cut;
 use crate::kernels::Kernels;
 use crate::layout::WeightLayout;
 use crate::math;
@@ -188,7 +189,7 @@ impl<'m> MatrixQ8<'m> {
     /// Writes `value * scale` of each element of `row` to `out`, `(cols,)`: an embedding look-up.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
         let group_size = self.format().group_size(self.cols);
-        for (group, out) in out.chunks_mut(group_size).enumerate() {
+        for (group, out) in out.chunks_mut(group_size.max(1)).enumerate() {
             let scale = self.scale(row, group);
             let run = self.layout().run().min(group_size.max(1));
             for (run_idx, out) in out.chunks_mut(run).enumerate() {
@@ -196,7 +197,7 @@ impl<'m> MatrixQ8<'m> {
                 let bytes = self.layout().row_bytes(self.data, self.cols, row, col, out.len());
                 for (i, out) in out.iter_mut().enumerate() {
                     let value = match bytes {
-                        Some(bytes) => bytes[i] as i8,
+                        Some(bytes) => bytes.get(i).map_or(0, |&byte| byte as i8),
                         None => self.value(row, col + i),
                     };
                     *out = f32::from(value) * scale;
@@ -260,6 +261,10 @@ pub const fn activation_stride(cols: usize) -> usize {
 }
 
 impl<'a> ActivationsQ8<'a> {
+    /// Those of no token.
+    pub(crate) const NONE: Self =
+        Self { lanes: Lanes::Bits16, n_tokens: 0, cols: 0, stride: 0, groups: 0, values: &[], scales: &[] };
+
     /// A view of `n_tokens` tokens of `cols` elements quantised by [`quantize`] for weights of `format`, in `lanes`.
     ///
     /// `None` where a slice is shorter than `(n_tokens, activation_stride(cols))` values or `(n_tokens, groups)` scales.
@@ -360,10 +365,10 @@ impl<'a> ActivationsQ8<'a> {
 /// zero, not finite, or below `2^-100` becomes zeros with scale 0.
 pub fn quantize(kernels: Kernels, format: WeightFormat, x: &[f32], memory: &mut [i16], scales: &mut [f32]) {
     let n = x.len().min(memory.len());
-    let (x, stride) = (&x[..n], memory.len());
+    let (x, stride) = (x.cut(..n), memory.len());
     match (format, kernels.lanes(format), scales) {
         (WeightFormat::Int8, Lanes::Bits8, [scale, ..]) => {
-            let (values, padding) = bytemuck::cast_slice_mut(memory)[..stride].split_at_mut(n);
+            let (values, padding) = bytemuck::cast_slice_mut(memory).cut_mut(..stride).parts_mut(n);
             *scale = kernels.quantize_to_int8(x, values);
             // A call to fill nothing costs as much as a row.
             if !padding.is_empty() {
@@ -371,25 +376,25 @@ pub fn quantize(kernels: Kernels, format: WeightFormat, x: &[f32], memory: &mut 
             }
         }
         (WeightFormat::Int8, Lanes::Bits16, [scale, ..]) => {
-            let (values, padding) = memory.split_at_mut(n);
+            let (values, padding) = memory.parts_mut(n);
             *scale = kernels.quantize_to(format.activation_limit(), x, values);
             padding.fill(0);
         }
         (_, Lanes::TwoBytes, scales) => {
-            let (high, low) = bytemuck::cast_slice_mut::<i16, i8>(memory).split_at_mut(stride);
-            let halves = high[..n].chunks_mut(GROUP_SIZE).zip(low[..n].chunks_mut(GROUP_SIZE));
+            let (high, low) = bytemuck::cast_slice_mut::<i16, i8>(memory).parts_mut(stride);
+            let halves = high.cut_mut(..n).chunks_mut(GROUP_SIZE).zip(low.cut_mut(..n).chunks_mut(GROUP_SIZE));
             for ((x, (high, low)), scale) in x.chunks(GROUP_SIZE).zip(halves).zip(scales) {
                 let mut values = [0; GROUP_SIZE];
-                *scale = kernels.quantize_to(format.activation_limit(), x, &mut values[..x.len()]);
+                *scale = kernels.quantize_to(format.activation_limit(), x, values.cut_mut(..x.len()));
                 for ((high, low), value) in high.iter_mut().zip(low).zip(values) {
                     (*high, *low) = two_bytes(value);
                 }
             }
-            high[n..].fill(0);
-            low[n..].fill(0);
+            high.cut_mut(n..).fill(0);
+            low.cut_mut(n..).fill(0);
         }
         (_, _, scales) => {
-            let (values, padding) = memory.split_at_mut(n);
+            let (values, padding) = memory.parts_mut(n);
             let groups = x.chunks(GROUP_SIZE).zip(values.chunks_mut(GROUP_SIZE));
             for ((x, values), scale) in groups.zip(scales) {
                 *scale = kernels.quantize_to(format.activation_limit(), x, values);

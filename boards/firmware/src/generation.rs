@@ -115,12 +115,13 @@ pub fn prompt_tokens<'p>(
                 return Err(Failure::new("the model has no tokenizer, so its prompt must be token ids"));
             };
             let whole_bytes = arena.len() / size_of::<TokenId>() * size_of::<TokenId>();
-            let Ok(scratch) = bytemuck::try_cast_slice_mut::<u8, TokenId>(&mut arena[..whole_bytes]) else {
+            let whole = arena.get_mut(..whole_bytes).unwrap_or_default();
+            let Ok(scratch) = bytemuck::try_cast_slice_mut::<u8, TokenId>(whole) else {
                 return Err(Failure::new("the arena does not start at a multiple of 16 bytes"));
             };
             let n_tokens = model.encode_input(&tokenizer, text, scratch).map_err(|_| too_long(text.len()))?;
             let room = prompt.get_mut(..n_tokens).ok_or(too_long(n_tokens))?;
-            room.copy_from_slice(&scratch[..n_tokens]);
+            room.iter_mut().zip(scratch).for_each(|(slot, token)| *slot = *token);
             n_tokens
         }
         Prompt::Tokens(ids) => {
@@ -130,7 +131,7 @@ pub fn prompt_tokens<'p>(
             n_tokens
         }
     };
-    Ok(&prompt[..n_tokens])
+    Ok(prompt.get(..n_tokens).unwrap_or_default())
 }
 
 /// Continues the prompt. Marked for counting: the reading of the prompt, then of each token the pass over the model and the draw.

@@ -14,7 +14,7 @@ const MODEL: &str = "6linked5MODEL";
 const PANICS: [&str; 6] =
     ["4core9panicking", "slice_error_fail", "slice_index_fail", "expect_failed", "unwrap_failed", "len_mismatch_fail"];
 /// What is in the names of a part's symbols, and what the part is. The first that fits counts.
-const PARTS: [(&str, &str); 13] = [
+const PARTS: [(&str, &str); 12] = [
     ("__INTERRUPTS", "start-up and vectors"),
     ("Reset", "start-up and vectors"),
     ("15siskin_firmware", "application, with what is inlined into it"),
@@ -24,7 +24,6 @@ const PARTS: [(&str, &str); 13] = [
     ("14siskin_runtime6format", "packed file"),
     ("14siskin_runtime4plan", "packed file"),
     ("14siskin_runtime", "forward pass and session"),
-    ("8heapless", "sampler and stop sequences"),
     ("4core", "core"),
     ("__aeabi", "core"),
     ("mem", "core"),

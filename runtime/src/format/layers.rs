@@ -147,6 +147,8 @@ impl<'m> PackedModel<'m> {
     fn at_layer(&self, is_encoder: bool, layer_idx: usize) -> Cursor<'_, 'm> {
         let stack = self.stack(is_encoder);
         let at = usize::from(stack.first) + layer_idx * usize::from(stack.step);
+        // On a device nothing is read of a layer that is not there.
+        #[cfg(not(target_os = "none"))]
         assert!(at < usize::from(stack.end));
         Cursor { model: self, at }
     }

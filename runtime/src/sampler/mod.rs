@@ -33,8 +33,6 @@ mod sampling;
 mod select;
 mod stop;
 
-use heapless::HistoryBuf;
-
 use crate::TokenId;
 use mirostat::SurpriseLimit;
 use rng::Xoshiro128PlusPlus;
@@ -61,7 +59,7 @@ pub struct Sampler<'s> {
     sampling: Sampling,
     biases: &'s [EncodedBias],
     rng: Xoshiro128PlusPlus,
-    recent: HistoryBuf<TokenId, PENALTY_WINDOW>,
+    recent: penalties::Recent,
     surprise: Option<SurpriseLimit>,
 }
 
@@ -72,7 +70,7 @@ impl<'s> Sampler<'s> {
             sampling,
             biases: &[],
             rng: Xoshiro128PlusPlus::from_seed(seed),
-            recent: HistoryBuf::new(),
+            recent: penalties::Recent::new(),
             surprise: sampling.mirostat().map(SurpriseLimit::new),
         }
     }
@@ -84,7 +82,7 @@ impl<'s> Sampler<'s> {
 
     /// Tells the penalties of tokens that were not drawn here: the prompt's.
     pub fn observe(&mut self, tokens: &[TokenId]) {
-        self.recent.extend_from_slice(tokens);
+        tokens.iter().for_each(|&token| self.recent.push(token));
     }
 
     /// Chooses the next token from `logits`, `(vocab_size,)`, and remembers it.
@@ -113,7 +111,7 @@ impl<'s> Sampler<'s> {
             constraint.restrict(logits, n_left);
             self.draw(logits)
         };
-        self.recent.write(token);
+        self.recent.push(token);
         token
     }
 

@@ -2,7 +2,7 @@
 
 use crate::TokenId;
 
-use super::Sampling;
+use super::{PENALTY_WINDOW, Sampling};
 
 /// A number to add to a token's logit; minus infinity bans the token.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,6 +33,32 @@ impl LogitBias {
 /// The bytes of a [`LogitBias`].
 pub type EncodedBias = [u8; 8];
 
+/// The latest tokens, at most [`PENALTY_WINDOW`], in no order that matters.
+#[derive(Clone, Debug)]
+pub(super) struct Recent {
+    tokens: [TokenId; PENALTY_WINDOW],
+    n_seen: usize,
+}
+
+impl Recent {
+    pub(super) const fn new() -> Self {
+        Self { tokens: [0; PENALTY_WINDOW], n_seen: 0 }
+    }
+
+    /// Takes `token` in, in place of the oldest where there is no room.
+    pub(super) fn push(&mut self, token: TokenId) {
+        if let Some(slot) = self.tokens.get_mut(self.n_seen % PENALTY_WINDOW) {
+            *slot = token;
+        }
+        // Twice the window says both where the next goes and that all places are taken.
+        self.n_seen = if self.n_seen + 1 < 2 * PENALTY_WINDOW { self.n_seen + 1 } else { PENALTY_WINDOW };
+    }
+
+    pub(super) fn as_slice(&self) -> &[TokenId] {
+        self.tokens.get(..self.n_seen).unwrap_or(&self.tokens)
+    }
+}
+
 /// Adds each bias, in order.
 pub(super) fn add_biases(logits: &mut [f32], biases: &[EncodedBias]) {
     for LogitBias { token, bias } in biases.iter().map(LogitBias::decode) {
@@ -50,7 +76,7 @@ pub(super) fn penalise(logits: &mut [f32], sampling: &Sampling, recent: &[TokenI
         return;
     }
     for (idx, token) in recent.iter().enumerate() {
-        if recent[..idx].contains(token) {
+        if recent.iter().take(idx).any(|other| other == token) {
             continue;
         }
         let Some(logit) = logits.get_mut(*token as usize) else { continue };
@@ -58,7 +84,7 @@ pub(super) fn penalise(logits: &mut [f32], sampling: &Sampling, recent: &[TokenI
             *logit = if *logit > 0.0 { *logit / repetition } else { *logit * repetition };
         }
         if frequency != 0.0 || presence != 0.0 {
-            let count = recent[idx..].iter().filter(|other| *other == token).count();
+            let count = recent.iter().skip(idx).filter(|other| *other == token).count();
             *logit -= count as f32 * frequency + presence;
         }
     }

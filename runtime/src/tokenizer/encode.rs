@@ -5,6 +5,7 @@ use core::fmt;
 use super::section::layout;
 use super::{PreTokens, Tokenizer, TokenizerKind};
 use crate::TokenId;
+use crate::cut::Cut;
 
 /// SentencePiece's visible space; in a text it means the same as a space.
 const META_SPACE: char = '\u{2581}';
@@ -63,13 +64,13 @@ impl<'t> Iterator for Stretches<'t, '_> {
             // A special token is UTF-8, so it starts and ends where characters do.
             let end = |id| at + self.tokenizer.piece(id).len();
             let is_allowed = |id| !self.tokenizer.is_control(id) || self.specials.allows(at, end(id));
-            if let Some(id) = self.tokenizer.special_at_start(&self.text.as_bytes()[at..], is_allowed) {
+            if let Some(id) = self.tokenizer.special_at_start(self.text.as_bytes().cut(at..), is_allowed) {
                 self.at = Some(end(id));
-                return Some((&self.text[start..at], Some(id)));
+                return Some((self.text.get(start..at).unwrap_or_default(), Some(id)));
             }
         }
         self.at = None;
-        Some((&self.text[start..], None))
+        Some((self.text.get(start..).unwrap_or_default(), None))
     }
 }
 
@@ -185,7 +186,7 @@ impl<'m> Tokenizer<'m> {
     }
 
     fn merge_from(&self, start: usize, output: &mut Output<'_>) {
-        output.len = start + self.merge_all(&mut output.out[start..output.len]);
+        output.len = start + self.merge_all(output.out.cut_mut(start..output.len));
     }
 }
 

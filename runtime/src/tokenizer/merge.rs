@@ -2,6 +2,7 @@
 
 use super::Tokenizer;
 use crate::TokenId;
+use crate::cut::Cut;
 
 /// What two neighbouring tokens become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +39,8 @@ impl Tokenizer<'_> {
     /// This is the order of a priority queue over (rank, position) without the queue: `O(n)` look-ups for each distinct rank.
     pub fn merge_all(&self, tokens: &mut [TokenId]) -> usize {
         let mut n = tokens.len();
-        while let Some(rank) = self.lowest_rank(&tokens[..n]) {
-            n = self.merge_rank(&mut tokens[..n], rank);
+        while let Some(rank) = self.lowest_rank(tokens.cut(..n)) {
+            n = self.merge_rank(tokens.cut_mut(..n), rank);
         }
         n
     }
@@ -49,26 +50,30 @@ impl Tokenizer<'_> {
     }
 
     fn lowest_rank(&self, tokens: &[TokenId]) -> Option<u32> {
-        tokens.windows(2).filter_map(|pair| self.rank(pair[0], pair[1])).min()
+        tokens.array_windows().filter_map(|&[left, right]| self.rank(left, right)).min()
     }
 
     /// Merges the pairs of `rank` in `tokens` and closes the gaps; returns how many tokens remain.
     fn merge_rank(&self, tokens: &mut [TokenId], rank: u32) -> usize {
         let comes_first = |left, right| self.rank(left, right).is_some_and(|r| r <= rank);
-        let (mut read, mut write, mut stopped) = (0, 0, false);
-        while read < tokens.len() {
+        let (mut read, mut write, mut stopped) = (0, 0_usize, false);
+        while let Some(&left) = tokens.get(read) {
             let merge = match tokens.get(read + 1) {
-                Some(&right) if !stopped => self.merge(tokens[read], right).filter(|merge| merge.rank == rank),
+                Some(&right) if !stopped => self.merge(left, right).filter(|merge| merge.rank == rank),
                 _ => None,
             };
+            let mut token = left;
+            read += 1;
             if let Some(Merge { result, .. }) = merge {
-                read += 2;
-                stopped = write > 0 && comes_first(tokens[write - 1], result)
-                    || read < tokens.len() && comes_first(result, tokens[read]);
-                tokens[write] = result;
-            } else {
-                tokens[write] = tokens[read];
+                token = result;
                 read += 1;
+                let before = tokens.get(write.wrapping_sub(1));
+                stopped = before.is_some_and(|&before| comes_first(before, result))
+                    || tokens.get(read).is_some_and(|&next| comes_first(result, next));
+            }
+            // It lies behind what was read.
+            if let Some(slot) = tokens.get_mut(write) {
+                *slot = token;
             }
             write += 1;
         }

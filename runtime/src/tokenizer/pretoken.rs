@@ -74,7 +74,8 @@ impl<'t> Iterator for PreTokens<'t> {
             PreTokenizer::Llama3 => llama3(self.rest, 3),
             PreTokenizer::Qwen2 => llama3(self.rest, 1),
         };
-        let (pre_token, rest) = self.rest.split_at(n_bytes);
+        // A cut lies between characters.
+        let (pre_token, rest) = self.rest.split_at_checked(n_bytes).unwrap_or((self.rest, ""));
         self.rest = rest;
         Some(pre_token)
     }
@@ -96,7 +97,7 @@ impl Cursor<'_> {
     }
 
     fn advance(&mut self, c: char) {
-        self.rest = &self.rest[c.len_utf8()..];
+        self.rest = self.rest.get(c.len_utf8()..).unwrap_or_default();
     }
 
     /// Skips characters while `wanted`.
@@ -160,7 +161,7 @@ fn llama3(text: &str, digits_max: usize) -> usize {
     } else {
         let mut spaces = start;
         spaces.skip_class(CharClass::Space);
-        let run = &text[..text.len() - spaces.rest.len()];
+        let run = text.get(..text.len() - spaces.rest.len()).unwrap_or_default();
         return run.rfind(is_newline).map_or_else(|| spaces_bytes(start), |newline| newline + 1);
     }
     text.len() - cursor.rest.len()

@@ -1,5 +1,7 @@
 //! Token bytes to text, as they come.
 
+use crate::cut::{Cut, copy};
+
 /// Assembles text from tokens whose bytes may end inside a character.
 ///
 /// A character is given out once it is whole. Bytes that cannot be part of one become U+FFFD, one for each longest prefix of a
@@ -27,21 +29,23 @@ impl TextStream {
     pub fn push(&mut self, mut bytes: &[u8], mut emit: impl FnMut(&str)) {
         if let (true, Some(first)) = (self.strip_space, bytes.first()) {
             self.strip_space = false;
-            bytes = &bytes[usize::from(*first == b' ')..];
+            bytes = bytes.cut(usize::from(*first == b' ')..);
         }
-        while self.n_pending > 0 && !bytes.is_empty() {
-            self.pending[self.n_pending] = bytes[0];
-            let pending = &self.pending[..=self.n_pending];
-            match core::str::from_utf8(pending) {
+        while self.n_pending > 0
+            && let [first, others @ ..] = bytes
+        {
+            let Some(slot) = self.pending.get_mut(self.n_pending) else { break };
+            *slot = *first;
+            match core::str::from_utf8(self.pending.cut(..=self.n_pending)) {
                 Ok(character) => {
                     emit(character);
                     self.n_pending = 0;
-                    bytes = &bytes[1..];
+                    bytes = others;
                 }
                 // Still the start of a character.
                 Err(error) if error.error_len().is_none() => {
                     self.n_pending += 1;
-                    bytes = &bytes[1..];
+                    bytes = others;
                 }
                 // The new byte does not continue it: what waited is lost, the byte is looked at afresh.
                 Err(_) => {
@@ -58,7 +62,7 @@ impl TextStream {
             let incomplete = core::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none());
             let is_last = invalid.as_ptr_range().end == bytes.as_ptr_range().end;
             if incomplete && is_last {
-                self.pending[..invalid.len()].copy_from_slice(invalid);
+                copy(self.pending.cut_mut(..invalid.len()), invalid);
                 self.n_pending = invalid.len();
             } else if !invalid.is_empty() {
                 emit("\u{fffd}");

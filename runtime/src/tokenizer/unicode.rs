@@ -1,5 +1,7 @@
 //! Character classes, as regular expressions see them.
 
+use crate::cut::Cut;
+
 use super::unicode_table::{CHANGES, CLASSES, PLANE_STARTS};
 
 /// What a pre-tokenizer can tell about a character. Every character has exactly one class.
@@ -27,12 +29,12 @@ impl CharClass {
             return Self::Other;
         };
         let (start, end) = (usize::from(start), usize::from(end));
-        let n_before = CHANGES[start..end].partition_point(|&change| change <= low);
+        let n_before = CHANGES.cut(start..end).partition_point(|&change| change <= low);
         if n_before == 0 {
             return Self::Other;
         }
         let idx = start + n_before - 1;
-        match (CLASSES[idx / 4] >> (idx % 4 * 2)) & 3 {
+        match CLASSES.get(idx / 4).map_or(0, |classes| classes >> (idx % 4 * 2) & 3) {
             1 => Self::Letter,
             2 => Self::Number,
             3 => Self::Space,

@@ -15,8 +15,9 @@
 
 use core::arch::asm;
 
-use crate::math;
+use crate::cut::Cut;
 use crate::tensor::{ActivationsQ8, GROUP_SIZE, MatrixQ8, Scales};
+use crate::{known, math};
 
 /// Columns whose products with two rows in one lane fit 32 bits.
 const COLUMNS_MAX: usize = 512;
@@ -39,13 +40,13 @@ pub fn matmul_rows(out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &Acti
         crate::kernels::generic::matmul_rows(out, first_row, w, x);
         return;
     }
-    for (token_idx, out) in out.chunks_exact_mut(n_rows).enumerate() {
+    for (token_idx, out) in out.chunks_exact_mut(n_rows.max(1)).enumerate() {
         let (values, x_scales) = (x.values(token_idx), x.scales(token_idx));
         match w.scales() {
             Scales::PerRow(scales) => {
                 let scales = scales.get(first_row..).unwrap_or(&[]);
                 let x_scale = x_scales.first().copied().unwrap_or(0.0);
-                if w.cols() <= COLUMNS_MAX {
+                if known::columns_max() <= COLUMNS_MAX || w.cols() <= COLUMNS_MAX {
                     per_row(out, data, scales, values, x_scale);
                 } else {
                     long_rows(out, data, scales, values, x_scale);
@@ -67,7 +68,7 @@ fn are_words(data: &[u8], x: &[i16]) -> bool {
 /// One token's `out`, `(rows,)`, from the row blocks of `data`, with a scale a row, of at most [`COLUMNS_MAX`] columns.
 fn per_row(out: &mut [f32], data: &[u8], scales: &[f32], values: &[i16], x_scale: f32) {
     in_whole_blocks(out, |out, block_idx| {
-        let (data, scales) = (&data[block_idx * ROWS * values.len()..], &scales[block_idx * ROWS..]);
+        let (data, scales) = (data.cut(block_idx * ROWS * values.len()..), scales.cut(block_idx * ROWS..));
         assert!(!values.is_empty() && values.len().is_multiple_of(4) && values.len() <= COLUMNS_MAX);
         assert!(are_words(data, values) && data.len() >= out.len() * ROWS * values.len());
         assert!(!out.is_empty() && scales.len() >= out.len() * ROWS);
@@ -81,7 +82,7 @@ fn long_rows(out: &mut [f32], data: &[u8], scales: &[f32], values: &[i16], x_sca
     // The first piece takes what the others, which are whole, leave.
     let n_first = (values.len() - 1) % COLUMNS_MAX + 1;
     in_whole_blocks(out, |out, block_idx| {
-        let (data, scales) = (&data[block_idx * ROWS * values.len()..], &scales[block_idx * ROWS..]);
+        let (data, scales) = (data.cut(block_idx * ROWS * values.len()..), scales.cut(block_idx * ROWS..));
         assert!(
             n_first.is_multiple_of(4) && values.len() > n_first && (values.len() - n_first).is_multiple_of(COLUMNS_MAX)
         );
@@ -98,7 +99,8 @@ fn per_group(out: &mut [f32], data: &[u8], scales: &[[u16; ROWS]], values: &[i16
     out.fill(-0.0);
     if !whole.is_empty() {
         in_whole_blocks(out, |out, block_idx| {
-            let (data, scales) = (&data[block_idx * ROWS * values.len()..], &scales[block_idx * x_scales.len()..]);
+            let (data, scales) =
+                (data.cut(block_idx * ROWS * values.len()..), scales.cut(block_idx * x_scales.len()..));
             assert!(!out.is_empty() && are_words(data, values) && data.len() >= out.len() * ROWS * values.len());
             assert!(scales.as_ptr().addr().is_multiple_of(4) && scales.len() >= out.len() * x_scales.len());
             assert!(x_scales.len() == values.len().div_ceil(GROUP_SIZE));
@@ -106,11 +108,11 @@ fn per_group(out: &mut [f32], data: &[u8], scales: &[[u16; ROWS]], values: &[i16
             unsafe { group_blocks(out, data.as_ptr(), scales.as_ptr(), whole, rest.len(), x_scales.as_ptr()) };
         });
     }
-    let blocks = data.chunks_exact(ROWS * values.len()).zip(scales.chunks_exact(x_scales.len()));
+    let blocks = data.chunks_exact(ROWS * values.len().max(1)).zip(scales.chunks_exact(x_scales.len().max(1)));
     let (false, Some(x_scale)) = (rest.is_empty(), x_scales.last()) else { return };
     for (out, (data, scales)) in out.chunks_mut(ROWS).zip(blocks) {
-        let dots = piece_dots(&data[ROWS * GROUP_SIZE * whole.len()..], rest);
-        for ((out, dot), &scale) in out.iter_mut().zip(dots).zip(&scales[whole.len()]) {
+        let dots = piece_dots(data.cut(ROWS * GROUP_SIZE * whole.len()..), rest);
+        for ((out, dot), &scale) in out.iter_mut().zip(dots).zip(scales.cut(whole.len()..).as_flattened()) {
             *out += dot as f32 * (math::bf16_to_f32(scale) * x_scale);
         }
     }
@@ -127,7 +129,7 @@ fn in_whole_blocks(out: &mut [f32], mut product: impl FnMut(&mut [[f32; ROWS]], 
     if !rest.is_empty() {
         let mut last = [[-0.0; ROWS]];
         product(&mut last, n_whole);
-        rest.copy_from_slice(&last[0][..rest.len()]);
+        rest.iter_mut().zip(last.as_flattened()).for_each(|(out, last)| *out = *last);
     }
 }
 

@@ -4,8 +4,10 @@ mod attention;
 mod matmul;
 mod quantize;
 
+use crate::cut::Cut;
 use crate::kernels::backend::Backend;
 use crate::kernels::generic;
+use crate::known;
 use crate::layout::WeightLayout;
 use crate::tensor::{ActivationsQ8, MatrixQ8};
 
@@ -44,7 +46,11 @@ impl Backend for CortexMDsp {
                 // SAFETY: `k` starts at a whole word and has 8 bytes for each of the dots.
                 unsafe { attention::score_pairs_of_eights(q, k.as_ptr(), pairs) };
             }
-            return generic::score_dots(q, &k[16 * pairs.len()..], last);
+            return generic::score_dots(q, k.cut(16 * pairs.len()..), last);
+        }
+        // Such heads lie in whole words.
+        if known::head_dim() == Some(8) {
+            return;
         }
         for (piece_idx, piece) in pieces.iter().enumerate() {
             // SAFETY: `k` holds `dots.len()` rows of `q.len()`, of which this is the piece that starts at `8 * piece_idx`.
@@ -57,7 +63,7 @@ impl Backend for CortexMDsp {
     fn score_exponents(self, scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
         assert!(scores.len() == key_scales.len());
         let (pairs, last) = scores.as_chunks_mut::<2>();
-        let (pair_scales, last_scale) = key_scales.split_at(2 * pairs.len());
+        let (pair_scales, last_scale) = key_scales.parts(2 * pairs.len());
         let greatest = generic::score_exponents(last, last_scale, per_unit);
         if pairs.is_empty() {
             return greatest;
@@ -96,6 +102,9 @@ impl Backend for CortexMDsp {
         if let ([sums], true) = (&mut *pieces, v.as_ptr().addr().is_multiple_of(4)) {
             // SAFETY: `v` starts at a whole word and has 8 bytes for each weight, of which there are some.
             return unsafe { attention::values_of_eights(weights, v.as_ptr(), sums) };
+        }
+        if known::head_dim() == Some(8) {
+            return;
         }
         for (piece_idx, piece) in pieces.iter_mut().enumerate() {
             // SAFETY: `v` holds `weights.len()` rows of `head_dim`, of which this is the piece that starts at

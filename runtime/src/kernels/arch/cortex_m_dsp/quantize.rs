@@ -2,6 +2,7 @@
 
 use core::arch::asm;
 
+use crate::cut::Cut;
 use crate::math;
 use crate::tensor;
 
@@ -13,9 +14,9 @@ pub fn quantize_to(limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
     let (scale, inverse) = tensor::scale_to(limit, magnitude);
     // Several words are stored at once: whole words are where they must lie.
     let n_whole = if values.as_ptr().addr().is_multiple_of(4) { eights.len() } else { 0 };
-    let (eight_values, rest_values) = values.split_at_mut(8 * n_whole);
+    let (eight_values, rest_values) = values.parts_mut(8 * n_whole);
     round_eights(inverse, eights, eight_values.as_chunks_mut().0);
-    for (value, &x) in rest_values.iter_mut().zip(&x[8 * n_whole..]) {
+    for (value, &x) in rest_values.iter_mut().zip(x.cut(8 * n_whole..)) {
         *value = math::round_i32(x * inverse) as i16;
     }
     scale
