@@ -13,6 +13,9 @@ pub(crate) trait Backend: Copy {
     /// The layout that [`Backend::matmul_rows`] reads.
     const LAYOUT: WeightLayout;
 
+    /// Whether [`Backend::sum_rows`] is a step of a product.
+    const HAS_SUMS: bool = false;
+
     /// The lanes in which [`Backend::matmul_rows`] reads activations for weights of `format`.
     fn lanes(self, _format: WeightFormat) -> Lanes {
         Lanes::Bits16
@@ -20,6 +23,8 @@ pub(crate) trait Backend: Copy {
 
     /// Called only with weights in [`Backend::LAYOUT`] and activations in [`Backend::lanes`].
     fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>);
+
+    fn sum_rows(self, _sums: &mut [f32], _w: &MatrixQ8<'_>, _x: &ActivationsQ8<'_>) {}
 
     fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
         generic::quantize_to(limit, x, values)

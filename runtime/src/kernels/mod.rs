@@ -165,6 +165,21 @@ impl Kernels {
         })
     }
 
+    /// Whether this backend has all exact sums of a product before it scales them: [`Kernels::sum_rows`].
+    pub fn has_sums(self) -> bool {
+        fn has<B: Backend>(_: B) -> bool {
+            B::HAS_SUMS
+        }
+        dispatch!(self, backend => has(backend))
+    }
+
+    /// The exact sums of one token's product with a matrix that has a scale a row, in this backend's layout, as `i32` in the places of `sums`,
+    /// `(rows,)`: for measures beside kernels that go no further. Nothing where there is no such step.
+    pub fn sum_rows(self, sums: &mut [f32], w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        assert!(w.layout() == self.preferred_layout() && sums.len() == w.rows());
+        dispatch!(self, backend => backend.sum_rows(sums, w, x))
+    }
+
     /// Quantises `x` to `-limit..=limit` in `values`, as long; gives the scale, 0 where `x` has no usable magnitude.
     ///
     /// # Panics

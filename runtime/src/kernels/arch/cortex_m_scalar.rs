@@ -54,7 +54,7 @@ impl Backend for CortexMScalar {
         }
     }
 
-    soft_float::float_kernels!();
+    soft_float::float_kernels!(soft_float::quantize_to);
 }
 
 /// One token's `out`, `(rows,)`, with a scale a row.

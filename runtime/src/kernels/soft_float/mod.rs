@@ -14,12 +14,12 @@ use super::generic;
 use crate::math;
 use crate::tensor;
 
-/// The f32 loops of a [`super::backend::Backend`] whose core has no FPU.
+/// The f32 loops of a [`super::backend::Backend`] whose core has no FPU; it names its own quantisation to 16 bits.
 #[cfg(all(feature = "soft-float", target_os = "none"))]
 macro_rules! float_kernels {
-    () => {
+    ($quantize_to:path) => {
         fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
-            $crate::kernels::soft_float::quantize_to(limit, x, values)
+            $quantize_to(limit, x, values)
         }
 
         fn quantize_to_int8(self, x: &[f32], values: &mut [i8]) -> f32 {
@@ -58,8 +58,14 @@ pub(crate) use float_kernels;
 #[inline(never)]
 pub fn quantize_to(limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
     let (scale, inverse) = scale_to(limit, magnitude_bits(x));
-    round_scaled(inverse, x, values, |value| value as i16);
+    round_to_int16(inverse, x, values);
     scale
+}
+
+/// [`math::round_i32`] of each `x * inverse`, as [`round_scaled`] has it.
+#[inline(never)]
+pub fn round_to_int16(inverse: f32, x: &[f32], values: &mut [i16]) {
+    round_scaled(inverse, x, values, |value| value as i16);
 }
 
 /// See [`super::Kernels::quantize_to_int8`].
@@ -96,12 +102,15 @@ pub fn scale_integers(out: &mut [f32], sums: &[i32], factor: f32) {
 
 /// [`tensor::scale_to`].
 #[inline(never)]
-fn scale_to(limit: f32, magnitude_bits: u32) -> (f32, f32) {
+pub fn scale_to(limit: f32, magnitude_bits: u32) -> (f32, f32) {
     if !tensor::has_scale(magnitude_bits) {
         return (0.0, 0.0);
     }
     let largest = f32::from_bits(magnitude_bits);
-    (product(largest, divide_positive(1.0, limit)), divide_positive(limit, largest))
+    // That of int8 is known when this is compiled.
+    let is_int8 = limit.to_bits() == tensor::INT8_LIMIT.to_bits();
+    let one_th = if is_int8 { 1.0 / tensor::INT8_LIMIT } else { divide_positive(1.0, limit) };
+    (product(largest, one_th), divide_positive(limit, largest))
 }
 
 /// The bits of the largest magnitude in `x`.
@@ -146,7 +155,7 @@ pub fn round_scaled<T>(inverse: f32, x: &[f32], values: &mut [T], narrow: impl F
             let shifted = ((product as u32) >> right) + (1 << (BELOW_POINT - 1));
             rounded = (shifted >> BELOW_POINT) as i32;
             if (shifted + DOUBT) << 16 <= (2 * DOUBT) << 16 {
-                rounded = round_exactly(f32::from_bits(bits & !arithmetic::TOP), inverse);
+                rounded = round_exactly(bits, factor);
             }
             let sign = bits as i32 >> 31;
             rounded = (rounded ^ sign) - sign;
@@ -155,10 +164,18 @@ pub fn round_scaled<T>(inverse: f32, x: &[f32], values: &mut [T], narrow: impl F
     }
 }
 
+/// [`math::round_i32`] of the magnitude of a normal number with these bits times `factor`, where that is below `2^15`.
 #[cold]
 #[inline(never)]
-fn round_exactly(x: f32, inverse: f32) -> i32 {
-    math::round_i32(x * inverse)
+fn round_exactly(bits: u32, factor: Rounded) -> i32 {
+    let product = factor.times(full_mantissa(bits), exponent_of(bits));
+    let right = (157 - product.exponent) as u32;
+    if right > 31 {
+        // At most a half, which rounds to the even 0.
+        return 0;
+    }
+    let (whole, rest) = (product.mantissa >> right, product.mantissa << (32 - right));
+    (whole + u32::from(rest > arithmetic::TOP || rest == arithmetic::TOP && whole & 1 != 0)) as i32
 }
 
 /// What exact sums are scaled by: activations' scale, beside the scale of each row of weights.

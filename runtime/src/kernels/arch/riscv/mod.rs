@@ -3,6 +3,7 @@
 mod attention;
 mod dots;
 mod matmul;
+mod quantize;
 mod scale;
 
 use crate::kernels::backend::Backend;
@@ -24,12 +25,17 @@ impl RiscvScalar {
 impl Backend for RiscvScalar {
     const NAME: &'static str = "riscv-scalar";
     const LAYOUT: WeightLayout = WeightLayout::Rows16;
+    const HAS_SUMS: bool = true;
 
     fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
         matmul::matmul_rows(out, first_row, w, x);
     }
 
-    soft_float::float_kernels!();
+    fn sum_rows(self, sums: &mut [f32], w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        matmul::dot_rows(sums, w.data(), x.values(0));
+    }
+
+    soft_float::float_kernels!(quantize::quantize_to);
 
     fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
         let (pieces, rest) = q.as_chunks::<8>();
