@@ -1,5 +1,5 @@
-//! Turns the packed model named by `SISKIN_MODEL` into a `static` in flash, and its arena's size, or `SISKIN_ARENA_BYTES`, into a
-//! constant. The applications that need no model have none; `gemv` gets matrices in the layout named by `SISKIN_LAYOUT`.
+//! Checks the packed model named by `SISKIN_MODEL` and turns it into a `static` in flash; what its header says, or `SISKIN_ARENA_BYTES`,
+//! into constants. The applications that need no model have none; `gemv` gets matrices in the layout named by `SISKIN_LAYOUT`.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, process};
@@ -9,7 +9,6 @@ mod products;
 
 use siskin_runtime::PackedModel;
 use siskin_runtime::format::{SECTION_ALIGN, SectionKind};
-use siskin_runtime::parts::Kind;
 
 fn main() {
     println!("cargo::rerun-if-env-changed=SISKIN_MODEL");
@@ -41,11 +40,11 @@ fn linked_model() -> String {
     println!("cargo::rerun-if-changed={}", model_path.display());
     let bytes = fs::read(&model_path)
         .unwrap_or_else(|error| fail(&format!("cannot read the model {}: {error}", model_path.display())));
-    let (needed_bytes, is_encoder) = checked(&bytes)
-        .unwrap_or_else(|error| fail(&format!("{} is not a packed model: {error}", model_path.display())));
+    check(&bytes).unwrap_or_else(|error| fail(&format!("{} is not a packed model: {error}", model_path.display())));
     let arena_bytes = match env::var("SISKIN_ARENA_BYTES") {
-        Ok(given) => given.parse().unwrap_or_else(|_| fail(&format!("SISKIN_ARENA_BYTES is {given:?}, no number"))),
-        Err(_) => needed_bytes,
+        Ok(given) if given.parse::<u32>().is_ok() => given,
+        Ok(given) => fail(&format!("SISKIN_ARENA_BYTES is {given:?}, no number")),
+        Err(_) => "SHAPE.arena_bytes".to_owned(),
     };
 
     let model = match env::var_os("CARGO_FEATURE_LINKED_MODEL") {
@@ -59,16 +58,15 @@ fn linked_model() -> String {
     format!(
         "/// The packed model, in flash.\n\
          {model}\n\
+         /// What its header says.\n\
+         pub const SHAPE: Shape = Shape::read(&MODEL.0);\n\
          /// Bytes of the arena: what the model needs, where nothing else was asked for.\n\
-         pub const ARENA_BYTES: usize = {arena_bytes};\n\
-         /// Whether the model is an encoder alone.\n\
-         pub const IS_ENCODER: bool = {is_encoder};\n"
+         pub const ARENA_BYTES: usize = {arena_bytes};\n"
     )
 }
 
-/// Checks the whole file, so that a board never holds one that it would refuse. Gives the bytes of its arena, and whether it is an
-/// encoder alone. Code for grammars is built where it has one.
-fn checked(file: &[u8]) -> Result<(usize, bool), String> {
+/// Checks the whole file, so that a board never holds one that it would refuse. Code for grammars is built where it has one.
+fn check(file: &[u8]) -> Result<(), String> {
     let mut padded = vec![0; file.len() + SECTION_ALIGN];
     let start = padded.as_ptr().align_offset(SECTION_ALIGN);
     let aligned = &mut padded[start..start + file.len()];
@@ -77,8 +75,10 @@ fn checked(file: &[u8]) -> Result<(usize, bool), String> {
     if model.section(SectionKind::Grammar).is_some() {
         println!("cargo::rustc-cfg=has_grammar");
     }
-    let arena_bytes = usize::try_from(model.header().arena_bytes).map_err(|error| error.to_string())?;
-    Ok((arena_bytes, model.config().parts.kind == Kind::Encoder))
+    match model.header().file_bytes == file.len() as u64 {
+        true => Ok(()),
+        false => Err("there are bytes behind its end".to_owned()),
+    }
 }
 
 fn write(path: &Path, text: &str) {

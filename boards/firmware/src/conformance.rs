@@ -1,12 +1,12 @@
 //! Tries every kernel that the board has: a `family` record with each family's number of cases, or an error at the first difference.
 
 use siskin_conformance::FAMILIES;
+use siskin_device::Once;
 use siskin_runtime::Kernels;
 
 use crate::Memory;
 use crate::failure::{Failure, report};
 use crate::host::Console;
-use crate::once::Once;
 use crate::record::Record;
 
 /// Runs the cases.

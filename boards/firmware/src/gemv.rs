@@ -3,13 +3,13 @@
 //! A `gemv` record says what each region was: the weights' format, rows and columns. Where kernels have the exact sums before they scale
 //! them, there follow regions without the scales, to `int32`.
 
+use siskin_device::Once;
 use siskin_runtime::kernels::matmul_f32_q8_q8;
 use siskin_runtime::tensor::{self, ActivationsQ8, activation_stride};
 use siskin_runtime::{Kernels, Serial, WeightFormat};
 
 use crate::failure::{Failure, report};
 use crate::host::Console;
-use crate::once::Once;
 use crate::record::Record;
 use crate::{Memory, arch};
 use linked::{COLS_MAX, ROWS_MAX};

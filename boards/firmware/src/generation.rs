@@ -50,7 +50,7 @@ fn respond(console: &mut Console, memory: &mut Memory, request_bytes: usize) -> 
     // Large values stay where they are: moving them would take as much stack again.
     let request = Request::parse(memory.request.get(..request_bytes).unwrap_or_default());
     let request = request.as_ref().map_err(|&failure| failure)?;
-    if linked::IS_ENCODER {
+    if linked::SHAPE.is_encoder {
         return encoding::respond(console, request, memory.arena, memory.prompt);
     }
     let mut slot = None;

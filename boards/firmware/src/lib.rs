@@ -19,8 +19,6 @@ mod generation;
 #[cfg(feature = "greedy")]
 mod greedy;
 mod host;
-#[cfg(not(generates))]
-mod once;
 mod record;
 #[cfg(all(generates, not(feature = "greedy")))]
 pub mod request;
@@ -37,6 +35,7 @@ use greedy as application;
 /// The model and the size of its arena, as the build script found them.
 #[cfg(generates)]
 pub mod linked {
+    use siskin_device::Shape;
     use siskin_runtime::{Kernels, PackedModel};
 
     use crate::failure::Failure;

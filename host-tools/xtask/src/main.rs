@@ -9,6 +9,7 @@ mod demo;
 mod emulate;
 mod evaluate;
 mod exact_match_figure;
+mod example;
 mod firmware;
 mod image;
 mod letters;
@@ -54,6 +55,8 @@ enum Task {
     Linux,
     /// Build a board's firmware around a packed model.
     Firmware(firmware::Args),
+    /// Build an example of firmware around the device library.
+    Example(example::Args),
     /// Run firmware in its board's emulator, counting instructions.
     Emulate(emulate::Args),
 }
@@ -78,6 +81,7 @@ fn run(task: Task) -> Result<()> {
         Task::Sizes(args) => sizes::run(&args),
         Task::Linux => linux::run(),
         Task::Firmware(args) => firmware::run(&args),
+        Task::Example(args) => example::run(&args),
         Task::Emulate(args) => emulate::run(&args),
     }
 }

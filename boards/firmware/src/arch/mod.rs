@@ -12,6 +12,8 @@ mod count;
 mod crash;
 #[cfg(any(target_arch = "riscv32", target_arch = "riscv64"))]
 mod riscv;
+#[cfg(not(target_has_atomic = "8"))]
+mod sections;
 mod stack;
 
 #[cfg(not(feature = "conformance"))]
