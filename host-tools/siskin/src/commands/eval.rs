@@ -10,7 +10,7 @@ use siskin_compiler::artifact::Checkpoint;
 use siskin_compiler::eval::{EncodedText, EvalError, Evaluation, LogitsSource, PackedLogits, compare, evaluate};
 use siskin_compiler::pack::{AlignedBytes, PackedFile};
 use siskin_compiler::reference::ReferenceModel;
-use siskin_compiler::threads::{RayonJoin, with_threads};
+use siskin_compiler::threads::{TeamJoin, with_threads};
 use siskin_runtime::{ArenaError, Kernels, TokenId};
 
 use crate::console::Console;
@@ -134,7 +134,7 @@ impl Subject {
     fn source<'s>(
         &'s self,
         arena: &'s mut AlignedBytes,
-        join: RayonJoin,
+        join: TeamJoin,
     ) -> Result<Box<dyn LogitsSource + 's>, ArenaError> {
         match &self.model {
             Model::Float(checkpoint) => Ok(Box::new(ReferenceModel::new(checkpoint))),
@@ -184,7 +184,7 @@ fn measure(
     tokens: &[TokenId],
     n_bytes: usize,
     window_len: usize,
-    join: RayonJoin,
+    join: TeamJoin,
     console: &Console,
 ) -> Result<Evaluation, Failure> {
     let doing = || format!("evaluate {}", subject.path.display());
@@ -203,11 +203,11 @@ fn measure_both(
     against: &Subject,
     text: &str,
     window_len: usize,
-    join: RayonJoin,
+    join: TeamJoin,
     console: &Console,
 ) -> Result<Reply, Failure> {
     let (tokens, tokens_against) = (subject.encode(text)?, against.encode(text)?);
-    let measure = |subject, tokens: &[TokenId]| measure(subject, tokens, text.len(), window_len, join, console);
+    let measure = |subject, tokens: &[TokenId]| measure(subject, tokens, text.len(), window_len, join.clone(), console);
     if tokens != tokens_against {
         let (first, second) = (measure(subject, &tokens)?, measure(against, &tokens_against)?);
         let (score, against) = (subject.score(&first), Some(against.score(&second)));
@@ -215,7 +215,7 @@ fn measure_both(
     }
     let doing = || format!("evaluate {} against {}", subject.path.display(), against.path.display());
     let (mut arena, mut arena_against) = (AlignedBytes::zeroed(0), AlignedBytes::zeroed(0));
-    let mut source = subject.source(&mut arena, join).or_failed(doing)?;
+    let mut source = subject.source(&mut arena, join.clone()).or_failed(doing)?;
     let mut reference = against.source(&mut arena_against, join).or_failed(doing)?;
     let bar = console.progress_bar(tokens.len().saturating_sub(1), "tokens");
     let mut progress = |n_done: usize| bar.set_position(n_done as u64);
