@@ -65,6 +65,8 @@ pub(crate) struct Buffers<'a> {
     pub scores: &'a mut [i32],
     pub value_sums: &'a mut [i32],
     pub logits: &'a mut [f32],
+    /// What is left of the caller's memory: working memory of further threads.
+    pub spare: &'a mut [u8],
 }
 
 /// Cuts buffers off the front of what is left of the arena.
@@ -90,11 +92,11 @@ impl<'a> Buffers<'a> {
         if !arena.as_ptr().addr().is_multiple_of(ARENA_ALIGN) {
             return Err(ArenaError::Misaligned);
         }
-        let arena = arena.get_mut(..plan.arena_bytes).ok_or(too_small)?;
-        Self::cut_in_order(Cutter { rest: arena, at: 0 }, plan).ok_or(too_small)
+        let (arena, spare) = arena.split_at_mut_checked(plan.arena_bytes).ok_or(too_small)?;
+        Self::cut_in_order(Cutter { rest: arena, at: 0 }, spare, plan).ok_or(too_small)
     }
 
-    fn cut_in_order(mut cutter: Cutter<'a>, plan: &MemoryPlan) -> Option<Self> {
+    fn cut_in_order(mut cutter: Cutter<'a>, spare: &'a mut [u8], plan: &MemoryPlan) -> Option<Self> {
         Some(Self {
             keys: cutter.cut(&plan.keys)?,
             values: cutter.cut(&plan.values)?,
@@ -115,6 +117,7 @@ impl<'a> Buffers<'a> {
             scores: cutter.cut(&plan.scores)?,
             value_sums: cutter.cut(&plan.value_sums)?,
             logits: cutter.cut(&plan.logits)?,
+            spare,
         })
     }
 }

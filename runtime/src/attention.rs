@@ -5,6 +5,7 @@
 
 use crate::cut::Cut;
 use crate::kernels::{Kernels, generic::VALUE_BLOCK};
+use crate::kv_cache::Head;
 use crate::tensor::QUERY_LIMIT;
 use crate::{known, math};
 
@@ -23,13 +24,11 @@ pub(crate) struct CachedHead<'a> {
 }
 
 impl<'a> CachedHead<'a> {
-    /// The first positions of a cached head, as many as there are scales.
-    pub fn new(
-        kernels: Kernels,
-        (keys, key_scales): (&'a [i8], &'a [u16]),
-        (values, value_scales): (&'a [i8], &'a [u16]),
-    ) -> Self {
-        let greatest_exponent = math::split_bf16(kernels.greatest_scale(value_scales)).1;
+    /// The same positions of keys and values.
+    pub fn new(kernels: Kernels, keys: Head<'a>, values: Head<'a>) -> Self {
+        let greatest_exponent = math::split_bf16(kernels.greatest_scale(values.scales)).1;
+        let (Head { elements: keys, scales: key_scales }, Head { elements: values, scales: value_scales }) =
+            (keys, values);
         Self { keys, key_scales, values, value_scales, greatest_exponent }
     }
 }
@@ -187,7 +186,9 @@ mod tests {
                 );
                 kv_cache::head_mut(&config, &mut v, &mut v_scales, 0, 0).store(Kernels::generic(), i, &values[row]);
             }
-            let cached = CachedHead::new(Kernels::generic(), (&k, &k_scales), (&v, &v_scales));
+            let stored_keys = Head { elements: &k, scales: &k_scales };
+            let stored_values = Head { elements: &v, scales: &v_scales };
+            let cached = CachedHead::new(Kernels::generic(), stored_keys, stored_values);
             let (mut query, mut scores, mut sums) = (vec![0; head_dim], vec![0; n], vec![0; head_dim]);
             let mut scratch = Scratch { query: &mut query, scores: &mut scores, value_sums: &mut sums };
             let mut out = vec![f32::NAN; head_dim];
@@ -203,7 +204,8 @@ mod tests {
         for scale in [0u16, 1, 0x7f, 0x80, 0x7f7f, 0x7f80, 0x7fff, 0x8000, 0xffff] {
             for q in [0.0, 1e-30, 1.0, 1e30, f32::NAN, f32::INFINITY] {
                 let (elements, scales) = ([-128; 8], [scale; 2]);
-                let cached = CachedHead::new(Kernels::generic(), (&elements, &scales), (&elements, &scales));
+                let head = Head { elements: &elements, scales: &scales };
+                let cached = CachedHead::new(Kernels::generic(), head, head);
                 let mut scratch = Scratch { query: &mut [0; 4], scores: &mut [0; 2], value_sums: &mut [0; 4] };
                 attend(Kernels::generic(), &mut [0.0; 4], &[q; 4], &scoring(4), &cached, &mut scratch);
             }

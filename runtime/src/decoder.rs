@@ -9,7 +9,8 @@ use crate::config::ModelConfig;
 use crate::cut::{Cut, copy};
 use crate::format::{AttentionWeights, LayerWeights, Linear, Norm, PackedModel, Projections};
 use crate::kernels::{Activation, Join, Kernels, matmul_f32_q8_q8};
-use crate::kv_cache;
+use crate::kv_cache::{self, Stored};
+use crate::lanes::{Lane, Lanes};
 use crate::parts::{FeedForward, NormKind, NormPlace};
 use crate::tensor::{ActivationsQ8, MatrixQ8, WeightFormat, activation_stride, quantize};
 
@@ -32,10 +33,33 @@ pub(crate) enum Cache {
     Source,
 }
 
+/// Fewest elements worth sharing between threads where each is read, computed with and written once or twice.
+const SPLIT_ELEMENTS_MIN: usize = 1 << 12;
+
+/// Fewest elements of keys worth it in one token's attention, where a thread that is called in has little else to do.
+const SPLIT_KEYS_MIN: usize = 1 << 14;
+
+/// The lanes that there are, of buffers of which others are in use.
+macro_rules! lanes {
+    ($decoder:expr, $buffers:expr) => {
+        Lanes {
+            n_threads: $decoder.join.n_threads(),
+            lane: Lane {
+                row: &mut *$buffers.row,
+                scratch: Scratch {
+                    query: &mut *$buffers.query,
+                    scores: &mut *$buffers.scores,
+                    value_sums: &mut *$buffers.value_sums,
+                },
+            },
+            spare: &mut *$buffers.spare,
+        }
+    };
+}
+
 /// What one token's queries see.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'m> {
-    pub cache: Cache,
     /// The layer in the cache.
     pub layer_idx: usize,
     pub n_positions: usize,
@@ -84,9 +108,8 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
             let layer = self.model.layer(layer_idx);
             self.attention_block(buffers, layer_idx, &layer, temperature, first_position, n_tokens);
             if let Some(cross) = &layer.cross {
-                let (cache, n_positions) = (Cache::Source, source_len);
-                let view = View { cache, layer_idx, n_positions, temperature, relative_bias: None };
-                self.query_block(buffers, cross, rows.clone(), |_| view);
+                let view = View { layer_idx, n_positions: source_len, temperature, relative_bias: None };
+                self.query_block(buffers, cross, rows.clone(), Cache::Source, |_| view);
             }
             self.feed_forward_block(buffers, &layer, rows.clone());
         }
@@ -229,14 +252,11 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
             self.store(buffers, Cache::Own, layer_idx, position, qkv + config.q_dim());
         }
         let table = self.model.relative_bias(false);
-        for i in 0..n_tokens {
+        self.attend(buffers, Cache::Own, &layer.attention.output, n_tokens, qkv_dim, &|i| {
             let position = first_position + i;
             let relative_bias = (!table.is_empty()).then_some((table, position));
-            let (cache, n_positions) = (Cache::Own, position + 1);
-            let view = View { cache, layer_idx, n_positions, temperature, relative_bias };
-            self.attend(buffers, &view, i * qkv_dim);
-            self.stage_attended(buffers, &layer.attention.output, i);
-        }
+            View { layer_idx, n_positions: position + 1, temperature, relative_bias }
+        });
         self.add_staged_product(buffers, &layer.attention.output, &layer.attention.norm, 0..n_tokens);
     }
 
@@ -246,14 +266,13 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         buffers: &mut Buffers<'_>,
         attention: &AttentionWeights<'m>,
         rows: Range<usize>,
-        view: impl Fn(usize) -> View<'m>,
+        cache: Cache,
+        view: impl Fn(usize) -> View<'m> + Sync,
     ) {
         let Projections::Separate { query, .. } = &attention.projections else { return };
         self.stream_product(buffers, &attention.norm, query, rows.clone());
-        for (i, row) in rows.clone().enumerate() {
-            self.attend(buffers, &view(row), i * query.weight.rows());
-            self.stage_attended(buffers, &attention.output, i);
-        }
+        let (first, width) = (rows.start, query.weight.rows());
+        self.attend(buffers, cache, &attention.output, rows.len(), width, &|i| view(first + i));
         self.add_staged_product(buffers, &attention.output, &attention.norm, rows);
     }
 
@@ -277,49 +296,127 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         }
     }
 
-    /// All heads of one token, whose queries start at `product[queries_at]`, into `row`, `(q_dim,)`.
+    /// All heads of `n_tokens`, whose queries are the first of each `width` in `product`; stages what they give for `output`.
     // Called from one place alone where there are no other families.
     #[cfg_attr(not(feature = "families"), inline(always))]
-    fn attend(&self, buffers: &mut Buffers<'_>, view: &View<'m>, queries_at: usize) {
-        let config = self.model.config();
-        let heads_width = config.n_heads / config.n_kv_heads.max(1) * config.head_dim;
-        let (n, width) = (view.n_positions, view.n_positions * config.head_dim);
-        let queries = buffers.product.cut(queries_at..).cut(..config.q_dim()).chunks(heads_width.max(1));
-        let outputs = buffers.row.cut_mut(..config.q_dim()).chunks_mut(heads_width.max(1));
-        let (keys, values) = match view.cache {
-            Cache::Own => {
-                ((&mut *buffers.keys, &mut *buffers.key_scales), (&mut *buffers.values, &mut *buffers.value_scales))
-            }
+    fn attend(
+        &self,
+        buffers: &mut Buffers<'_>,
+        cache: Cache,
+        output: &Linear<'_>,
+        n_tokens: usize,
+        width: usize,
+        view: &(impl Fn(usize) -> View<'m> + Sync),
+    ) {
+        let q_dim = self.model.config().q_dim();
+        let (keys, values) = match cache {
+            Cache::Own => ((&*buffers.keys, &*buffers.key_scales), (&*buffers.values, &*buffers.value_scales)),
             Cache::Source => (
-                (&mut *buffers.cross_keys, &mut *buffers.cross_key_scales),
-                (&mut *buffers.cross_values, &mut *buffers.cross_value_scales),
+                (&*buffers.cross_keys, &*buffers.cross_key_scales),
+                (&*buffers.cross_values, &*buffers.cross_value_scales),
             ),
         };
-        let mut head_idx = 0;
-        for (kv_head_idx, (queries, outputs)) in queries.zip(outputs).enumerate() {
-            let keys = kv_cache::head_mut(config, keys.0, keys.1, view.layer_idx, kv_head_idx);
-            let values = kv_cache::head_mut(config, values.0, values.1, view.layer_idx, kv_head_idx);
-            let keys = (keys.values.cut(..width), keys.scales.cut(..n));
-            let values = (values.values.cut(..width), values.scales.cut(..n));
+        let stored = |(elements, scales)| Stored { elements, scales };
+        let (keys, values) = (stored(keys), stored(values));
+        let mut staged = self.staged(output, buffers.activations, buffers.activation_scales);
+        let product = buffers.product.cut_mut(..n_tokens * width);
+        let lanes = lanes!(self, buffers);
+        self.each_token(lanes, &mut staged, product, width, 0, &|lanes, staged, product, first| {
+            for (i, queries) in product.chunks(width.max(1)).enumerate() {
+                let row = core::mem::take(&mut lanes.lane.row);
+                let (queries, out) = (queries.cut(..q_dim), row.cut_mut(..q_dim));
+                self.attend_heads(lanes, &view(first + i), (keys, values), 0, queries, out);
+                lanes.lane.row = row;
+                staged.put(i, lanes.lane.row.cut(..q_dim));
+            }
+        });
+    }
+
+    /// The heads of one token that `queries`, `(n_heads, head_dim)` from that of the key head `first_head`, are of, into `out`.
+    fn attend_heads(
+        &self,
+        lanes: &mut Lanes<'_>,
+        view: &View<'m>,
+        (keys, values): (Stored<'_>, Stored<'_>),
+        first_head: usize,
+        queries: &[f32],
+        out: &mut [f32],
+    ) {
+        let config = self.model.config();
+        let group = config.n_heads / config.n_kv_heads.max(1);
+        let width = (group * config.head_dim).max(1);
+        if self.join.n_threads() > 1 && queries.len() > width && view.n_positions * queries.len() >= SPLIT_KEYS_MIN {
+            let n_left = queries.len() / width / 2;
+            let (left_queries, right_queries) = queries.split_at(n_left * width);
+            let (left_out, right_out) = out.split_at_mut(left_queries.len());
+            if let Some([mut left, mut right]) = lanes.halves() {
+                return self.join.join(
+                    || self.attend_heads(&mut left, view, (keys, values), first_head, left_queries, left_out),
+                    || {
+                        self.attend_heads(
+                            &mut right,
+                            view,
+                            (keys, values),
+                            first_head + n_left,
+                            right_queries,
+                            right_out,
+                        )
+                    },
+                );
+            }
+        }
+        let of_key_heads = queries.chunks(width).zip(out.chunks_mut(width));
+        for (kv_head_idx, (queries, out)) in of_key_heads.enumerate() {
+            let cached_idx = view.layer_idx * config.n_kv_heads + first_head + kv_head_idx;
+            let keys = keys.head(config, cached_idx, view.n_positions);
+            let values = values.head(config, cached_idx, view.n_positions);
+            let scratch = &mut lanes.lane.scratch;
             if view.relative_bias.is_none()
-                && self.kernels.attend_heads(outputs, queries, view.temperature, keys, values, buffers.scores)
+                && self.kernels.attend_heads(
+                    out,
+                    queries,
+                    view.temperature,
+                    keys.parts(),
+                    values.parts(),
+                    scratch.scores,
+                )
             {
                 continue;
             }
             let cached = CachedHead::new(self.kernels, keys, values);
-            let mut scratch = Scratch { query: buffers.query, scores: buffers.scores, value_sums: buffers.value_sums };
-            for (q, out) in queries.chunks(config.head_dim.max(1)).zip(outputs.chunks_mut(config.head_dim.max(1))) {
-                let scoring = Scoring { temperature: view.temperature, bias: view.bias(config, head_idx) };
-                attention::attend(self.kernels, out, q, &scoring, &cached, &mut scratch);
-                head_idx += 1;
+            let first = (first_head + kv_head_idx) * group;
+            let head_dim = config.head_dim.max(1);
+            for (i, (q, out)) in queries.chunks(head_dim).zip(out.chunks_mut(head_dim)).enumerate() {
+                let scoring = Scoring { temperature: view.temperature, bias: view.bias(config, first + i) };
+                attention::attend(self.kernels, out, q, &scoring, &cached, scratch);
             }
         }
     }
 
-    /// Quantises what the heads of one token gave.
-    fn stage_attended(&self, buffers: &mut Buffers<'_>, output: &Linear<'_>, token_idx: usize) {
-        let mut staged = self.staged(output, buffers.activations, buffers.activation_scales);
-        staged.put(token_idx, buffers.row.cut(..output.weight.cols()));
+    /// Runs `work` for all tokens of a batch: on some of `x`, `(n_tokens, width)`, with their activations and the index of the first.
+    fn each_token(
+        &self,
+        mut lanes: Lanes<'_>,
+        staged: &mut Staged<'_>,
+        x: &mut [f32],
+        width: usize,
+        first: usize,
+        work: &(impl Fn(&mut Lanes<'_>, &mut Staged<'_>, &mut [f32], usize) + Sync),
+    ) {
+        if self.join.n_threads() > 1 && x.len() > width && x.len() >= SPLIT_ELEMENTS_MIN {
+            let n_tokens = x.len() / width;
+            // An even share for each of the threads, of which the left half may be fewer.
+            let n_left = (n_tokens * (lanes.n_threads / 2) / lanes.n_threads).max(1);
+            if let Some([left, right]) = lanes.halves() {
+                let (left_x, right_x) = x.split_at_mut(n_left * width);
+                let [mut left_staged, mut right_staged] = staged.split_at(n_left);
+                return self.join.join(
+                    || self.each_token(left, &mut left_staged, left_x, width, first, work),
+                    || self.each_token(right, &mut right_staged, right_x, width, first + n_left, work),
+                );
+            }
+        }
+        work(&mut lanes, staged, x, first);
     }
 
     /// `x += Wdown . f(Wup . h)` with `h = norm(x)`, or with a gate `f(Wgate . h) * (Wup . h)`; the norm may come last.
@@ -328,20 +425,24 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         let (hidden_dim, up_dim) = (config.hidden_dim, config.up_dim());
         self.stream_product(buffers, &layer.feed_forward_norm, &layer.gate_up, rows.clone());
         let mut staged = self.staged(&layer.down, buffers.activations, buffers.activation_scales);
-        for (i, gate_up) in buffers.product.cut_mut(..rows.len() * up_dim).chunks_mut(up_dim.max(1)).enumerate() {
-            let (gate, up) = gate_up.parts_mut(hidden_dim);
-            match config.parts().feed_forward {
-                FeedForward::SwiGlu => {
-                    self.kernels.swiglu(buffers.row.cut_mut(..hidden_dim), gate, up);
-                    staged.put(i, buffers.row.cut(..hidden_dim));
-                }
-                function => {
-                    self.activate(function, gate);
-                    self.kernels.multiply(gate, up);
-                    staged.put(i, gate);
+        let product = buffers.product.cut_mut(..rows.len() * up_dim);
+        let lanes = lanes!(self, buffers);
+        self.each_token(lanes, &mut staged, product, up_dim, 0, &|lanes, staged, product, _| {
+            for (i, gate_up) in product.chunks_mut(up_dim.max(1)).enumerate() {
+                let (gate, up) = gate_up.parts_mut(hidden_dim);
+                match config.parts().feed_forward {
+                    FeedForward::SwiGlu => {
+                        self.kernels.swiglu(lanes.lane.row.cut_mut(..hidden_dim), gate, up);
+                        staged.put(i, lanes.lane.row.cut(..hidden_dim));
+                    }
+                    function => {
+                        self.activate(function, gate);
+                        self.kernels.multiply(gate, up);
+                        staged.put(i, gate);
+                    }
                 }
             }
-        }
+        });
         self.add_staged_product(buffers, &layer.down, &layer.feed_forward_norm, rows);
     }
 
@@ -350,14 +451,17 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         let dim = self.model.config().dim;
         let is_pre = self.model.config().parts().norm_place == NormPlace::Pre;
         let mut staged = self.staged(w, buffers.activations, buffers.activation_scales);
-        for (i, x) in buffers.residual.cut(rows.start * dim..rows.end * dim).chunks(dim.max(1)).enumerate() {
-            if is_pre {
-                self.normalize(buffers.row.cut_mut(..dim), x, norm);
-                staged.put(i, buffers.row.cut(..dim));
-            } else {
-                staged.put(i, x);
+        let residual = buffers.residual.cut_mut(rows.start * dim..rows.end * dim);
+        self.each_token(lanes!(self, buffers), &mut staged, residual, dim, 0, &|lanes, staged, residual, _| {
+            for (i, x) in residual.chunks(dim.max(1)).enumerate() {
+                if is_pre {
+                    self.normalize(lanes.lane.row.cut_mut(..dim), x, norm);
+                    staged.put(i, lanes.lane.row.cut(..dim));
+                } else {
+                    staged.put(i, x);
+                }
             }
-        }
+        });
         self.linear(buffers.product.cut_mut(..rows.len() * w.weight.rows()), w, &staged.view(rows.len()));
         #[cfg(feature = "adapters")]
         self.adapt(buffers, w, rows.len());
@@ -391,6 +495,17 @@ pub(crate) struct Staged<'a> {
 }
 
 impl Staged<'_> {
+    /// The first `n_tokens` tokens and the rest.
+    fn split_at(&mut self, n_tokens: usize) -> [Staged<'_>; 2] {
+        let Self { kernels, format, cols, .. } = *self;
+        let (values, right_values) = self.values.split_at_mut(n_tokens * activation_stride(cols));
+        let (scales, right_scales) = self.scales.split_at_mut(n_tokens * format.groups(cols));
+        [
+            Staged { kernels, format, cols, values, scales },
+            Staged { kernels, format, cols, values: right_values, scales: right_scales },
+        ]
+    }
+
     /// Quantises `x`, `(cols,)`, as token `token_idx`.
     pub fn put(&mut self, token_idx: usize, x: &[f32]) {
         let (stride, groups) = (activation_stride(self.cols), self.format.groups(self.cols));

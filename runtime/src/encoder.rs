@@ -42,8 +42,7 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         }
         let (table, temperature) = (self.model.relative_bias(true), self.temperature());
         for rows in batches() {
-            self.query_block(buffers, &layer.attention, rows.clone(), |row| View {
-                cache: Cache::Own,
+            self.query_block(buffers, &layer.attention, rows.clone(), Cache::Own, |row| View {
                 layer_idx: 0,
                 n_positions: n_tokens,
                 temperature,

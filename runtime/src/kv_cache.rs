@@ -26,6 +26,42 @@ pub(crate) fn head_mut<'a>(
     }
 }
 
+/// The first positions of one head's keys, or values.
+#[derive(Clone, Copy)]
+pub(crate) struct Head<'a> {
+    /// `(n_positions, head_dim)`.
+    pub elements: &'a [i8],
+    /// bfloat16 `(n_positions,)`.
+    pub scales: &'a [u16],
+}
+
+impl<'a> Head<'a> {
+    /// As kernels take them.
+    pub fn parts(self) -> (&'a [i8], &'a [u16]) {
+        (self.elements, self.scales)
+    }
+}
+
+/// Keys, or values, of all layers.
+#[derive(Clone, Copy)]
+pub(crate) struct Stored<'a> {
+    /// `(n_layers, n_kv_heads, context_len, head_dim)`.
+    pub elements: &'a [i8],
+    /// bfloat16 `(n_layers, n_kv_heads, context_len)`.
+    pub scales: &'a [u16],
+}
+
+impl<'a> Stored<'a> {
+    /// The first `n_positions` of a head; those of all layers are counted.
+    pub fn head(&self, config: &ModelConfig, head_idx: usize, n_positions: usize) -> Head<'a> {
+        let (first, width) = (head_idx * config.context_len, config.head_dim);
+        Head {
+            elements: self.elements.cut(first * width..(first + n_positions) * width),
+            scales: self.scales.cut(first..first + n_positions),
+        }
+    }
+}
+
 impl HeadMut<'_> {
     /// Quantises `x`, `(head_dim,)`, into `position`.
     pub fn store(&mut self, kernels: Kernels, position: usize, x: &[f32]) {

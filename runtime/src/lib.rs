@@ -44,6 +44,7 @@ pub mod grammar;
 pub mod kernels;
 mod known;
 mod kv_cache;
+mod lanes;
 pub mod layout;
 #[cfg(feature = "linked-model")]
 pub mod linked;

@@ -115,6 +115,14 @@ impl MemoryPlan {
         Some(plan)
     }
 
+    /// Bytes of an arena in which `n_threads` have working memory each, so that they share all of the work on a batch of tokens and
+    /// long attention. In [`MemoryPlan::arena_bytes`] they share the matrix products.
+    pub fn arena_bytes_for(&self, n_threads: usize) -> usize {
+        let lane = [&self.row, &self.query, &self.scores, &self.value_sums];
+        let lane_bytes: usize = lane.into_iter().map(|buffer| buffer.len().next_multiple_of(ARENA_ALIGN)).sum();
+        self.arena_bytes + n_threads.saturating_sub(1) * lane_bytes
+    }
+
     /// Bytes of the KV cache, scales included.
     pub fn kv_cache_bytes(&self) -> usize {
         self.value_scales.end

@@ -48,7 +48,7 @@ pub fn run(format: &str, numbers: &[&str]) -> Result<()> {
     let file = pack::pack(&Checkpoint::random(config, 1)?, &options)?;
     let model = PackedModel::parse(&file)?;
     with_threads(n_threads, |join| {
-        let mut arena = AlignedBytes::zeroed(model.memory_plan().arena_bytes);
+        let mut arena = AlignedBytes::zeroed(model.memory_plan().arena_bytes_for(n_threads.get()));
         let mut session = Session::with_join(&model, &mut arena, kernels, join)?;
         let token = |i: usize| (i * 7919 % vocab_size) as u32;
         let prompt: Vec<u32> = (0..PROMPT_TOKENS).map(token).collect();

@@ -28,12 +28,15 @@ impl Join for Threads {
     }
 }
 
+/// Memory for an arena in which so many threads have a share.
+fn memory(model: &PackedModel<'_>, threads: usize) -> Vec<u128> {
+    vec![0xa5; model.memory_plan().arena_bytes_for(threads) / size_of::<u128>()]
+}
+
 /// 48 tokens, always the most probable.
 fn generate(model: &PackedModel<'_>, kernels: Kernels, threads: usize) -> (Vec<TokenId>, LogitsHash) {
-    let arena_bytes = usize::try_from(model.header().arena_bytes).expect("an arena that fits the address space");
-    let mut memory = vec![0u8; arena_bytes + 16];
-    let start = memory.as_ptr().align_offset(16);
-    let arena = &mut memory[start..];
+    let mut memory = memory(model, threads);
+    let arena = bytemuck::cast_slice_mut(&mut memory);
     let mut session =
         Session::with_join(model, arena, kernels, Threads(threads)).expect("an arena of the model's size");
     let (mut tokens, mut hash) = (vec![], LogitsHash::EMPTY);
@@ -46,6 +49,39 @@ fn generate(model: &PackedModel<'_>, kernels: Kernels, threads: usize) -> (Vec<T
         logits = session.decode_step(token).expect("a context that is not full");
     }
     (tokens, hash)
+}
+
+/// The hash of what is predicted after each of the last tokens of a long text, the first of which are read at once.
+fn read_long(model: &PackedModel<'_>, kernels: Kernels, threads: usize, lanes: usize) -> LogitsHash {
+    let mut memory = memory(model, lanes);
+    let arena = bytemuck::cast_slice_mut(&mut memory);
+    let mut session =
+        Session::with_join(model, arena, kernels, Threads(threads)).expect("an arena of the model's size");
+    let text: Vec<TokenId> = (0..405u32).map(|i| i * 37 % model.config().vocab_size as u32).collect();
+    let (read_at_once, rest) = text.split_at(400);
+    let mut hash = LogitsHash::EMPTY;
+    hash.add(session.prefill(read_at_once).expect("a text that fits"));
+    for &token in rest {
+        hash.add(session.decode_step(token).expect("a token that fits"));
+    }
+    hash
+}
+
+#[test]
+fn threads_share_long_texts_and_batches_without_a_trace() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden/shakespeare-260k.siskin");
+    let file = std::fs::read(path).expect("the golden model");
+    let mut words = vec![0u128; file.len().div_ceil(size_of::<u128>())];
+    bytemuck::cast_slice_mut(&mut words)[..file.len()].copy_from_slice(&file);
+    let model = PackedModel::parse(bytemuck::cast_slice(&words)).expect("a packed model");
+    let want = read_long(&model, Kernels::generic(), 1, 1);
+    for kernels in Kernels::available() {
+        // Too little memory for all of the threads is none for some of them.
+        for (threads, lanes) in [(1, 1), (2, 2), (3, 3), (5, 5), (2, 1), (5, 3)] {
+            let hash = read_long(&model, kernels, threads, lanes);
+            assert_eq!(hash, want, "{} on {threads} threads with {lanes} lanes", kernels.name());
+        }
+    }
 }
 
 #[test]

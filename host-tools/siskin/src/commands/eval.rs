@@ -11,7 +11,7 @@ use siskin_compiler::eval::{EncodedText, EvalError, Evaluation, LogitsSource, Pa
 use siskin_compiler::pack::{AlignedBytes, PackedFile};
 use siskin_compiler::reference::ReferenceModel;
 use siskin_compiler::threads::{TeamJoin, with_threads};
-use siskin_runtime::{ArenaError, Kernels, TokenId};
+use siskin_runtime::{ArenaError, Join as _, Kernels, TokenId};
 
 use crate::console::Console;
 use crate::failure::{Failure, OrFail as _};
@@ -140,7 +140,7 @@ impl Subject {
             Model::Float(checkpoint) => Ok(Box::new(ReferenceModel::new(checkpoint))),
             Model::Packed(file) => {
                 let model = file.model();
-                *arena = AlignedBytes::zeroed(model.memory_plan().arena_bytes);
+                *arena = AlignedBytes::zeroed(model.memory_plan().arena_bytes_for(join.n_threads()));
                 Ok(Box::new(PackedLogits::new(&model, arena, Kernels::detect(), join)?))
             }
         }

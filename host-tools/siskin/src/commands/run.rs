@@ -96,7 +96,7 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let biases = args.generation.biases(&model)?;
     let sampler = Sampler::new(sampling, args.generation.seed).with_biases(&biases);
     let continued = with_threads(args.threads, |join| {
-        let mut arena = AlignedBytes::zeroed(model.memory_plan().arena_bytes);
+        let mut arena = AlignedBytes::zeroed(model.memory_plan().arena_bytes_for(join.n_threads()));
         let mut session =
             Session::with_join(&model, &mut arena, kernels, join).or_failed(|| "lay out the arena".to_owned())?;
         continue_prompt(args, &model, &mut session, sampler, stops, console)
@@ -107,7 +107,7 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
 fn encode_prompt(args: &Args, model: &PackedModel<'_>, join: impl Join + Sync) -> Result<EncodedReply, Failure> {
     let tokenizer = input::packed_tokenizer(model)?;
     let tokens = input_tokens(model, &tokenizer, &args.generation.prompt)?;
-    let mut arena = AlignedBytes::zeroed(model.memory_plan().arena_bytes);
+    let mut arena = AlignedBytes::zeroed(model.memory_plan().arena_bytes_for(join.n_threads()));
     let encoder = Encoder::with_join(model, &mut arena, args.kernels, join);
     let mut encoder = encoder.or_failed(|| "lay out the arena".to_owned())?;
     encoder.read(&tokens).or_invalid_input(|| "read the prompt".to_owned())?;

@@ -67,6 +67,11 @@ impl Backend for Avx512 {
         unsafe { attention::softmax_weights(scores, greatest, value_scales, greatest_exponent) }
     }
 
+    fn greatest_scale(self, scales: &[u16]) -> u16 {
+        // SAFETY: as above.
+        unsafe { attention::greatest_scale(scales) }
+    }
+
     fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
         // SAFETY: as above.
         unsafe { attention::weighted_values(weights, v, sums) }
