@@ -33,6 +33,10 @@ impl Activation {
     pub const ALL: [Self; 5] = [Self::Relu, Self::Gelu, Self::GeluTanh, Self::Silu, Self::Tanh];
 }
 
+/// Bytes from which a model's weights are beyond the caches of most processors.
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+const FAR_BYTES: u64 = 32 << 20;
+
 /// A choice of backend, and the proof that this machine can run it.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernels(Choice);
@@ -144,6 +148,16 @@ impl Kernels {
             B::LAYOUT
         }
         dispatch!(self, backend => layout(backend))
+    }
+
+    /// The same kernels for a model of so many bytes: they may fetch weights in another way, and compute the same.
+    #[must_use]
+    pub fn for_model_of(self, n_bytes: u64) -> Self {
+        match self.0 {
+            #[cfg(all(target_arch = "x86_64", feature = "std"))]
+            Choice::Avx512(backend) if n_bytes >= FAR_BYTES => Self(Choice::Avx512(backend.from_far())),
+            choice => Self(choice),
+        }
     }
 
     /// The lanes that this backend wants activations for weights of `format` in.

@@ -7,6 +7,7 @@
 #![allow(clippy::needless_range_loop, reason = "an index goes through several arrays of registers")]
 
 use core::arch::x86_64::*;
+use core::ops::Range;
 
 use crate::kernels::generic;
 use crate::tensor::{ActivationsQ8, GROUP_SIZE, MatrixQ8, Scales};
@@ -30,11 +31,13 @@ struct Job<'a> {
     x: &'a ActivationsQ8<'a>,
     /// Tiles of a row block.
     n_tiles: usize,
+    /// Whether weights come from beyond the caches.
+    is_far: bool,
 }
 
 /// See [`crate::kernels::Kernels::matmul_rows`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub fn matmul_rows(out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+pub fn matmul_rows(out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>, is_far: bool) {
     let n_rows = out.len() / x.n_tokens().max(1);
     if n_rows == 0 || w.cols() == 0 || !first_row.is_multiple_of(ROWS) {
         return generic::matmul_rows(out, first_row, w, x);
@@ -44,39 +47,54 @@ pub fn matmul_rows(out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &Acti
         Scales::PerRow(scales) => Scales::PerRow(&scales[block * ROWS..]),
         Scales::PerGroup(scales) => Scales::PerGroup(&scales[block * ROWS * w.cols().div_ceil(GROUP_SIZE)..]),
     };
-    let mut job = Job { out, n_rows, data: &w.data()[block * n_tiles * TILE..], scales, x, n_tiles };
+    let mut job = Job { out, n_rows, data: &w.data()[block * n_tiles * TILE..], scales, x, n_tiles, is_far };
+    let n_blocks = n_rows.div_ceil(ROWS);
+    for first in (0..n_blocks).step_by(NEAR_BLOCKS) {
+        all_tokens_of_blocks(&mut job, first..n_blocks.min(first + NEAR_BLOCKS));
+    }
+}
+
+/// Row blocks that stay near while one group of tokens after the other meets them: all weights are read from afar once.
+const NEAR_BLOCKS: usize = 8;
+
+/// The blocks for all tokens, as many tokens at once as there are registers for.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+#[inline]
+fn all_tokens_of_blocks(job: &mut Job<'_>, range: Range<usize>) {
     let mut token = 0;
-    while token < x.n_tokens() {
-        match x.n_tokens() - token {
+    while token < job.x.n_tokens() {
+        match job.x.n_tokens() - token {
             4.. => {
-                tokens_of_blocks::<4>(&mut job, token);
+                tokens_of_blocks::<4, false>(job, token, range.clone());
                 token += 4;
             }
             2.. => {
-                tokens_of_blocks::<2>(&mut job, token);
+                tokens_of_blocks::<2, false>(job, token, range.clone());
                 token += 2;
             }
             _ => {
-                tokens_of_blocks::<1>(&mut job, token);
+                match job.is_far {
+                    true => tokens_of_blocks::<1, true>(job, token, range.clone()),
+                    false => tokens_of_blocks::<1, false>(job, token, range.clone()),
+                }
                 token += 1;
             }
         }
     }
 }
 
-/// All rows for `T` tokens: as many blocks at once as there are registers for.
+/// The blocks for `T` tokens, as many at once as there are registers for. Where they are `FAR`, asks for those after them.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn tokens_of_blocks<const T: usize>(job: &mut Job<'_>, token: usize) {
-    let n_blocks = job.n_rows.div_ceil(ROWS);
-    let mut block = 0;
-    while block < n_blocks {
-        let left = n_blocks - block;
+fn tokens_of_blocks<const T: usize, const FAR: bool>(job: &mut Job<'_>, token: usize, range: Range<usize>) {
+    let mut block = range.start;
+    while block < range.end {
+        let left = range.end - block;
         block += match (T, job.scales) {
-            (1, Scales::PerRow(_)) if left >= 8 => blocks::<T, 8>(job, token, block),
-            (1, _) if left >= 4 => blocks::<T, 4>(job, token, block),
-            (2 | 4, Scales::PerRow(_)) if left >= 4 => blocks::<T, 4>(job, token, block),
-            _ if left >= 2 => blocks::<T, 2>(job, token, block),
-            _ => blocks::<T, 1>(job, token, block),
+            (1, Scales::PerRow(_)) if left >= 8 => blocks::<T, 8, FAR>(job, token, block),
+            (1, _) if left >= 4 => blocks::<T, 4, FAR>(job, token, block),
+            (2 | 4, Scales::PerRow(_)) if left >= 4 => blocks::<T, 4, FAR>(job, token, block),
+            _ if left >= 2 => blocks::<T, 2, FAR>(job, token, block),
+            _ => blocks::<T, 1, FAR>(job, token, block),
         };
     }
 }
@@ -84,10 +102,10 @@ fn tokens_of_blocks<const T: usize>(job: &mut Job<'_>, token: usize) {
 /// `B` row blocks from `block` for `T` tokens from `token`; gives `B`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn blocks<const T: usize, const B: usize>(job: &mut Job<'_>, token: usize, block: usize) -> usize {
+fn blocks<const T: usize, const B: usize, const FAR: bool>(job: &mut Job<'_>, token: usize, block: usize) -> usize {
     let sums = match job.scales {
-        Scales::PerRow(scales) => rows_of_one_scale::<T, B>(job, scales, token, block),
-        Scales::PerGroup(scales) => rows_of_groups::<T, B>(job, scales, token, block),
+        Scales::PerRow(scales) => rows_of_one_scale::<T, B, FAR>(job, scales, token, block),
+        Scales::PerGroup(scales) => rows_of_groups::<T, B, FAR>(job, scales, token, block),
     };
     for (t, sums) in sums.iter().enumerate() {
         let out = &mut job.out[(token + t) * job.n_rows..][..job.n_rows];
@@ -118,6 +136,13 @@ fn unsigned(tile: &[u8; TILE]) -> __m512i {
     _mm512_xor_si512(unsafe { _mm512_loadu_si512(tile.as_ptr().cast()) }, _mm512_set1_epi8(-128))
 }
 
+/// Asks for the tile as far behind this one as `B` blocks are long. From memory that is a fifth faster; from a cache it is work for nothing.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+#[inline]
+fn prefetch<const B: usize>(tile: &[u8; TILE], n_tiles: usize) {
+    _mm_prefetch::<_MM_HINT_T1>(tile.as_ptr().wrapping_add(B * n_tiles * TILE).cast());
+}
+
 /// Four activations, in every lane.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
@@ -128,7 +153,7 @@ fn four(x: [i8; COLUMNS]) -> __m512i {
 /// Outputs of `T` tokens by `B` blocks with a scale a row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn rows_of_one_scale<const T: usize, const B: usize>(
+fn rows_of_one_scale<const T: usize, const B: usize, const FAR: bool>(
     job: &Job<'_>,
     scales: &[f32],
     token: usize,
@@ -145,6 +170,9 @@ fn rows_of_one_scale<const T: usize, const B: usize>(
         let mut weights = [_mm512_setzero_si512(); B];
         for b in 0..B {
             weights[b] = unsigned(&tiles[b][tile]);
+            if FAR {
+                prefetch::<B>(&tiles[b][tile], job.n_tiles);
+            }
         }
         for t in 0..T {
             let x = four(values[t][tile]);
@@ -170,7 +198,7 @@ fn rows_of_one_scale<const T: usize, const B: usize>(
 /// The same with a scale a group: in f32, group after group.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn rows_of_groups<const T: usize, const B: usize>(
+fn rows_of_groups<const T: usize, const B: usize, const FAR: bool>(
     job: &Job<'_>,
     scales: &[u16],
     token: usize,
@@ -196,6 +224,9 @@ fn rows_of_groups<const T: usize, const B: usize>(
             let mut weights = [zero; B];
             for b in 0..B {
                 weights[b] = unsigned(&tiles[b][tile]);
+                if FAR {
+                    prefetch::<B>(&tiles[b][tile], job.n_tiles);
+                }
             }
             for t in 0..T {
                 let (high, low) = (four(high[t][tile]), four(low[t][tile]));

@@ -11,7 +11,10 @@ use crate::tensor::{ActivationsQ8, Lanes, MatrixQ8, WeightFormat};
 
 /// Proof that the running CPU has AVX-512 with bytes, words and VNNI.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx512(());
+pub struct Avx512 {
+    /// Whether weights come from beyond the caches.
+    is_far: bool,
+}
 
 impl Avx512 {
     /// The proof, where the CPU has it.
@@ -21,7 +24,12 @@ impl Avx512 {
             && std::is_x86_feature_detected!("avx512bw")
             && std::is_x86_feature_detected!("avx512vl")
             && std::is_x86_feature_detected!("avx512vnni");
-        has_all.then_some(Self(()))
+        has_all.then_some(Self { is_far: false })
+    }
+
+    /// The same for weights that come from beyond the caches.
+    pub fn from_far(self) -> Self {
+        Self { is_far: true }
     }
 }
 
@@ -39,7 +47,7 @@ impl Backend for Avx512 {
 
     fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
         // SAFETY: as above.
-        unsafe { matmul::matmul_rows(out, first_row, w, x) }
+        unsafe { matmul::matmul_rows(out, first_row, w, x, self.is_far) }
     }
 
     fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
