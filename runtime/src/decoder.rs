@@ -83,7 +83,7 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
     pub fn new(model: &PackedModel<'m>, kernels: Kernels, join: J) -> Self {
         Self {
             model: *model,
-            kernels,
+            kernels: kernels.for_model_of(model.header().file_bytes),
             join,
             #[cfg(feature = "adapters")]
             adapter: None,

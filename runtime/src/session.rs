@@ -136,7 +136,7 @@ impl<'a, J: Join + Sync> Session<'a, J> {
         }
         let plan = model.memory_plan();
         let buffers = Buffers::cut(arena, &plan)?;
-        let decoder = Decoder::new(model, kernels.for_model_of(model.header().file_bytes), join);
+        let decoder = Decoder::new(model, kernels, join);
         let mut session = Self { decoder, buffers, prefill_batch: plan.prefill_batch, position: 0, source_len: 0 };
         session.reset();
         Ok(session)

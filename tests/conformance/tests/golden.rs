@@ -51,14 +51,14 @@ fn generate(model: &PackedModel<'_>, kernels: Kernels, threads: usize) -> (Vec<T
     (tokens, hash)
 }
 
-/// The hash of what is predicted after each of the last tokens of a long text, the first of which are read at once.
+/// The hash of what is predicted after each of the last tokens of a text that fills the context; the first are read at once.
 fn read_long(model: &PackedModel<'_>, kernels: Kernels, threads: usize, lanes: usize) -> LogitsHash {
     let mut memory = memory(model, lanes);
     let arena = bytemuck::cast_slice_mut(&mut memory);
     let mut session =
         Session::with_join(model, arena, kernels, Threads(threads)).expect("an arena of the model's size");
-    let text: Vec<TokenId> = (0..405u32).map(|i| i * 37 % model.config().vocab_size as u32).collect();
-    let (read_at_once, rest) = text.split_at(400);
+    let text: Vec<TokenId> = (0..256u32).map(|i| i * 37 % model.config().vocab_size as u32).collect();
+    let (read_at_once, rest) = text.split_at(250);
     let mut hash = LogitsHash::EMPTY;
     hash.add(session.prefill(read_at_once).expect("a text that fits"));
     for &token in rest {
