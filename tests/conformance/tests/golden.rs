@@ -77,7 +77,7 @@ fn threads_share_long_texts_and_batches_without_a_trace() {
     let want = read_long(&model, Kernels::generic(), 1, 1);
     for kernels in Kernels::available() {
         // Too little memory for all of the threads is none for some of them.
-        for (threads, lanes) in [(1, 1), (2, 2), (3, 3), (5, 5), (2, 1), (5, 3)] {
+        for (threads, lanes) in [(2, 2), (2, 1), (5, 3)] {
             let hash = read_long(&model, kernels, threads, lanes);
             assert_eq!(hash, want, "{} on {threads} threads with {lanes} lanes", kernels.name());
         }
