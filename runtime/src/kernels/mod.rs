@@ -152,10 +152,14 @@ impl Kernels {
 
     /// The same kernels for a model of so many bytes: they may fetch weights in another way, and compute the same.
     #[must_use]
+    #[cfg_attr(
+        not(all(target_arch = "x86_64", feature = "std")),
+        expect(unused_variables, reason = "no other backend tells models apart")
+    )]
     pub fn for_model_of(self, n_bytes: u64) -> Self {
         match self.0 {
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
-            Choice::Avx512(backend) if n_bytes >= FAR_BYTES => Self(Choice::Avx512(backend.from_far())),
+            Choice::Avx512(backend) if n_bytes >= FAR_BYTES => Self(Choice::Avx512(backend.for_far_weights())),
             choice => Self(choice),
         }
     }

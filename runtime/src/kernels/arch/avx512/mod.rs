@@ -28,7 +28,7 @@ impl Avx512 {
     }
 
     /// The same for weights that come from beyond the caches.
-    pub fn from_far(self) -> Self {
+    pub fn for_far_weights(self) -> Self {
         Self { is_far: true }
     }
 }
