@@ -10,7 +10,7 @@
 //! tokenizer's tables or `section(kind)`, all of which are constants here.
 
 use crate::arena::Aligned;
-use crate::format::{Contents, SectionKind};
+use crate::format::{Contents, SectionKind, checksum_by_halves};
 use crate::layout::WeightLayout;
 use crate::tensor::WeightFormat;
 use crate::tokenizer::Tables;
@@ -25,6 +25,9 @@ pub(crate) static CONTENTS: Contents<'static> = match Contents::of_checked(&MODE
     Some(contents) => contents,
     None => panic!("SISKIN_MODEL is no packed model that this runtime runs"),
 };
+
+/// The checksum of its header and its section table.
+pub(crate) const HEAD_CHECKSUM: u32 = checksum_by_halves(CONTENTS.head());
 
 /// The order of its weights' bytes.
 pub(crate) const LAYOUT: WeightLayout = CONTENTS.header().layout;

@@ -32,9 +32,9 @@ pub struct Board {
 /// What an image may hold.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct ImageBudget {
-    /// Calls that a panic would begin with; boards/PANICS.md says why none is reached.
-    pub panic_sites: u32,
-    /// Flash without the model of the greedy build, start-up included.
+    /// Flash without the model and start-up of the firmware that generates.
+    pub engine_bytes: u64,
+    /// The same of the greedy build.
     pub greedy_bytes: u64,
 }
 

@@ -21,6 +21,9 @@ pub struct Args {
     /// Build this application instead of the one that generates; of them only `greedy` has a model.
     #[arg(long, value_enum)]
     app: Option<App>,
+    /// Link without a panic handler, which fails where a panic can be reached.
+    #[arg(long)]
+    panic_free: bool,
     /// Where the firmware goes.
     #[arg(long, value_name = "ELF")]
     out: PathBuf,
@@ -58,11 +61,25 @@ pub fn run(args: &Args) -> Result<()> {
         "this application is built with{} a model",
         if has_model { "" } else { "out" }
     );
+    if args.panic_free {
+        return build_panic_free(&board, model.as_deref(), args.app, &args.out);
+    }
     build(&board, model.as_deref(), args.app, &args.out)
 }
 
 /// Builds an application, or with `None` the one that generates with `model`, into `out`.
 pub fn build(board: &Board, model: Option<&Path>, app: Option<App>, out: &Path) -> Result<()> {
+    build_with(board, model, app, &[], out)
+}
+
+/// The same, which fails where a panic can be reached.
+pub fn build_panic_free(board: &Board, model: Option<&Path>, app: Option<App>, out: &Path) -> Result<()> {
+    build_with(board, model, app, &["--features=siskin-firmware/panic-free"], out).context(
+        "a link without a panic handler fails: a panic can be reached; `cargo xtask sizes --image` lists where",
+    )
+}
+
+fn build_with(board: &Board, model: Option<&Path>, app: Option<App>, options: &[&str], out: &Path) -> Result<()> {
     let package = &board.name;
     let target_dir = repo::root().join("target/boards");
     fs::create_dir_all(&target_dir).with_context(|| format!("failed to create {}", target_dir.display()))?;
@@ -75,6 +92,7 @@ pub fn build(board: &Board, model: Option<&Path>, app: Option<App>, out: &Path) 
     let mut cargo = toolchain.cargo("build", &board.target.triple, &board.target.cpu);
     cargo.args(["--quiet", "--release", "--package", package, "--target-dir"]).arg(&target_dir);
     cargo.env("SISKIN_LAYOUT", &board.target.layout).envs(model.map(|model| ("SISKIN_MODEL", model)));
+    cargo.args(options);
     if let Some(app) = app {
         cargo.arg(format!("--features=siskin-firmware/{}", app.feature()));
     }

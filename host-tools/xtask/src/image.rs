@@ -13,17 +13,27 @@ const MODEL: &str = "6linked5MODEL";
 /// What is in the names of the functions that only a panic calls.
 const PANICS: [&str; 6] =
     ["4core9panicking", "slice_error_fail", "slice_index_fail", "expect_failed", "unwrap_failed", "len_mismatch_fail"];
+/// What starts the board before `main`.
+const START_UP: &str = "start-up and vectors";
+/// The parts that are the runtime's.
+const RUNTIME: [&str; 5] = [KERNELS, TOKENIZER, SAMPLER, PACKED_FILE, FORWARD_PASS];
+const KERNELS: &str = "kernels";
+const TOKENIZER: &str = "tokenizer";
+const SAMPLER: &str = "sampler and stop sequences";
+const PACKED_FILE: &str = "packed file";
+const FORWARD_PASS: &str = "forward pass and session";
 /// What is in the names of a part's symbols, and what the part is. The first that fits counts.
-const PARTS: [(&str, &str); 12] = [
-    ("__INTERRUPTS", "start-up and vectors"),
-    ("Reset", "start-up and vectors"),
+const PARTS: [(&str, &str); 13] = [
+    ("__INTERRUPTS", START_UP),
+    ("Reset", START_UP),
     ("15siskin_firmware", "application, with what is inlined into it"),
-    ("14siskin_runtime7kernels", "kernels"),
-    ("14siskin_runtime9tokenizer", "tokenizer"),
-    ("14siskin_runtime7sampler", "sampler and stop sequences"),
-    ("14siskin_runtime6format", "packed file"),
-    ("14siskin_runtime4plan", "packed file"),
-    ("14siskin_runtime", "forward pass and session"),
+    ("14siskin_runtime7kernels", KERNELS),
+    ("14siskin_runtime9tokenizer", TOKENIZER),
+    ("14siskin_runtime7sampler", SAMPLER),
+    ("14siskin_runtime6format", PACKED_FILE),
+    ("14siskin_runtime6linked", PACKED_FILE),
+    ("14siskin_runtime4plan", PACKED_FILE),
+    ("14siskin_runtime", FORWARD_PASS),
     ("4core", "core"),
     ("__aeabi", "core"),
     ("mem", "core"),
@@ -39,6 +49,25 @@ pub struct Image {
 }
 
 impl Image {
+    /// Bytes of flash without the model.
+    pub fn flash_bytes(&self) -> u64 {
+        self.parts.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Bytes of flash without the model and what starts the board: application, runtime and all that they need.
+    pub fn engine_bytes(&self) -> u64 {
+        self.flash_bytes() - self.bytes_of(&[START_UP])
+    }
+
+    /// Bytes of functions and tables of the runtime.
+    pub fn runtime_bytes(&self) -> u64 {
+        self.bytes_of(&RUNTIME)
+    }
+
+    fn bytes_of(&self, parts: &[&str]) -> u64 {
+        self.parts.iter().filter(|(part, _)| parts.contains(part)).map(|(_, bytes)| bytes).sum()
+    }
+
     /// Reads the image at `path`.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;

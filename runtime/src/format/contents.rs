@@ -75,6 +75,12 @@ impl<'m> Contents<'m> {
         Places::new(&self.header.config)
     }
 
+    /// The header and the section table.
+    #[cfg(feature = "linked-model")]
+    pub(crate) const fn head(&self) -> &'m [u8] {
+        self.file.split_at(HEADER_BYTES + self.sections.len()).0
+    }
+
     #[cfg(feature = "linked-model")]
     pub(crate) const fn header(&self) -> &Header {
         &self.header

@@ -50,8 +50,8 @@ pub fn checksum(bytes: &[u8]) -> u32 {
     checksum_by_halves(bytes)
 }
 
-#[cfg(any(test, not(feature = "std")))]
-fn checksum_by_halves(bytes: &[u8]) -> u32 {
+#[cfg(any(test, not(feature = "std"), feature = "linked-model"))]
+pub(crate) const fn checksum_by_halves(bytes: &[u8]) -> u32 {
     const POLYNOMIAL: u32 = 0xedb8_8320;
     const TABLE: [u32; 16] = {
         let mut table = [0; 16];
@@ -67,8 +67,14 @@ fn checksum_by_halves(bytes: &[u8]) -> u32 {
         }
         table
     };
-    let step = |crc: u32| crc >> 4 ^ TABLE[(crc & 15) as usize];
-    !bytes.iter().fold(!0, |crc, &byte| step(step(crc ^ u32::from(byte))))
+    let (mut crc, mut rest) = (!0, bytes);
+    while let [byte, others @ ..] = rest {
+        crc ^= *byte as u32;
+        crc = crc >> 4 ^ TABLE[(crc & 15) as usize];
+        crc = crc >> 4 ^ TABLE[(crc & 15) as usize];
+        rest = others;
+    }
+    !crc
 }
 
 /// What a section holds. A reader skips kinds it does not know.

@@ -86,7 +86,7 @@ impl<'m> PackedModel<'m> {
     /// Tells whether the flash still holds the linked model, by its checksums: all else was seen when it was linked.
     ///
     /// # Errors
-    /// [`FormatError::HeaderChecksum`], [`FormatError::SectionChecksum`]; [`FormatError::NotAPackedModel`] for any other bytes than
+    /// [`FormatError::HeaderChecksum`], also where the section table differs; [`FormatError::SectionChecksum`]; [`FormatError::NotAPackedModel`] for any other bytes than
     /// [`crate::linked::MODEL`].
     #[cfg(feature = "linked-model")]
     #[inline(never)]
@@ -95,8 +95,8 @@ impl<'m> PackedModel<'m> {
         if !core::ptr::eq(file, contents.file) {
             return Err(FormatError::NotAPackedModel);
         }
-        let (header, _) = file.split_at_checked(HEADER_BYTES - 4).ok_or(FormatError::NotAPackedModel)?;
-        if checksum(header) != u32_at(contents.file, HEADER_BYTES - 4) {
+        let head = file.get(..HEADER_BYTES + contents.sections.len()).unwrap_or_default();
+        if checksum(head) != crate::linked::HEAD_CHECKSUM {
             return Err(FormatError::HeaderChecksum);
         }
         let model = Self { lifetime: core::marker::PhantomData };
