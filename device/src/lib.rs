@@ -39,6 +39,8 @@
 mod error;
 mod memory;
 mod model;
+#[cfg(feature = "serial")]
+pub mod serial;
 mod shape;
 mod writer;
 

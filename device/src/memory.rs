@@ -58,6 +58,7 @@ impl<T> Once<T> {
     }
 
     /// The value, for the first caller.
+    #[expect(clippy::mut_from_ref, reason = "the key says so to one caller, ever")]
     pub fn take(&'static self) -> Option<&'static mut T> {
         // SAFETY: the key says so to one caller, ever.
         self.key.take().then(|| unsafe { &mut *self.value.get() })

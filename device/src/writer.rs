@@ -48,11 +48,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(
-        session: Session<'static>,
-        tokenizer: Tokenizer<'static>,
-        prompt: &'static mut [TokenId],
-    ) -> Self {
+    /// A writer in a session of the caller's, whose model has this tokenizer. `prompt` holds the prompts' tokens.
+    pub fn new(session: Session<'static>, tokenizer: Tokenizer<'static>, prompt: &'static mut [TokenId]) -> Self {
         Self { session, tokenizer, prompt, end_token: tokenizer.eos() }
     }
 
@@ -89,6 +86,16 @@ impl Writer {
         self.start(prompt, options, |end_tokens| GrammarState::new(grammar, tokenizer, end_tokens))
     }
 
+    /// Tokens of `text`, as a prompt.
+    ///
+    /// # Errors
+    /// [`Error::PromptTooLong`].
+    pub fn n_tokens(&mut self, text: &str) -> Result<usize, Error> {
+        let tokens_max = self.prompt.len();
+        let n_tokens = self.session.model().encode_input(&self.tokenizer, text, self.prompt);
+        n_tokens.map_err(|_| Error::PromptTooLong { tokens_max })
+    }
+
     /// The session, for who works with tokens.
     pub fn session(&mut self) -> &mut Session<'static> {
         &mut self.session
@@ -100,11 +107,9 @@ impl Writer {
         options: &Options<'w>,
         constraint: impl FnOnce(&'w [TokenId]) -> C,
     ) -> Result<Generation<'w, 'static, Serial, C>, Error> {
-        let tokens_max = self.prompt.len();
-        let model = self.session.model();
-        let n_tokens = model.encode_input(&self.tokenizer, prompt, self.prompt);
-        let prompt = &self.prompt[..n_tokens.map_err(|_| Error::PromptTooLong { tokens_max })?];
-        let start_token = model.config().parts().start_token;
+        let n_tokens = self.n_tokens(prompt)?;
+        let prompt = &self.prompt[..n_tokens];
+        let start_token = self.session.model().config().parts().start_token;
         let end_tokens = self.end_token.as_slice();
         let limits = Limits { max_new_tokens: options.max_new_tokens, end_tokens, slide_to: options.slide_to };
         let sampler = Sampler::new(options.sampling, options.seed);

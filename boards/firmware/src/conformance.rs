@@ -10,7 +10,7 @@ use crate::host::Console;
 use crate::record::Record;
 
 /// Runs the cases.
-pub fn serve(console: &mut Console, _: Memory) -> bool {
+pub fn serve(console: &mut Console, _: &str, _: Memory) -> bool {
     let outcome = respond(console);
     report(console, outcome)
 }

@@ -55,7 +55,7 @@ struct Buffers {
 }
 
 /// Computes each product once.
-pub fn serve(console: &mut Console, _: Memory) -> bool {
+pub fn serve(console: &mut Console, _: &str, _: Memory) -> bool {
     let outcome = respond(console);
     report(console, outcome)
 }

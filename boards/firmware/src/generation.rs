@@ -20,7 +20,7 @@ use crate::request::{Prompt, REQUESTS_MAX, Request, request_file};
 use crate::{Memory, arch, encoding, linked, u32_le};
 
 /// Serves one request after the other, until the host has no more; gives whether all went well. A failure ends its request alone.
-pub fn serve(console: &mut Console, mut memory: Memory) -> bool {
+pub fn serve(console: &mut Console, _: &str, mut memory: Memory) -> bool {
     let model = &linked::MODEL.0;
     Record::new(console, "model").number(model.len() as u64).hex(checksum(model).into(), 8).send();
     let mut is_well = true;

@@ -12,7 +12,7 @@ use crate::{Memory, arch, linked, u32_le};
 const HEAD_BYTES: usize = 80;
 
 /// Serves the one request; gives whether all went well.
-pub fn serve(console: &mut Console, memory: Memory) -> bool {
+pub fn serve(console: &mut Console, _: &str, memory: Memory) -> bool {
     let outcome = respond(console, memory);
     report(console, outcome)
 }

@@ -1,5 +1,6 @@
 //! The application that every board runs: it continues a prompt with the model that is linked into its flash, or says what an encoder
-//! finds in it. Two features put another in its place: `conformance` tries every kernel, `gemv` has products of fixed shapes counted.
+//! finds in it. Features put another in its place: `conformance` tries every kernel, `gemv` has products of fixed shapes counted, `greedy` is
+//! the smallest, and `serial` talks over a serial line in place of a debugger.
 //!
 //! A board's own crate holds its memory map and a `main` that hands [`run`] the memory to work in. What to do comes from the
 //! host in one file ([`request`]); what comes of it goes back as records, one a line (boards/README.md lists them). There is
@@ -9,28 +10,35 @@
 mod arch;
 #[cfg(feature = "conformance")]
 mod conformance;
-#[cfg(all(generates, not(feature = "greedy")))]
+#[cfg(all(generates, not(any(feature = "greedy", feature = "serial"))))]
 mod encoding;
 mod failure;
 #[cfg(feature = "gemv")]
 mod gemv;
-#[cfg(all(generates, not(feature = "greedy")))]
+#[cfg(all(generates, not(any(feature = "greedy", feature = "serial"))))]
 mod generation;
 #[cfg(feature = "greedy")]
 mod greedy;
+#[cfg_attr(feature = "serial", path = "line.rs")]
 mod host;
 mod record;
-#[cfg(all(generates, not(feature = "greedy")))]
+#[cfg(all(generates, not(any(feature = "greedy", feature = "serial"))))]
 pub mod request;
+#[cfg(feature = "serial")]
+mod serial;
+#[cfg(feature = "serial")]
+mod uart;
 
 #[cfg(feature = "conformance")]
 use conformance as application;
 #[cfg(feature = "gemv")]
 use gemv as application;
-#[cfg(all(generates, not(feature = "greedy")))]
+#[cfg(all(generates, not(any(feature = "greedy", feature = "serial"))))]
 use generation as application;
 #[cfg(feature = "greedy")]
 use greedy as application;
+#[cfg(feature = "serial")]
+use serial as application;
 
 /// The model and the size of its arena, as the build script found them.
 #[cfg(generates)]
@@ -101,13 +109,13 @@ macro_rules! main {
 pub fn run(board: &str, memory: Memory) -> ! {
     let mut console = Console::open();
     Record::new(&mut console, "board ").text(board).send();
-    let is_well = application::serve(&mut console, memory);
+    let is_well = application::serve(&mut console, board, memory);
     Record::new(&mut console, "stack").number(arch::stack_used_bytes() as u64).send();
     host::exit(if is_well { 0 } else { 1 })
 }
 
 /// The little-endian number in four bytes.
-#[cfg(generates)]
+#[cfg(all(generates, not(feature = "serial")))]
 fn u32_le(bytes: &[u8]) -> u32 {
     bytes.iter().rev().fold(0, |number, &byte| number << 8 | u32::from(byte))
 }

@@ -50,12 +50,7 @@ pub(crate) struct Counting<'a> {
 
 /// The emulator's command line. It works in the run folder, so all paths are absolute.
 pub(crate) fn command(board: &Board, elf: &Path, run_dir: &RunDir, counting: Option<Counting<'_>>) -> Result<Command> {
-    let mut command = Command::new(&board.emulator.program);
-    command.args(["-M", &board.emulator.machine, "-nographic", "-monitor", "none", "-serial", "none"]);
-    if let Some(cpu) = &board.emulator.cpu {
-        command.args(["-cpu", cpu]);
-    }
-    command.args(&board.emulator.args);
+    let mut command = machine(board, "none");
     command.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(absolute(elf)?);
     if let Some(Counting { plugin, watches_stack, profiles }) = counting {
         let plugin = absolute(plugin)?;
@@ -71,6 +66,24 @@ pub(crate) fn command(board: &Board, elf: &Path, run_dir: &RunDir, counting: Opt
     }
     command.current_dir(run_dir.path());
     Ok(command)
+}
+
+/// The command line that has the standard streams for the board's serial line. There is no debugger, so nothing else is said.
+pub(crate) fn serial(board: &Board, elf: &Path) -> Result<Command> {
+    let mut command = machine(board, "stdio");
+    command.arg("-kernel").arg(absolute(elf)?);
+    Ok(command)
+}
+
+/// The emulator, told which machine it is and what its serial line is.
+fn machine(board: &Board, serial: &str) -> Command {
+    let mut command = Command::new(&board.emulator.program);
+    command.args(["-M", &board.emulator.machine, "-display", "none", "-monitor", "none", "-serial", serial]);
+    if let Some(cpu) = &board.emulator.cpu {
+        command.args(["-cpu", cpu]);
+    }
+    command.args(&board.emulator.args);
+    command
 }
 
 fn absolute(path: &Path) -> Result<std::path::PathBuf> {

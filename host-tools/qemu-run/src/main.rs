@@ -8,6 +8,7 @@ mod emulator;
 mod profile;
 mod run_dir;
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -55,6 +56,9 @@ struct Args {
     /// The icount plugin: count the instructions of each marked region.
     #[arg(long, value_name = "PLUGIN")]
     icount: Option<PathBuf>,
+    /// Hand over these standard streams as the board's serial line, in this program's place: until it is ended.
+    #[arg(long, conflicts_with_all = ["timeout", "run_dir", "request", "icount"])]
+    serial: bool,
     /// With --icount, also find the deepest store on the stack; slow.
     #[arg(long, requires = "icount")]
     watch_stack: bool,
@@ -78,6 +82,10 @@ fn run(args: &Args) -> Result<u8> {
     ensure!(args.elf.is_file(), "there is no firmware {}", args.elf.display());
     let boards_dir = board::find_boards_dir(args.boards_dir.as_deref())?;
     let board = Board::load(&boards_dir, &board_name(args)?)?;
+    if args.serial {
+        let mut command = emulator::serial(&board, &args.elf)?;
+        return Err(command.exec()).context("failed to start the emulator");
+    }
     let run_dir = RunDir::create(args.run_dir.as_deref(), &boards_dir, &board.name)?;
     run_dir.add_requests(&args.request)?;
     let counting = args.icount.as_deref().map(|plugin| Counting {

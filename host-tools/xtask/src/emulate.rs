@@ -1,5 +1,6 @@
 //! `cargo xtask emulate`: firmware in its board's emulator, with instruction counts.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -28,6 +29,9 @@ pub struct Args {
     /// Seconds after which the emulator is stopped.
     #[arg(long, value_name = "S", default_value_t = 600)]
     timeout: u64,
+    /// Hand over these standard streams as the board's serial line; nothing is kept or counted.
+    #[arg(long, conflicts_with_all = ["request", "run_dir", "watch_stack", "profile"])]
+    serial: bool,
     /// Also find the deepest store on the stack; slow.
     #[arg(long)]
     watch_stack: bool,
@@ -44,7 +48,17 @@ impl Args {
     pub fn new(board: &str, elf: &Path, request: Option<&Path>, run_dir: &Path) -> Self {
         let (request, run_dir) = (request.map(Path::to_owned).into_iter().collect(), Some(run_dir.to_owned()));
         let (board, elf) = (board.to_owned(), elf.to_owned());
-        Self { board, elf, request, run_dir, timeout: 600, watch_stack: false, profile: false, quiet: true }
+        Self {
+            board,
+            elf,
+            request,
+            run_dir,
+            timeout: 600,
+            serial: false,
+            watch_stack: false,
+            profile: false,
+            quiet: true,
+        }
     }
 
     /// Also writes profile.txt.
@@ -58,6 +72,11 @@ pub fn run(args: &Args) -> Result<()> {
     let board = Board::load(&args.board)?;
     let tools = Tools::ready(&board)?;
     let mut command = Command::new(&tools.qemu_run);
+    if args.serial {
+        command.args(["--serial", "--board", &board.name, "--boards-dir"]).arg(boards_dir()).arg(&args.elf);
+        // In this program's place, so that who started it ends the emulator by ending it.
+        return Err(command.exec()).with_context(|| format!("failed to start {}", tools.qemu_run.display()));
+    }
     command.args(["--board", &board.name, "--timeout", &args.timeout.to_string(), "--boards-dir"]).arg(boards_dir());
     command.arg("--icount").arg(&tools.icount);
     for request in &args.request {

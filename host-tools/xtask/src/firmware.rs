@@ -18,7 +18,7 @@ pub struct Args {
     /// The packed model.
     #[arg(long, value_name = "FILE", required_unless_present = "app")]
     model: Option<PathBuf>,
-    /// Build this application instead of the one that generates; of them only `greedy` has a model.
+    /// Build this application instead of the one that generates; of them only `greedy` and `serial` have a model.
     #[arg(long, value_enum)]
     app: Option<App>,
     /// Link without a panic handler, which fails where a panic can be reached.
@@ -38,6 +38,8 @@ pub enum App {
     Gemv,
     /// Generates without tokenizer and sampler: the most probable tokens after a prompt of tokens.
     Greedy,
+    /// Talks over a serial line, on boards that have a driver for theirs.
+    Serial,
 }
 
 impl App {
@@ -47,6 +49,7 @@ impl App {
             Self::Conformance => "conformance",
             Self::Gemv => "gemv",
             Self::Greedy => "greedy",
+            Self::Serial => "serial",
         }
     }
 }
@@ -55,7 +58,7 @@ impl App {
 pub fn run(args: &Args) -> Result<()> {
     let board = Board::load(&args.board)?;
     let model = args.model.as_deref().map(find_model).transpose()?;
-    let has_model = matches!(args.app, None | Some(App::Greedy));
+    let has_model = matches!(args.app, None | Some(App::Greedy | App::Serial));
     ensure!(
         model.is_some() == has_model,
         "this application is built with{} a model",

@@ -2,6 +2,7 @@
 
 mod bench;
 mod board;
+mod c_library;
 mod ci;
 mod corpus;
 mod data;
@@ -55,6 +56,8 @@ enum Task {
     Linux,
     /// Build a board's firmware around a packed model.
     Firmware(firmware::Args),
+    /// Build the library for C.
+    CLibrary(c_library::Args),
     /// Build an example of firmware around the device library.
     Example(example::Args),
     /// Run firmware in its board's emulator, counting instructions.
@@ -81,6 +84,7 @@ fn run(task: Task) -> Result<()> {
         Task::Sizes(args) => sizes::run(&args),
         Task::Linux => linux::run(),
         Task::Firmware(args) => firmware::run(&args),
+        Task::CLibrary(args) => c_library::run(&args),
         Task::Example(args) => example::run(&args),
         Task::Emulate(args) => emulate::run(&args),
     }

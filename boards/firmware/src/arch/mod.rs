@@ -7,7 +7,7 @@ mod aarch64;
 mod cortex_m;
 #[cfg(target_arch = "arm")]
 mod cortex_m_memory;
-#[cfg(not(feature = "conformance"))]
+#[cfg(not(any(feature = "conformance", feature = "serial")))]
 mod count;
 mod crash;
 #[cfg(any(target_arch = "riscv32", target_arch = "riscv64"))]
@@ -16,6 +16,6 @@ mod riscv;
 mod sections;
 mod stack;
 
-#[cfg(not(feature = "conformance"))]
+#[cfg(not(any(feature = "conformance", feature = "serial")))]
 pub use count::{count_start, count_stop};
 pub use stack::used_bytes as stack_used_bytes;
