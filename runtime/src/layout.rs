@@ -15,7 +15,7 @@ pub enum WeightLayout {
     RowPairs = 1,
     /// Tiles of 8 rows by 2 columns: AVX2, Cortex-M0 and M3.
     Rows8 = 2,
-    /// Tiles of 16 rows by 4 columns: instructions that add four products of bytes to each 32-bit lane (SDOT, `vpdpbusd`), and RISC-V.
+    /// Tiles of 16 rows by 4 columns: instructions that add four products of bytes to each 32-bit lane (SDOT, `vpdpbusd`), NEON, and RISC-V.
     Rows16 = 3,
     /// Tiles of 4 rows by 16 columns: Cortex-M with MVE.
     Rows4 = 4,

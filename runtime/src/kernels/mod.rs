@@ -54,6 +54,8 @@ enum Choice {
     Sdot(arch::aarch64::Sdot),
     #[cfg(target_arch = "aarch64")]
     Neon(arch::aarch64::Neon),
+    #[cfg(all(target_arch = "arm", target_os = "linux", feature = "std"))]
+    Neon32(arch::armv7::Neon32),
     #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
     CortexMDsp(arch::cortex_m_dsp::CortexMDsp),
     #[cfg(all(target_arch = "arm", feature = "cortex-m-mve"))]
@@ -80,6 +82,8 @@ macro_rules! dispatch {
             Choice::Sdot($backend) => $call,
             #[cfg(target_arch = "aarch64")]
             Choice::Neon($backend) => $call,
+            #[cfg(all(target_arch = "arm", target_os = "linux", feature = "std"))]
+            Choice::Neon32($backend) => $call,
             #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
             Choice::CortexMDsp($backend) => $call,
             #[cfg(all(target_arch = "arm", feature = "cortex-m-mve"))]
@@ -112,6 +116,8 @@ impl Kernels {
             arch::aarch64::Sdot::detect().map(Choice::Sdot),
             #[cfg(target_arch = "aarch64")]
             Some(Choice::Neon(arch::aarch64::Neon)),
+            #[cfg(all(target_arch = "arm", target_os = "linux", feature = "std"))]
+            arch::armv7::Neon32::detect().map(Choice::Neon32),
             #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
             Some(Choice::CortexMDsp(arch::cortex_m_dsp::CortexMDsp::new())),
             #[cfg(all(target_arch = "arm", feature = "cortex-m-mve"))]

@@ -11,19 +11,25 @@ const TEXT: [TokenId; 9] = [51, 48, 46, 38, 48, 27, 200, 42, 85];
 
 /// Bytes at a multiple of 16.
 struct Aligned {
-    words: Vec<u128>,
-    len: usize,
+    memory: Vec<u8>,
+    start: usize,
 }
 
 impl Aligned {
     fn new(bytes: &[u8]) -> Self {
-        let mut words = vec![0; bytes.len().div_ceil(16)];
-        bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
-        Self { words, len: bytes.len() }
+        let mut memory: Vec<u8> = Vec::with_capacity(bytes.len() + 16);
+        let start = memory.as_ptr().align_offset(16);
+        memory.resize(start, 0);
+        memory.extend_from_slice(bytes);
+        Self { memory, start }
     }
 
     fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.words)[..self.len]
+        &self.memory[self.start..]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..]
     }
 }
 
@@ -123,8 +129,8 @@ fn with_adapter(file: &[u8], adapter: &[u8]) -> Aligned {
     Aligned::new(&bytes)
 }
 
-fn arena(model: &PackedModel<'_>) -> Vec<u128> {
-    vec![u128::MAX / 7; (model.header().arena_bytes as usize).div_ceil(16)]
+fn arena(model: &PackedModel<'_>) -> Aligned {
+    Aligned::new(&vec![0x24; model.header().arena_bytes as usize])
 }
 
 /// The hash of the logits after each token of [`TEXT`], read `batch` at a time.
@@ -147,10 +153,8 @@ fn a_session_switches_between_adapters_and_none() {
     let mut results = Vec::new();
     for kernels in Kernels::available() {
         let (mut memory, mut plain_memory) = (arena(&model), arena(&model));
-        let mut session =
-            Session::new(&model, bytemuck::cast_slice_mut(&mut memory), kernels).expect("an arena of the right size");
-        let mut plain = Session::new(&plain, bytemuck::cast_slice_mut(&mut plain_memory), kernels)
-            .expect("an arena of the right size");
+        let mut session = Session::new(&model, memory.bytes_mut(), kernels).expect("an arena of the right size");
+        let mut plain = Session::new(&plain, plain_memory.bytes_mut(), kernels).expect("an arena of the right size");
         let without = hash(&mut plain, 3);
         assert_eq!(hash(&mut session, 3), without);
         session.use_adapter(Some("poet")).expect("a known adapter");
@@ -167,7 +171,7 @@ fn a_session_switches_between_adapters_and_none() {
     }
     assert!(results.iter().all(|result| *result == results[0]), "{results:?}");
     let mut memory = arena(&plain);
-    let session = Session::new(&plain, bytemuck::cast_slice_mut(&mut memory), Kernels::detect());
+    let session = Session::new(&plain, memory.bytes_mut(), Kernels::detect());
     let error = session.expect("an arena of the right size").use_adapter(Some("poet")).expect_err("no adapter at all");
     assert_eq!(error.to_string(), "the model has no adapter \"poet\"; it has none at all");
 }
@@ -178,8 +182,7 @@ fn an_adapter_whose_updates_are_zero_changes_no_bit() {
     let model = PackedModel::parse(file.bytes()).expect("a packed model");
     let zero = Aligned::new(&adapter(&model, "zero", 0.0, &[]));
     let mut memory = arena(&model);
-    let mut session = Session::new(&model, bytemuck::cast_slice_mut(&mut memory), Kernels::detect())
-        .expect("an arena of the right size");
+    let mut session = Session::new(&model, memory.bytes_mut(), Kernels::detect()).expect("an arena of the right size");
     let without = hash(&mut session, 4);
     session.use_received_adapter(zero.bytes()).expect("an adapter of this model");
     assert_eq!(session.adapter().map(Adapter::name), Some("zero"));
@@ -192,8 +195,7 @@ fn a_soft_prompt_of_embeddings_is_a_prompt_of_their_tokens() {
     let model = PackedModel::parse(file.bytes()).expect("a packed model");
     let soft = Aligned::new(&adapter(&model, "soft", -1.0, &TEXT[..5]));
     let mut memory = arena(&model);
-    let mut session = Session::new(&model, bytemuck::cast_slice_mut(&mut memory), Kernels::detect())
-        .expect("an arena of the right size");
+    let mut session = Session::new(&model, memory.bytes_mut(), Kernels::detect()).expect("an arena of the right size");
     let wanted = session.prefill(&TEXT).expect("a text that fits").to_vec();
     session.use_received_adapter(soft.bytes()).expect("an adapter of this model");
     for _ in 0..2 {
@@ -274,8 +276,8 @@ fn damaged_adapters_run_or_are_refused_but_never_panic() {
         }
         n_run += 1;
         let mut memory = arena(&model);
-        let mut session = Session::new(&model, bytemuck::cast_slice_mut(&mut memory), Kernels::detect())
-            .expect("an arena of the right size");
+        let mut session =
+            Session::new(&model, memory.bytes_mut(), Kernels::detect()).expect("an arena of the right size");
         session.use_received_adapter(damaged.bytes()).expect("it was just parsed");
         session.prefill(&TEXT[..2]).expect("a text that fits");
     }

@@ -3,6 +3,8 @@
 
 #[cfg(target_arch = "aarch64")]
 pub mod aarch64;
+#[cfg(all(target_arch = "arm", target_os = "linux", feature = "std"))]
+pub mod armv7;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 pub mod avx2;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
