@@ -184,7 +184,9 @@ impl Kernels {
     pub(crate) fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
         assert!(x.cols() == w.cols() && out.len().is_multiple_of(x.n_tokens().max(1)));
         dispatch!(self, backend => {
-            let is_its_own = w.layout() == self.preferred_layout() && x.lanes() == backend.lanes(w.format());
+            // Firmware has one backend, which quantised the activations.
+            let are_lanes = cfg!(feature = "linked-model") || x.lanes() == backend.lanes(w.format());
+            let is_its_own = w.layout() == self.preferred_layout() && are_lanes;
             if is_its_own { backend.matmul_rows(out, first_row, w, x) } else { generic::matmul_rows(out, first_row, w, x) }
         })
     }

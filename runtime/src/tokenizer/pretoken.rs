@@ -169,23 +169,17 @@ fn llama3(text: &str, digits_max: usize) -> usize {
 
 /// Bytes of `'s|'t|'re|'ve|'m|'ll|'d` at the start of `text`, or 0.
 fn contraction_bytes(text: &str, ignore_case: bool) -> usize {
-    let mut chars = text.chars();
-    if chars.next() != Some('\'') {
-        return 0;
-    }
-    let mut fold = || match chars.next() {
-        Some(c) if ignore_case && c.is_ascii_uppercase() => Some((c.to_ascii_lowercase(), 1)),
-        // The long s is an s to a regular expression that ignores case.
-        Some('\u{17f}') if ignore_case => Some(('s', 2)),
-        Some(c) => Some((c, c.len_utf8())),
-        None => None,
+    let Some(rest) = text.strip_prefix('\'') else { return 0 };
+    let letter = |idx: usize| match rest.as_bytes().get(idx) {
+        Some(letter) if ignore_case => letter.to_ascii_lowercase(),
+        Some(letter) => *letter,
+        None => 0,
     };
-    match fold() {
-        Some(('s' | 't' | 'm' | 'd', n_bytes)) => 1 + n_bytes,
-        Some((first @ ('r' | 'v' | 'l'), _)) => match (first, fold()) {
-            ('r' | 'v', Some(('e', _))) | ('l', Some(('l', _))) => 3,
-            _ => 0,
-        },
+    match (letter(0), letter(1)) {
+        (b's' | b't' | b'm' | b'd', _) => 2,
+        (b'r' | b'v', b'e') | (b'l', b'l') => 3,
+        // The long s is an s to a regular expression that ignores case.
+        _ if ignore_case && rest.starts_with('\u{17f}') => 3,
         _ => 0,
     }
 }
