@@ -244,6 +244,13 @@ fn sessions_and_encoders_refuse_what_does_not_suit_them() {
         let slid = session.logits().to_vec();
         session.reset();
         assert_eq!(session.prefill(&text[CONTEXT - 7..]).unwrap(), slid, "{}", case.name);
+        session.reset();
+        session.prefill(&text).unwrap();
+        session.slide_behind(2, 7);
+        let slid = session.logits().to_vec();
+        session.reset();
+        let kept = [&text[..2], &text[CONTEXT - 7..]].concat();
+        assert_eq!(session.prefill(&kept).unwrap(), slid, "{} behind sinks", case.name);
     }
 }
 

@@ -49,7 +49,7 @@ pub use memory::{Memory, Once};
 pub use model::Model;
 pub use shape::Shape;
 pub use siskin_runtime as runtime;
-pub use siskin_runtime::{Aligned, End, Sampling, TokenId};
+pub use siskin_runtime::{Aligned, End, Sampling, TokenId, Window};
 pub use writer::{ConstrainedText, Options, Text, Writer};
 
 /// Defines a `static` [`Model`]: a packed file, and the memory that it works in.

@@ -3,7 +3,7 @@
 use siskin_runtime::format::SectionKind;
 use siskin_runtime::grammar::{Grammar, GrammarState};
 use siskin_runtime::sampler::{Constraint, Unconstrained};
-use siskin_runtime::{Generation, Limits, Sampler, Sampling, Serial, Session, StopMatcher, TokenId, Tokenizer};
+use siskin_runtime::{Generation, Limits, Sampler, Sampling, Serial, Session, StopMatcher, TokenId, Tokenizer, Window};
 
 use crate::error::Error;
 
@@ -23,8 +23,8 @@ pub struct Options<'w> {
     pub seed: u64,
     /// Texts before which the text ends.
     pub stops: &'w [&'w str],
-    /// In a full context, forget all but the newest so many tokens and go on; `None` ends there.
-    pub slide_to: Option<usize>,
+    /// In a full context, forget all but so many tokens and go on; `None` ends there.
+    pub slide_to: Option<Window>,
 }
 
 impl Options<'_> {

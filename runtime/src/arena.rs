@@ -5,6 +5,7 @@ use core::ops::Range;
 
 use bytemuck::{AnyBitPattern, NoUninit};
 
+use crate::kv_cache::{KvFormat, Scales, Stored};
 use crate::plan::{ARENA_ALIGN, MemoryPlan};
 
 /// Bytes with the alignment that an arena and a packed model need: for a `static` on a device.
@@ -46,14 +47,10 @@ impl core::error::Error for ArenaError {}
 
 /// The arena's buffers; see [`MemoryPlan`] for their shapes.
 pub(crate) struct Buffers<'a> {
-    pub keys: &'a mut [i8],
-    pub values: &'a mut [i8],
-    pub key_scales: &'a mut [u16],
-    pub value_scales: &'a mut [u16],
-    pub cross_keys: &'a mut [i8],
-    pub cross_values: &'a mut [i8],
-    pub cross_key_scales: &'a mut [u16],
-    pub cross_value_scales: &'a mut [u16],
+    pub keys: Stored<'a>,
+    pub values: Stored<'a>,
+    pub cross_keys: Stored<'a>,
+    pub cross_values: Stored<'a>,
     pub state: &'a mut [f32],
     pub history: &'a mut [u32],
     pub residual: &'a mut [f32],
@@ -62,6 +59,8 @@ pub(crate) struct Buffers<'a> {
     pub activations: &'a mut [i16],
     pub activation_scales: &'a mut [f32],
     pub query: &'a mut [i16],
+    pub unpacked_key_scales: &'a mut [u16],
+    pub unpacked_value_scales: &'a mut [u16],
     pub scores: &'a mut [i32],
     pub value_sums: &'a mut [i32],
     pub logits: &'a mut [f32],
@@ -96,16 +95,33 @@ impl<'a> Buffers<'a> {
         Self::cut_in_order(Cutter { rest: arena, at: 0 }, spare, plan).ok_or(too_small)
     }
 
+    /// Keys and values, then the scales of each.
+    fn cut_cache(
+        cutter: &mut Cutter<'a>,
+        kv: KvFormat,
+        ranges: [&Range<usize>; 4],
+    ) -> Option<(Stored<'a>, Stored<'a>)> {
+        let (keys, values) = (cutter.cut(ranges[0])?, cutter.cut(ranges[1])?);
+        let mut scales = |range| {
+            Some(match kv {
+                KvFormat::Int8 => Scales::Bf16(cutter.cut(range)?),
+                KvFormat::Int8Ue5m3 => Scales::Ue5m3(cutter.cut(range)?),
+            })
+        };
+        let (key_scales, value_scales) = (scales(ranges[2])?, scales(ranges[3])?);
+        Some((Stored { elements: keys, scales: key_scales }, Stored { elements: values, scales: value_scales }))
+    }
+
     fn cut_in_order(mut cutter: Cutter<'a>, spare: &'a mut [u8], plan: &MemoryPlan) -> Option<Self> {
+        let ranges = [&plan.keys, &plan.values, &plan.key_scales, &plan.value_scales];
+        let (keys, values) = Self::cut_cache(&mut cutter, plan.kv, ranges)?;
+        let ranges = [&plan.cross_keys, &plan.cross_values, &plan.cross_key_scales, &plan.cross_value_scales];
+        let (cross_keys, cross_values) = Self::cut_cache(&mut cutter, plan.kv, ranges)?;
         Some(Self {
-            keys: cutter.cut(&plan.keys)?,
-            values: cutter.cut(&plan.values)?,
-            key_scales: cutter.cut(&plan.key_scales)?,
-            value_scales: cutter.cut(&plan.value_scales)?,
-            cross_keys: cutter.cut(&plan.cross_keys)?,
-            cross_values: cutter.cut(&plan.cross_values)?,
-            cross_key_scales: cutter.cut(&plan.cross_key_scales)?,
-            cross_value_scales: cutter.cut(&plan.cross_value_scales)?,
+            keys,
+            values,
+            cross_keys,
+            cross_values,
             state: cutter.cut(&plan.state)?,
             history: cutter.cut(&plan.history)?,
             residual: cutter.cut(&plan.residual)?,
@@ -114,6 +130,8 @@ impl<'a> Buffers<'a> {
             activations: cutter.cut(&plan.activations)?,
             activation_scales: cutter.cut(&plan.activation_scales)?,
             query: cutter.cut(&plan.query)?,
+            unpacked_key_scales: cutter.cut(&plan.unpacked_key_scales)?,
+            unpacked_value_scales: cutter.cut(&plan.unpacked_value_scales)?,
             scores: cutter.cut(&plan.scores)?,
             value_sums: cutter.cut(&plan.value_sums)?,
             logits: cutter.cut(&plan.logits)?,

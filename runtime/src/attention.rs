@@ -116,7 +116,7 @@ mod tests {
     extern crate std;
     use super::*;
     use crate::config::ModelConfig;
-    use crate::kv_cache;
+    use crate::kv_cache::{KvFormat, Scales, Stored};
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
     use std::vec;
@@ -175,28 +175,45 @@ mod tests {
                 |spread: f32, n: usize| -> Vec<f32> { (0..n).map(|_| rng.random_range(-spread..spread)).collect() };
             let (q, keys, values) =
                 (random(spread, head_dim), random(spread, n * head_dim), random(value_spread, n * head_dim));
-            let (mut k, mut v) = (vec![0; n * head_dim], vec![0; n * head_dim]);
-            let (mut k_scales, mut v_scales) = (vec![0; n], vec![0; n]);
-            for i in 0..n {
-                let row = i * head_dim..(i + 1) * head_dim;
-                kv_cache::head_mut(&config, &mut k, &mut k_scales, 0, 0).store(
-                    Kernels::generic(),
-                    i,
-                    &keys[row.clone()],
-                );
-                kv_cache::head_mut(&config, &mut v, &mut v_scales, 0, 0).store(Kernels::generic(), i, &values[row]);
-            }
-            let stored_keys = Head { elements: &k, scales: &k_scales };
-            let stored_values = Head { elements: &v, scales: &v_scales };
-            let cached = CachedHead::new(Kernels::generic(), stored_keys, stored_values);
-            let (mut query, mut scores, mut sums) = (vec![0; head_dim], vec![0; n], vec![0; head_dim]);
-            let mut scratch = Scratch { query: &mut query, scores: &mut scores, value_sums: &mut sums };
-            let mut out = vec![f32::NAN; head_dim];
-            attend(Kernels::generic(), &mut out, &q, &scoring(q.len()), &cached, &mut scratch);
             let want = exact(&q, &keys, &values);
-            let worst = out.iter().zip(&want).map(|(&a, b)| (f64::from(a) - b).abs()).fold(0.0, f64::max);
-            assert!(worst < 0.02 * f64::from(value_spread), "{head_dim} {n} {spread}: off by {worst}");
+            for kv in [KvFormat::Int8, KvFormat::Int8Ue5m3] {
+                let out = attended(&config, kv, n, &q, &keys, &values);
+                let worst = out.iter().zip(&want).map(|(&a, b)| (f64::from(a) - b).abs()).fold(0.0, f64::max);
+                // Half of the least scale's unit.
+                let floor = if kv == KvFormat::Int8Ue5m3 { (-25f64).exp2() } else { 0.0 };
+                assert!(
+                    worst < 0.02 * f64::from(value_spread) + floor,
+                    "{head_dim} {n} {spread} {kv:?}: off by {worst}"
+                );
+            }
         }
+    }
+
+    /// Attention to `n` positions of a cache in a format.
+    fn attended(config: &ModelConfig, kv: KvFormat, n: usize, q: &[f32], keys: &[f32], values: &[f32]) -> Vec<f32> {
+        let (kernels, head_dim) = (Kernels::generic(), config.head_dim);
+        let mut scales = [(vec![0u16; n], vec![0u8; n]), (vec![0; n], vec![0; n])];
+        let mut elements = [vec![0i8; n * head_dim], vec![0; n * head_dim]];
+        let stored: Vec<Stored<'_>> = [keys, values]
+            .into_iter()
+            .zip(scales.iter_mut().zip(&mut elements))
+            .map(|(numbers, ((bf16, bytes), elements))| {
+                let scales = if kv == KvFormat::Int8 { Scales::Bf16(bf16) } else { Scales::Ue5m3(bytes) };
+                let mut stored = Stored { elements, scales };
+                numbers.chunks(head_dim).enumerate().for_each(|(i, x)| stored.put(kernels, config, 0, i, x));
+                stored
+            })
+            .collect();
+        let mut unpacked = [vec![0; n], vec![0; n]];
+        let [of_keys, of_values] = &mut unpacked;
+        let keys = stored[0].head(kernels, config, of_keys, 0, n);
+        let values = stored[1].head(kernels, config, of_values, 0, n);
+        let cached = CachedHead::new(kernels, keys, values);
+        let (mut query, mut scores, mut sums) = (vec![0; head_dim], vec![0; n], vec![0; head_dim]);
+        let mut scratch = Scratch { query: &mut query, scores: &mut scores, value_sums: &mut sums };
+        let mut out = vec![f32::NAN; head_dim];
+        attend(kernels, &mut out, q, &scoring(head_dim), &cached, &mut scratch);
+        out
     }
 
     #[test]

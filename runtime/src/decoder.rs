@@ -9,7 +9,7 @@ use crate::config::ModelConfig;
 use crate::cut::{Cut, copy};
 use crate::format::{AttentionWeights, LayerWeights, Linear, Norm, PackedModel, Projections};
 use crate::kernels::{Activation, Join, Kernels, matmul_f32_q8_q8};
-use crate::kv_cache::{self, Stored};
+use crate::kv_cache::Stored;
 use crate::lanes::{Lane, Lanes};
 use crate::parts::{FeedForward, NormKind, NormPlace};
 use crate::tensor::{ActivationsQ8, MatrixQ8, WeightFormat, activation_stride, quantize};
@@ -46,6 +46,7 @@ macro_rules! lanes {
             n_threads: $decoder.join.n_threads(),
             lane: Lane {
                 row: &mut *$buffers.row,
+                unpacked_scales: [&mut *$buffers.unpacked_key_scales, &mut *$buffers.unpacked_value_scales],
                 scratch: Scratch {
                     query: &mut *$buffers.query,
                     scores: &mut *$buffers.scores,
@@ -280,19 +281,12 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
     pub fn store(&self, buffers: &mut Buffers<'_>, cache: Cache, layer_idx: usize, position: usize, keys_at: usize) {
         let config = self.model.config();
         let (keys, values) = match cache {
-            Cache::Own => {
-                ((&mut *buffers.keys, &mut *buffers.key_scales), (&mut *buffers.values, &mut *buffers.value_scales))
-            }
-            Cache::Source => (
-                (&mut *buffers.cross_keys, &mut *buffers.cross_key_scales),
-                (&mut *buffers.cross_values, &mut *buffers.cross_value_scales),
-            ),
+            Cache::Own => (&mut buffers.keys, &mut buffers.values),
+            Cache::Source => (&mut buffers.cross_keys, &mut buffers.cross_values),
         };
         let (k, v) = buffers.product.cut(keys_at..keys_at + 2 * config.kv_dim()).parts(config.kv_dim());
-        for (kv_head_idx, (k, v)) in k.chunks(config.head_dim.max(1)).zip(v.chunks(config.head_dim.max(1))).enumerate()
-        {
-            kv_cache::head_mut(config, keys.0, keys.1, layer_idx, kv_head_idx).store(self.kernels, position, k);
-            kv_cache::head_mut(config, values.0, values.1, layer_idx, kv_head_idx).store(self.kernels, position, v);
+        for (stored, x) in [(keys, k), (values, v)] {
+            stored.put(self.kernels, config, layer_idx, position, x);
         }
     }
 
@@ -310,14 +304,9 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
     ) {
         let q_dim = self.model.config().q_dim();
         let (keys, values) = match cache {
-            Cache::Own => ((&*buffers.keys, &*buffers.key_scales), (&*buffers.values, &*buffers.value_scales)),
-            Cache::Source => (
-                (&*buffers.cross_keys, &*buffers.cross_key_scales),
-                (&*buffers.cross_values, &*buffers.cross_value_scales),
-            ),
+            Cache::Own => (&buffers.keys, &buffers.values),
+            Cache::Source => (&buffers.cross_keys, &buffers.cross_values),
         };
-        let stored = |(elements, scales)| Stored { elements, scales };
-        let (keys, values) = (stored(keys), stored(values));
         let mut staged = self.staged(output, buffers.activations, buffers.activation_scales);
         let product = buffers.product.cut_mut(..n_tokens * width);
         let lanes = lanes!(self, buffers);
@@ -337,7 +326,7 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         &self,
         lanes: &mut Lanes<'_>,
         view: &View<'m>,
-        (keys, values): (Stored<'_>, Stored<'_>),
+        (keys, values): (&Stored<'_>, &Stored<'_>),
         first_head: usize,
         queries: &[f32],
         out: &mut [f32],
@@ -368,9 +357,9 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         let of_key_heads = queries.chunks(width).zip(out.chunks_mut(width));
         for (kv_head_idx, (queries, out)) in of_key_heads.enumerate() {
             let cached_idx = view.layer_idx * config.n_kv_heads + first_head + kv_head_idx;
-            let keys = keys.head(config, cached_idx, view.n_positions);
-            let values = values.head(config, cached_idx, view.n_positions);
-            let scratch = &mut lanes.lane.scratch;
+            let Lane { unpacked_scales: [of_keys, of_values], scratch, .. } = &mut lanes.lane;
+            let keys = keys.head(self.kernels, config, of_keys, cached_idx, view.n_positions);
+            let values = values.head(self.kernels, config, of_values, cached_idx, view.n_positions);
             if view.relative_bias.is_none()
                 && self.kernels.attend_heads(
                     out,

@@ -67,8 +67,17 @@ pub struct Limits<'g> {
     pub max_new_tokens: usize,
     /// Tokens that end the text and are no part of it.
     pub end_tokens: &'g [TokenId],
-    /// In a full context, forget all but the newest so many tokens and go on; `None` ends there.
-    pub slide_to: Option<usize>,
+    /// In a full context, forget all but so many tokens and go on; `None` ends there.
+    pub slide_to: Option<Window>,
+}
+
+/// What a context that slides keeps, as [`Session::slide_behind`] takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The first tokens: attention sinks.
+    pub n_sinks: usize,
+    /// The newest tokens.
+    pub n_newest: usize,
 }
 
 /// A text in the making.
@@ -218,8 +227,8 @@ impl<'g, 'a, J: Join + Sync, C: Constraint> Generation<'g, 'a, J, C> {
     fn advance(&mut self, emit: &mut impl FnMut(&str)) -> bool {
         let Some(token) = self.last.take() else { return true };
         let is_full = self.session.position() == self.session.model().config().context_len;
-        if let (Some(n_keep), true) = (self.limits.slide_to, is_full) {
-            self.session.slide(n_keep);
+        if let (Some(window), true) = (self.limits.slide_to, is_full) {
+            self.session.slide_behind(window.n_sinks, window.n_newest);
         }
         let is_room = self.session.decode_step(token).is_ok();
         if !is_room {

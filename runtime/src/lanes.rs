@@ -11,6 +11,8 @@ use crate::plan::ARENA_ALIGN;
 pub(crate) struct Lane<'a> {
     /// One token's vector before it is quantised, `(widest input,)`.
     pub row: &'a mut [f32],
+    /// For the scales of a head's keys and of its values, `(context_len,)` or empty.
+    pub unpacked_scales: [&'a mut [u16]; 2],
     /// For one head's attention.
     pub scratch: Scratch<'a>,
 }
@@ -40,23 +42,28 @@ impl Lane<'_> {
     /// Bytes of a lane like this one.
     fn bytes(&self) -> usize {
         let Scratch { query, scores, value_sums } = &self.scratch;
-        padded_bytes(self.row) + padded_bytes(query) + padded_bytes(scores) + padded_bytes(value_sums)
+        let [of_keys, of_values] = &self.unpacked_scales;
+        let scales = padded_bytes(of_keys) + padded_bytes(of_values);
+        scales + padded_bytes(self.row) + padded_bytes(query) + padded_bytes(scores) + padded_bytes(value_sums)
     }
 
     /// A lane like this one in `memory`, where it fits.
     fn like<'b>(&self, mut memory: &'b mut [u8]) -> Option<Lane<'b>> {
         let memory = &mut memory;
         let row = cut(memory, self.row)?;
+        let [of_keys, of_values] = &self.unpacked_scales;
+        let unpacked_scales = [cut(memory, of_keys)?, cut(memory, of_values)?];
         let Scratch { query, scores, value_sums } = &self.scratch;
         let scratch =
             Scratch { query: cut(memory, query)?, scores: cut(memory, scores)?, value_sums: cut(memory, value_sums)? };
-        Some(Lane { row, scratch })
+        Some(Lane { row, unpacked_scales, scratch })
     }
 
     /// The same lane, for as long as this borrow.
     fn reborrow(&mut self) -> Lane<'_> {
         let Scratch { query, scores, value_sums } = &mut self.scratch;
-        Lane { row: self.row, scratch: Scratch { query, scores, value_sums } }
+        let [of_keys, of_values] = &mut self.unpacked_scales;
+        Lane { row: self.row, unpacked_scales: [of_keys, of_values], scratch: Scratch { query, scores, value_sums } }
     }
 }
 

@@ -11,6 +11,7 @@
 
 use crate::arena::Aligned;
 use crate::format::{Contents, SectionKind, checksum_by_halves};
+use crate::kv_cache::KvFormat;
 use crate::layout::WeightLayout;
 use crate::tensor::WeightFormat;
 use crate::tokenizer::Tables;
@@ -37,6 +38,13 @@ pub(crate) const LAYOUT: WeightLayout = CONTENTS.header().layout;
 pub(crate) const fn has_format(format: WeightFormat) -> bool {
     const FORMAT: WeightFormat = CONTENTS.header().format;
     FORMAT as u8 == format as u8
+}
+
+/// Whether its KV cache has this format.
+#[inline(always)]
+pub(crate) const fn has_kv(kv: KvFormat) -> bool {
+    const KV: KvFormat = CONTENTS.header().kv;
+    KV as u8 == kv as u8
 }
 
 /// The tables of its tokenizer; those of no token where it has none.

@@ -3,6 +3,7 @@
 use core::ops::Range;
 
 use crate::config::ModelConfig;
+use crate::kv_cache::KvFormat;
 use crate::parts::Kind;
 use crate::tensor::{WeightFormat, activation_stride};
 
@@ -21,7 +22,9 @@ pub struct MemoryPlan {
     pub keys: Range<usize>,
     /// Values, the same shape.
     pub values: Range<usize>,
-    /// Scales of the keys, bfloat16 `(C, n_kv_heads, context_len)`.
+    /// How the cache's numbers are kept.
+    pub kv: KvFormat,
+    /// Scales of the keys, `(C, n_kv_heads, context_len)` of [`KvFormat::scale_bytes`].
     pub key_scales: Range<usize>,
     /// Scales of the values, the same shape.
     pub value_scales: Range<usize>,
@@ -29,7 +32,7 @@ pub struct MemoryPlan {
     pub cross_keys: Range<usize>,
     /// Its values, the same shape.
     pub cross_values: Range<usize>,
-    /// Scales of those keys, bfloat16 `(n_layers, n_kv_heads, context_len)`.
+    /// Scales of those keys, `(n_layers, n_kv_heads, context_len)`.
     pub cross_key_scales: Range<usize>,
     /// Scales of those values, the same shape.
     pub cross_value_scales: Range<usize>,
@@ -49,6 +52,10 @@ pub struct MemoryPlan {
     pub activation_scales: Range<usize>,
     /// A quantised query, i16 `(head_dim,)`.
     pub query: Range<usize>,
+    /// Scales of a head's keys where those in the cache are no bfloat16: bfloat16 `(context_len,)`.
+    pub unpacked_key_scales: Range<usize>,
+    /// Those of its values.
+    pub unpacked_value_scales: Range<usize>,
     /// Scores, then weights, of one head, i32 `(context_len,)`.
     pub scores: Range<usize>,
     /// Sums of weighted values, i32 `(head_dim,)`.
@@ -63,7 +70,7 @@ impl MemoryPlan {
     /// Lays the arena out, or `None` where it would not fit the address space.
     ///
     /// `config` must be valid and `prefill_batch` at least 1.
-    pub fn new(config: &ModelConfig, format: WeightFormat, prefill_batch: usize) -> Option<Self> {
+    pub fn new(config: &ModelConfig, format: WeightFormat, kv: KvFormat, prefill_batch: usize) -> Option<Self> {
         let batch = prefill_batch as u64;
         let (widest_in, widest_out) = (config.widest_in(), config.widest_out());
         let (parts, context_len) = (config.parts(), config.context_len as u64);
@@ -81,6 +88,8 @@ impl MemoryPlan {
         let stream = if is_read_whole { context_len.max(batch) } else { batch };
         let product_rows = if parts.is_recurrent { batch + 1 } else { batch };
         let scores = if parts.is_recurrent { 0 } else { context_len };
+        let scale_bytes = kv.scale_bytes() as u64;
+        let unpacked_scales = if kv == KvFormat::Int8 { 0 } else { scores };
         let mut end = 0u64;
         let mut place = |elements: u64, element_bytes: u64| -> Option<Range<usize>> {
             let start = end;
@@ -92,12 +101,13 @@ impl MemoryPlan {
             prefill_batch,
             keys: place(cached, config.head_dim as u64)?,
             values: place(cached, config.head_dim as u64)?,
-            key_scales: place(cached, 2)?,
-            value_scales: place(cached, 2)?,
+            kv,
+            key_scales: place(cached, scale_bytes)?,
+            value_scales: place(cached, scale_bytes)?,
             cross_keys: place(cross, config.head_dim as u64)?,
             cross_values: place(cross, config.head_dim as u64)?,
-            cross_key_scales: place(cross, 2)?,
-            cross_value_scales: place(cross, 2)?,
+            cross_key_scales: place(cross, scale_bytes)?,
+            cross_value_scales: place(cross, scale_bytes)?,
             state: place(states * config.dim as u64, 4)?,
             history: place(history, 4)?,
             residual: place(stream * config.dim as u64, 4)?,
@@ -106,6 +116,8 @@ impl MemoryPlan {
             activations: place(batch * activation_stride(widest_in) as u64, 2)?,
             activation_scales: place(batch * format.groups(widest_in) as u64, 4)?,
             query: place(config.head_dim as u64, 2)?,
+            unpacked_key_scales: place(unpacked_scales, 2)?,
+            unpacked_value_scales: place(unpacked_scales, 2)?,
             scores: place(scores, 4)?,
             value_sums: place(config.head_dim as u64, 4)?,
             logits: place(config.n_outputs() as u64, 4)?,
@@ -118,8 +130,9 @@ impl MemoryPlan {
     /// Bytes of an arena in which `n_threads` have working memory each, so that they share all of the work on a batch of tokens and
     /// long attention. In [`MemoryPlan::arena_bytes`] they share the matrix products.
     pub fn arena_bytes_for(&self, n_threads: usize) -> usize {
-        let lane = [&self.row, &self.query, &self.scores, &self.value_sums];
-        let lane_bytes: usize = lane.into_iter().map(|buffer| buffer.len().next_multiple_of(ARENA_ALIGN)).sum();
+        let scales = [&self.unpacked_key_scales, &self.unpacked_value_scales];
+        let lane = [&self.row, &self.query, &self.scores, &self.value_sums].into_iter().chain(scales);
+        let lane_bytes: usize = lane.map(|buffer| buffer.len().next_multiple_of(ARENA_ALIGN)).sum();
         self.arena_bytes + n_threads.saturating_sub(1) * lane_bytes
     }
 

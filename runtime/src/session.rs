@@ -249,22 +249,37 @@ impl<'a, J: Join + Sync> Session<'a, J> {
     /// It costs a prefill of `n_keep` tokens, and leaves the session exactly as if the conversation had begun there.
     /// The prediction is that of the newest token. Does nothing where the cache holds no more than `n_keep` or `n_keep` is 0.
     pub fn slide(&mut self, n_keep: usize) {
+        self.slide_behind(0, n_keep);
+    }
+
+    /// [`Session::slide`] with the first `n_sinks` tokens kept too: those that models were trained to find at the front, and attend to with
+    /// what they have no other use for ("attention sinks"), or a prompt that is never to be forgotten.
+    ///
+    /// The newest `n_newest` are read again behind them, from position `n_sinks` on. The session is as if it had begun with these tokens.
+    pub fn slide_behind(&mut self, n_sinks: usize, n_newest: usize) {
         let first = self.first_token();
-        if n_keep == 0 || n_keep >= self.position - first {
+        let n_tokens = self.position - first;
+        if n_newest == 0 || n_newest >= n_tokens.saturating_sub(n_sinks) {
             return;
         }
-        let n_tokens = self.position;
-        for idx in 0..n_keep {
-            if let Some(&token) = self.buffers.history.get(n_tokens - n_keep + idx) {
-                self.buffers.history.cut_mut(first + idx..=first + idx).fill(token);
+        let (end, kept) = (self.position, first + n_sinks);
+        for idx in 0..n_newest {
+            if let Some(&token) = self.buffers.history.get(end - n_newest + idx) {
+                self.buffers.history.cut_mut(kept + idx..=kept + idx).fill(token);
             }
         }
-        self.reset();
-        while self.position < first + n_keep {
-            let n = self.prefill_batch.min(first + n_keep - self.position);
-            self.forward_history(n);
+        // Nothing that a transformer's first positions hold depends on later ones.
+        if self.decoder.model.config().parts().is_recurrent || n_sinks == 0 {
+            self.reset();
+        } else {
+            self.position = kept;
         }
-        self.decoder.predict(&mut self.buffers, (n_keep - 1) % self.prefill_batch.max(1));
+        let mut n_last = 1;
+        while self.position < kept + n_newest {
+            n_last = self.prefill_batch.min(kept + n_newest - self.position);
+            self.forward_history(n_last);
+        }
+        self.decoder.predict(&mut self.buffers, n_last - 1);
     }
 
     fn check(&self, tokens: &[TokenId]) -> Result<(), StepError> {

@@ -5,7 +5,7 @@ use siskin_runtime::format::{
     TensorEntry, TensorId, checksum,
 };
 use siskin_runtime::tensor::{MatrixQ8, Scales};
-use siskin_runtime::{MemoryPlan, ModelConfig, PackedModel, WeightFormat, WeightLayout};
+use siskin_runtime::{KvFormat, ModelConfig, PackedModel, WeightFormat, WeightLayout};
 
 use super::{AlignedBytes, PackError};
 use crate::quant::{QuantizedMatrix, QuantizedScales};
@@ -72,6 +72,7 @@ fn block_scales(layout: WeightLayout, rows: usize, n_groups: usize, scale: impl 
 pub(super) struct FileParts {
     pub config: ModelConfig,
     pub format: WeightFormat,
+    pub kv: KvFormat,
     pub layout: WeightLayout,
     pub prefill_batch: usize,
     /// In canonical order.
@@ -86,7 +87,6 @@ impl FileParts {
         if self.prefill_batch == 0 || self.prefill_batch > PREFILL_BATCH_MAX {
             return Err(PackError::PrefillBatch { asked: self.prefill_batch, max: PREFILL_BATCH_MAX });
         }
-        let plan = MemoryPlan::new(&self.config, self.format, self.prefill_batch).ok_or(PackError::ArenaTooLarge)?;
         let (table, weights) = place_tensors(&self.config, &self.tensors)?;
         let mut sections = vec![(SectionKind::Tensors as u32, table), (SectionKind::Weights as u32, weights)];
         sections.extend(self.sections);
@@ -104,15 +104,17 @@ impl FileParts {
             file.extend_from_slice(bytes);
             file[HEADER_BYTES + i * ENTRY_BYTES..][..ENTRY_BYTES].copy_from_slice(&entry.encode());
         }
-        let header = Header {
+        let mut header = Header {
             file_bytes: file.len() as u64,
             n_sections: sections.len() as u32,
             layout: self.layout,
             format: self.format,
+            kv: self.kv,
             config: self.config,
             prefill_batch: self.prefill_batch as u32,
-            arena_bytes: plan.arena_bytes as u64,
+            arena_bytes: 0,
         };
+        header.arena_bytes = header.memory_plan().ok_or(PackError::ArenaTooLarge)?.arena_bytes as u64;
         file[..HEADER_BYTES].copy_from_slice(&header.encode());
         Ok(AlignedBytes::copy_of(&file))
     }
@@ -172,6 +174,7 @@ pub fn relayout(
     let parts = FileParts {
         config: *model.config(),
         format: model.header().format,
+        kv: model.header().kv,
         layout,
         prefill_batch,
         tensors: tensors.collect(),

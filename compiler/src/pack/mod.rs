@@ -7,12 +7,12 @@ mod trained;
 
 pub use file::relayout;
 pub use memory::{AlignedBytes, PackedFile, PackedFileError};
-pub use sections::with_section;
+pub use sections::{with_kv, with_section};
 pub use trained::{pack_trained, packed_trained_config};
 
 use rayon::prelude::*;
 use siskin_runtime::format::{Role, SectionKind, TensorId, tensor_order};
-use siskin_runtime::{ConfigError, ModelConfig, WeightFormat, WeightLayout};
+use siskin_runtime::{ConfigError, KvFormat, ModelConfig, WeightFormat, WeightLayout};
 
 use crate::artifact::{Checkpoint, LayerWeights};
 use crate::quant::{QuantizedMatrix, quantize_matrix};
@@ -115,6 +115,7 @@ pub fn pack(checkpoint: &Checkpoint, options: &PackOptions) -> Result<AlignedByt
     let parts = FileParts {
         config,
         format: options.format,
+        kv: KvFormat::default(),
         layout: options.layout,
         prefill_batch: options.prefill_batch,
         tensors,

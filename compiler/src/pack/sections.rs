@@ -1,11 +1,11 @@
-//! A packed file with one section more, the others as they were.
+//! A packed file with one section more, or with another format of the KV cache, all else as it was.
 
-use siskin_runtime::PackedModel;
 use siskin_runtime::format::{
     ENTRY_BYTES, HEADER_BYTES, SECTION_ALIGN, SECTIONS_MAX, SectionEntry, SectionKind, checksum,
 };
+use siskin_runtime::{KvFormat, PackedModel};
 
-use super::{AlignedBytes, PackError};
+use super::{AlignedBytes, PackError, PackedFile};
 
 /// The file of `model` with `section` as its last, in place of any of the same kind.
 ///
@@ -31,4 +31,17 @@ pub fn with_section(model: &PackedModel<'_>, kind: SectionKind, section: &[u8]) 
     header.n_sections = sections.len() as u32;
     file[..HEADER_BYTES].copy_from_slice(&header.encode());
     Ok(AlignedBytes::copy_of(&file))
+}
+
+/// The file with keys and values kept in another format.
+///
+/// # Errors
+/// [`PackError::ArenaTooLarge`] where the arena would not fit the address space.
+pub fn with_kv(file: &PackedFile, kv: KvFormat) -> Result<AlignedBytes, PackError> {
+    let mut header = *file.model().header();
+    header.kv = kv;
+    header.arena_bytes = header.memory_plan().ok_or(PackError::ArenaTooLarge)?.arena_bytes as u64;
+    let mut bytes = AlignedBytes::copy_of(file.bytes());
+    bytes[..HEADER_BYTES].copy_from_slice(&header.encode());
+    Ok(bytes)
 }

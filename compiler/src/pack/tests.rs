@@ -124,6 +124,19 @@ fn a_session_goes_on_from_prefill_slides_and_refuses_what_does_not_fit() {
     let slid = session.logits().to_vec();
     session.reset();
     assert_eq!(session.prefill(&tokens[18..]).unwrap(), &slid[..]);
+
+    // With sinks: as if the conversation had been the first and the newest tokens.
+    session.reset();
+    session.prefill(&tokens).unwrap();
+    session.slide_behind(3, 6);
+    let kept = [&tokens[..3], &tokens[18..]].concat();
+    assert_eq!((session.position(), session.history()), (9, &kept[..]));
+    let slid = session.logits().to_vec();
+    session.slide_behind(3, 6);
+    session.slide_behind(9, 1);
+    assert_eq!((session.position(), session.logits().to_vec()), (9, slid.clone()), "nothing to forget");
+    session.reset();
+    assert_eq!(session.prefill(&kept).unwrap(), &slid[..]);
     let unknown = siskin_runtime::StepError::UnknownToken { token: 61, vocab_size: 61 };
     assert_eq!(session.decode_step(61).unwrap_err(), unknown);
 }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use siskin_runtime::format::{Role, SectionKind, Storage, TensorId, tensor_order};
 use siskin_runtime::parts::{self, Kind};
-use siskin_runtime::{ModelConfig, Parts, TokenId};
+use siskin_runtime::{KvFormat, ModelConfig, Parts, TokenId};
 
 use super::file::{FileParts, Tensor, TensorBytes};
 use super::{AlignedBytes, PackError, PackOptions, packed_context};
@@ -134,6 +134,7 @@ pub fn pack_trained(
     let parts = FileParts {
         config,
         format: options.format,
+        kv: KvFormat::default(),
         layout: options.layout,
         prefill_batch: options.prefill_batch,
         tensors: tensors.collect(),

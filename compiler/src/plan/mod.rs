@@ -7,7 +7,7 @@ pub use board::{Board, BoardError, FirmwareBudget};
 use serde::Serialize;
 use siskin_runtime::format::{Header, PREFILL_BATCH_MAX, SectionKind};
 use siskin_runtime::parts::Positions;
-use siskin_runtime::{MemoryPlan, ModelConfig, PackedModel, WeightFormat};
+use siskin_runtime::{KvFormat, MemoryPlan, ModelConfig, PackedModel, WeightFormat};
 
 /// What one thing takes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -112,16 +112,16 @@ fn ram_parts(plan: &MemoryPlan, firmware: &FirmwareBudget) -> Vec<Part> {
 /// The largest usual prefill batch that still fits the board; the smallest where none does.
 ///
 /// A batch reads each weight once for all of its tokens; it costs RAM for their activations.
-pub fn choose_prefill_batch(config: &ModelConfig, format: WeightFormat, board: &Board) -> usize {
+pub fn choose_prefill_batch(config: &ModelConfig, format: WeightFormat, kv: KvFormat, board: &Board) -> usize {
     let usual: &[usize] = if board.ram_bytes.is_some() { &[8, 4, 2, 1] } else { &[32] };
-    let fits = |&batch: &usize| arena_fits(config, format, board, batch);
+    let fits = |&batch: &usize| arena_fits(config, format, kv, board, batch);
     usual.iter().copied().find(fits).or(usual.last().copied()).unwrap_or(1).min(PREFILL_BATCH_MAX)
 }
 
-fn arena_fits(config: &ModelConfig, format: WeightFormat, board: &Board, prefill_batch: usize) -> bool {
+fn arena_fits(config: &ModelConfig, format: WeightFormat, kv: KvFormat, board: &Board, prefill_batch: usize) -> bool {
     let Some(limit) = board.ram_bytes else { return true };
     let taken = board.firmware.static_ram_bytes + board.firmware.stack_bytes;
-    MemoryPlan::new(config, format, prefill_batch).is_some_and(|plan| plan.arena_bytes as u64 + taken <= limit)
+    MemoryPlan::new(config, format, kv, prefill_batch).is_some_and(|plan| plan.arena_bytes as u64 + taken <= limit)
 }
 
 /// What would make a model fit that doesn't, each a sentence; the most useful first.
@@ -129,6 +129,14 @@ fn arena_fits(config: &ModelConfig, format: WeightFormat, board: &Board, prefill
 /// `header` is that of the file that was too large, `report` its report.
 pub fn remedies(header: &Header, report: &MemoryReport, board: &Board) -> Vec<String> {
     let mut remedies = Vec::new();
+    let config = &header.config;
+    if report.ram_short_bytes() > 0 && header.kv == KvFormat::Int8 {
+        let kv = KvFormat::Int8Ue5m3;
+        let saved = saved_by(header, kv);
+        if arena_fits(config, header.format, kv, board, 1) && report.flash_short_bytes() == 0 {
+            remedies.push(format!("compile with `--kv {}`: scales of one byte save {saved} bytes of RAM", kv.name()));
+        }
+    }
     let context = largest_context(header, report, board);
     match context {
         Some(context_len) if context_len < header.config.context_len => {
@@ -156,6 +164,12 @@ pub fn remedies(header: &Header, report: &MemoryReport, board: &Board) -> Vec<St
     remedies
 }
 
+/// Bytes of RAM that another format of the cache saves.
+fn saved_by(header: &Header, kv: KvFormat) -> usize {
+    let arena_bytes = |header: &Header| header.memory_plan().map_or(0, |plan| plan.arena_bytes);
+    arena_bytes(header).saturating_sub(arena_bytes(&Header { kv, ..*header }))
+}
+
 fn bytes_per_param(header: &Header) -> f64 {
     header.file_bytes as f64 / header.config.n_params() as f64
 }
@@ -169,7 +183,7 @@ fn largest_context(header: &Header, report: &MemoryReport, board: &Board) -> Opt
     let fits = |context_len: usize| {
         let config = ModelConfig { context_len, ..header.config };
         let flash = without_rope + rope_bytes(context_len);
-        arena_fits(&config, header.format, board, 1) && board.flash_bytes.is_none_or(|limit| flash <= limit)
+        arena_fits(&config, header.format, header.kv, board, 1) && board.flash_bytes.is_none_or(|limit| flash <= limit)
     };
     let (mut low, mut high) = (0, header.config.context_len);
     while low < high {
@@ -209,9 +223,9 @@ mod tests {
             tied_head: true,
             parts: siskin_runtime::Parts::LLAMA,
         };
-        let format = WeightFormat::Int8;
+        let (format, kv) = (WeightFormat::Int8, KvFormat::Int8);
         let layout = siskin_runtime::WeightLayout::RowPairs;
-        Header { file_bytes: 280_000, n_sections: 4, layout, format, config, prefill_batch: 8, arena_bytes: 0 }
+        Header { file_bytes: 280_000, n_sections: 4, layout, format, kv, config, prefill_batch: 8, arena_bytes: 0 }
     }
 
     #[test]
@@ -220,13 +234,13 @@ mod tests {
         let report = MemoryReport::of_parts(
             &board,
             vec![Part::new("all", 320_000)],
-            ram_parts(&MemoryPlan::new(&header.config, header.format, 8).unwrap(), &board.firmware),
+            ram_parts(&header.memory_plan().unwrap(), &board.firmware),
         );
         assert!(!report.fits && report.ram_short_bytes() > 0 && report.flash_short_bytes() == 0);
         let longest = largest_context(&header, &report, &board).unwrap();
         for (context_len, fits) in [(longest, true), (longest + 1, false)] {
             let config = ModelConfig { context_len, ..header.config };
-            assert_eq!(arena_fits(&config, header.format, &board, 1), fits);
+            assert_eq!(arena_fits(&config, header.format, header.kv, &board, 1), fits);
         }
         assert!(remedies(&header, &report, &board)[0].contains(&format!("--context {longest}")));
     }
@@ -234,12 +248,13 @@ mod tests {
     #[test]
     fn the_prefill_batch_shrinks_to_fit() {
         let config = header(256).config;
-        let at = |batch| MemoryPlan::new(&config, WeightFormat::Int8, batch).unwrap().arena_bytes as u64;
+        let (format, kv) = (WeightFormat::Int8, KvFormat::Int8);
+        let at = |batch| MemoryPlan::new(&config, format, kv, batch).unwrap().arena_bytes as u64;
         let taken = 4_000;
         for batch in [8, 4, 2, 1] {
             let board = board(1 << 20, at(batch) + taken);
-            assert_eq!(choose_prefill_batch(&config, WeightFormat::Int8, &board), batch);
+            assert_eq!(choose_prefill_batch(&config, format, kv, &board), batch);
         }
-        assert_eq!(choose_prefill_batch(&config, WeightFormat::Int8, &board(1 << 20, 1000)), 1);
+        assert_eq!(choose_prefill_batch(&config, format, kv, &board(1 << 20, 1000)), 1);
     }
 }

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use siskin_compiler::artifact::Checkpoint;
 use siskin_compiler::pack::{
-    PackOptions, PackedFile, pack, pack_trained, packed_config, packed_trained_config, relayout,
+    PackOptions, PackedFile, pack, pack_trained, packed_config, packed_trained_config, relayout, with_kv,
 };
 use siskin_compiler::plan::{Board, MemoryReport, Part, choose_prefill_batch, remedies};
 use siskin_compiler::tokenizer::{TextSections, TokenizerDef};
@@ -29,6 +29,9 @@ pub(crate) struct PackingArgs {
     /// The longest context, which fixes the size of the KV cache [default: the model's own].
     #[arg(long, value_name = "N")]
     context: Option<usize>,
+    /// How keys and values are cached [default: int8, or as the packed file has it].
+    #[arg(long, value_enum)]
+    kv: Option<KvFormat>,
     /// The tokenizer, where the model brings none: a tokenizer.json, a SentencePiece .model or a llama2.c .bin.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
@@ -52,6 +55,24 @@ impl From<WeightFormat> for siskin_runtime::WeightFormat {
     }
 }
 
+/// The names of the formats of the KV cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum KvFormat {
+    /// 8 bits, and a scale of 16 bits for each position and head.
+    Int8,
+    /// The same with scales of 8 bits, an unsigned float E5M3: the less RAM the narrower heads are.
+    Int8Ue5m3,
+}
+
+impl From<KvFormat> for siskin_runtime::KvFormat {
+    fn from(format: KvFormat) -> Self {
+        match format {
+            KvFormat::Int8 => Self::Int8,
+            KvFormat::Int8Ue5m3 => Self::Int8Ue5m3,
+        }
+    }
+}
+
 impl PackingArgs {
     /// Packs the model at `path` for `board`; a file that is packed already is laid out anew for it.
     pub(crate) fn pack(&self, path: &Path, board: &Board, console: &Console) -> Result<PackedFile, Failure> {
@@ -60,12 +81,13 @@ impl PackingArgs {
         }
         let default_format = if board.name == HOST { WeightFormat::Int8G32 } else { WeightFormat::Int8 };
         let format = self.weights.unwrap_or(default_format).into();
+        let kv = self.kv.map_or(siskin_runtime::KvFormat::default(), Into::into);
         let doing = || format!("pack {}", path.display());
         let options = |config: &ModelConfig, sections| PackOptions {
             format,
             layout: board.layout,
             context_len: self.context,
-            prefill_batch: choose_prefill_batch(config, format, board),
+            prefill_batch: choose_prefill_batch(config, format, kv, board),
             sections,
         };
         let bytes = match input::load_unpacked(path, self.tokenizer.as_deref())? {
@@ -83,7 +105,8 @@ impl PackingArgs {
                 pack_trained(&model, &options(&config, vec![(SectionKind::Tokenizer, section)]), mask)
             }
         };
-        PackedFile::from_bytes(bytes.or_invalid_input(doing)?).or_failed(doing)
+        let file = PackedFile::from_bytes(bytes.or_invalid_input(doing)?).or_failed(doing)?;
+        PackedFile::from_bytes(with_kv(&file, kv).or_invalid_input(doing)?).or_failed(doing)
     }
 
     fn pack_again(&self, path: &Path, board: &Board) -> Result<PackedFile, Failure> {
@@ -96,10 +119,12 @@ impl PackingArgs {
         }
         let file = input::open_packed(path)?;
         let model = file.model();
-        let prefill_batch = choose_prefill_batch(model.config(), model.header().format, board);
+        let kv = self.kv.map_or(model.header().kv, Into::into);
+        let prefill_batch = choose_prefill_batch(model.config(), model.header().format, kv, board);
         let doing = || format!("lay out {} for {}", path.display(), board.name);
         let bytes = relayout(&model, board.layout, prefill_batch).or_invalid_input(doing)?;
-        PackedFile::from_bytes(bytes).or_failed(doing)
+        let file = PackedFile::from_bytes(bytes).or_failed(doing)?;
+        PackedFile::from_bytes(with_kv(&file, kv).or_invalid_input(doing)?).or_failed(doing)
     }
 }
 

@@ -121,7 +121,7 @@ fn generation_features(board: &Board) -> &'static [&'static str] {
 
 /// Whether a packed file says that its model is no Llama (runtime/FORMAT.md): such a one needs the runtime's code for all families.
 fn is_of_other_family(model: &Path) -> Result<bool> {
-    const PARTS: std::ops::Range<usize> = 88..124;
+    const PARTS: std::ops::Range<usize> = 88..120;
     let file = fs::read(model).with_context(|| format!("failed to read {}", model.display()))?;
     Ok(file.get(PARTS).is_some_and(|parts| parts.iter().any(|&byte| byte != 0)))
 }

@@ -3,10 +3,12 @@
 use super::{FormatError, HEADER_BYTES, MAGIC, PREFILL_BATCH_MAX, SECTIONS_MAX, VERSION, checksum, u32_at, u64_at};
 use crate::TokenId;
 use crate::config::ModelConfig;
+use crate::kv_cache::KvFormat;
 use crate::layout::WeightLayout;
 use crate::parts::Parts;
 #[cfg(feature = "families")]
 use crate::parts::{FeedForward, Head, Kind, NormKind, NormPlace, Positions};
+use crate::plan::MemoryPlan;
 use crate::tensor::WeightFormat;
 
 /// The fixed part of a file.
@@ -20,6 +22,8 @@ pub struct Header {
     pub layout: WeightLayout,
     /// How weights are quantised.
     pub format: WeightFormat,
+    /// How keys and values are kept.
+    pub kv: KvFormat,
     /// The model's shape.
     pub config: ModelConfig,
     /// Tokens that share a pass over the weights in prefill.
@@ -29,6 +33,11 @@ pub struct Header {
 }
 
 impl Header {
+    /// Where the arena of this model keeps what; `None` where it would not fit the address space.
+    pub fn memory_plan(&self) -> Option<MemoryPlan> {
+        MemoryPlan::new(&self.config, self.format, self.kv, self.prefill_batch as usize)
+    }
+
     /// The bytes of the header, checksum included.
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
@@ -51,6 +60,7 @@ impl Header {
         put(76, &self.prefill_batch.to_le_bytes());
         put(80, &self.arena_bytes.to_le_bytes());
         put(PARTS_AT, &encode_parts(c.parts()));
+        put(KV_AT, &(self.kv as u32).to_le_bytes());
         let crc = checksum(&bytes[..HEADER_BYTES - 4]);
         bytes[HEADER_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -99,6 +109,7 @@ pub(super) const fn fields(bytes: &[u8; HEADER_BYTES]) -> Result<Header, FormatE
     let (layout, format) = (u32_at(bytes, 24), u32_at(bytes, 28));
     let Some(layout) = WeightLayout::from_code(layout) else { return Err(bad_field("layout", layout)) };
     let Some(format) = WeightFormat::from_code(format) else { return Err(bad_field("format", format)) };
+    let Some(kv) = KvFormat::from_code(u32_at(bytes, KV_AT)) else { return Err(bad_field("kv", u32_at(bytes, KV_AT))) };
     #[cfg(not(feature = "families"))]
     if let Err(error) = check_parts(bytes) {
         return Err(error);
@@ -122,11 +133,13 @@ pub(super) const fn fields(bytes: &[u8; HEADER_BYTES]) -> Result<Header, FormatE
         },
     };
     let (file_bytes, arena_bytes) = (u64_at(bytes, 16), u64_at(bytes, 80));
-    Ok(Header { file_bytes, n_sections, layout, format, config, prefill_batch, arena_bytes })
+    Ok(Header { file_bytes, n_sections, layout, format, kv, config, prefill_batch, arena_bytes })
 }
 
 /// Where the header says what the model is made of: all zeros for [`Parts::LLAMA`].
 const PARTS_AT: usize = 88;
+/// Where it says how keys and values are kept.
+const KV_AT: usize = 120;
 
 const BIASES: u16 = 1;
 const SHARED_LAYERS: u16 = 2;
@@ -179,7 +192,7 @@ fn encode_parts(parts: &Parts) -> [u8; 32] {
 #[cfg(not(feature = "families"))]
 const fn check_parts(header: &[u8; HEADER_BYTES]) -> Result<(), FormatError> {
     let mut at = PARTS_AT;
-    while at < HEADER_BYTES - 4 {
+    while at < KV_AT {
         if u32_at(header, at) != 0 {
             return Err(FormatError::BadConfig(crate::ConfigError::Unsuited { what: crate::config::NO_FAMILIES }));
         }
@@ -205,9 +218,6 @@ const fn parse_parts(header: &[u8; HEADER_BYTES]) -> Result<Parts, FormatError> 
     let flags = (word_at(header, 4) >> 16) as u16;
     if flags & !ALL_FLAGS != 0 {
         return Err(bad_field("flags of parts", flags as u32));
-    }
-    if word_at(header, 32) != 0 {
-        return Err(bad_field("bytes 120 to 123", word_at(header, 32)));
     }
     Ok(Parts {
         kind: coded!(Kind, "kind", 0),

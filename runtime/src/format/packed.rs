@@ -176,9 +176,8 @@ impl<'m> PackedModel<'m> {
 
     /// Where a session's arena keeps what; its size is the header's `arena_bytes`.
     pub fn memory_plan(&self) -> MemoryPlan {
-        let plan = MemoryPlan::new(self.config(), self.header().format, self.header().prefill_batch as usize);
         // `parse` made it too.
-        plan.unwrap_or_default()
+        self.header().memory_plan().unwrap_or_default()
     }
 
     /// Cosines, then sines, of a position's angles: `(head_dim,)`.
@@ -329,8 +328,7 @@ impl<'m> PackedModel<'m> {
 
     #[inline(never)]
     fn check_arena(&self) -> Result<(), FormatError> {
-        let plan = MemoryPlan::new(self.config(), self.header().format, self.header().prefill_batch as usize);
-        match plan {
+        match self.header().memory_plan() {
             Some(plan) if plan.arena_bytes as u64 == self.header().arena_bytes => Ok(()),
             _ => Err(FormatError::BadField { field: "arena_bytes", value: self.header().arena_bytes }),
         }

@@ -1,6 +1,7 @@
 //! What a kind of core may do in its own way.
 
 use crate::kernels::{Activation, generic};
+use crate::kv_cache::ScaleFormat;
 use crate::layout::WeightLayout;
 use crate::tensor::{ActivationsQ8, Lanes, MatrixQ8, WeightFormat};
 
@@ -84,8 +85,12 @@ pub(crate) trait Backend: Copy {
         generic::scale_integers(out, sums, factor);
     }
 
-    fn store(self, x: &[f32], values: &mut [i8]) -> u16 {
-        generic::store(x, values)
+    fn store(self, x: &[f32], values: &mut [i8], scales: ScaleFormat) -> u16 {
+        generic::store(x, values, scales)
+    }
+
+    fn unpack_ue5m3(self, scales: &[u8], unpacked: &mut [u16]) {
+        generic::unpack_ue5m3(scales, unpacked);
     }
 
     fn rmsnorm(self, out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {

@@ -2,6 +2,7 @@
 
 use super::Activation;
 use super::backend::Backend;
+use crate::kv_cache::{ScaleFormat, UE5M3_LEAST};
 use crate::layout::WeightLayout;
 use crate::math;
 use crate::tensor::{self, ActivationsQ8, MatrixQ8};
@@ -157,18 +158,37 @@ pub fn scale_integers(out: &mut [f32], sums: &[i32], factor: f32) {
 }
 
 /// See [`super::Kernels::store`].
-pub fn store(x: &[f32], values: &mut [i8]) -> u16 {
+pub fn store(x: &[f32], values: &mut [i8], scales: ScaleFormat) -> u16 {
     let (scale, _) = tensor::scale_of(x);
-    let bits = math::bf16_at_least(scale);
+    let bits = scales.at_least(scale);
     if scale == 0.0 {
         values.fill(0);
         return bits;
     }
     let inverse = 1.0 / math::bf16_to_f32(bits);
+    if scales.is_greatest(bits) {
+        store_cut(x, values, inverse);
+        return bits;
+    }
     for (value, &x) in values.iter_mut().zip(x) {
         *value = math::round_i32(x * inverse) as i8;
     }
     bits
+}
+
+/// Where the greatest scale may be too small.
+#[cold]
+fn store_cut(x: &[f32], values: &mut [i8], inverse: f32) {
+    for (value, &x) in values.iter_mut().zip(x) {
+        *value = math::round_i32((x * inverse).clamp(-tensor::INT8_LIMIT, tensor::INT8_LIMIT)) as i8;
+    }
+}
+
+/// See [`super::Kernels::unpack_ue5m3`].
+pub fn unpack_ue5m3(scales: &[u8], unpacked: &mut [u16]) {
+    for (unpacked, &scale) in unpacked.iter_mut().zip(scales) {
+        *unpacked = UE5M3_LEAST + (u16::from(scale) << 4);
+    }
 }
 
 /// See [`super::Kernels::rmsnorm`].

@@ -9,6 +9,7 @@ pub mod generic;
 #[cfg(any(test, all(feature = "soft-float", target_os = "none")))]
 pub(crate) mod soft_float;
 
+use crate::kv_cache::ScaleFormat;
 use crate::layout::WeightLayout;
 use crate::tensor::{ActivationsQ8, Lanes, MatrixQ8, WeightFormat};
 use backend::Backend;
@@ -311,10 +312,15 @@ impl Kernels {
         dispatch!(self, backend => backend.scale_integers(out, sums, factor))
     }
 
-    /// Quantises a key or a value for the cache into `values`, as long; gives the bfloat16 scale, which is rounded up first, so that no
-    /// value overflows.
-    pub fn store(self, x: &[f32], values: &mut [i8]) -> u16 {
-        dispatch!(self, backend => backend.store(x, values))
+    /// Quantises a key or a value for the cache into `values`, as long; gives the scale as a bfloat16, which is rounded up to one of
+    /// `scales` first, so that no value overflows. Where even their greatest is too small, values are cut.
+    pub fn store(self, x: &[f32], values: &mut [i8], scales: ScaleFormat) -> u16 {
+        dispatch!(self, backend => backend.store(x, values, scales))
+    }
+
+    /// Scales of [`ScaleFormat::Ue5m3`] as bfloat16, `unpacked` as long.
+    pub fn unpack_ue5m3(self, scales: &[u8], unpacked: &mut [u16]) {
+        dispatch!(self, backend => backend.unpack_ue5m3(scales, unpacked))
     }
 
     /// Scales `x`, `(dim,)`, by the inverse of its root mean square, then by `gain`, `(dim,)`, into `out`.

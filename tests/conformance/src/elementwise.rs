@@ -5,6 +5,7 @@
 
 use siskin_runtime::Kernels;
 use siskin_runtime::kernels::generic;
+use siskin_runtime::kv_cache::ScaleFormat;
 
 use crate::random::Random;
 use crate::{Memory, Mismatch};
@@ -123,8 +124,17 @@ fn check_all(kernels: Kernels, a: &[f32], b: &[f32]) -> Result<(), (&'static str
         generic::quantize_to_int8(x, values).to_bits()
     })
     .map_err(|at| ("quantize_to_int8", at))?;
-    quantizes(a, &|x, values| kernels.store(x, values).into(), &|x, values| generic::store(x, values).into())
-        .map_err(|at| ("store", at))
+    for scales in [ScaleFormat::Bf16, ScaleFormat::Ue5m3] {
+        quantizes(a, &|x, values| kernels.store(x, values, scales).into(), &|x, values| {
+            generic::store(x, values, scales).into()
+        })
+        .map_err(|at| ("store", at))?;
+    }
+    let (mut bytes, mut unpacked) = ([0; LEN_MAX], [7; LEN_MAX + 1]);
+    bytes.iter_mut().zip(a).for_each(|(byte, a)| *byte = (a.to_bits() >> 11) as u8);
+    kernels.unpack_ue5m3(&bytes[..len], &mut unpacked[..len]);
+    let wanted = |at: usize| if at < len { 0x3380 + 16 * u16::from(bytes[at]) } else { 7 };
+    (0..=LEN_MAX).find(|&at| unpacked[at] != wanted(at)).map_or(Ok(()), |at| Err(("unpack_ue5m3", at)))
 }
 
 /// A quantisation to int8; gives the bits of the scale.

@@ -44,6 +44,7 @@ struct Reply {
     file_bytes: u64,
     weights: &'static str,
     layout: &'static str,
+    kv: &'static str,
     context_len: usize,
     prefill_batch: u32,
     #[serde(flatten)]
@@ -53,7 +54,8 @@ struct Reply {
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n", ReportText(&self.report))?;
-        write!(f, "{}: {} bytes, {} weights, context {}", self.out, self.file_bytes, self.weights, self.context_len)
+        write!(f, "{}: {} bytes, {} weights, ", self.out, self.file_bytes, self.weights)?;
+        write!(f, "context {} in {}", self.context_len, self.kv)
     }
 }
 
@@ -76,6 +78,7 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         file_bytes: header.file_bytes,
         weights: header.format.name(),
         layout: header.layout.name(),
+        kv: header.kv.name(),
         context_len: header.config.context_len,
         prefill_batch: header.prefill_batch,
         report,

@@ -32,6 +32,7 @@ struct Reply {
     layout: &'static str,
     n_params: u64,
     arena_bytes: u64,
+    kv: &'static str,
     kv_cache_bytes: usize,
     prefill_batch: u32,
     config: Config,
@@ -107,6 +108,7 @@ impl Reply {
             layout: header.layout.name(),
             n_params: header.config.n_params(),
             arena_bytes: header.arena_bytes,
+            kv: header.kv.name(),
             kv_cache_bytes: model.memory_plan().kv_cache_bytes(),
             prefill_batch: header.prefill_batch,
             config: Config::from(&header.config),
@@ -124,7 +126,8 @@ impl fmt::Display for Reply {
         writeln!(f, "  {} layers, {} wide, {} hidden, {head} head", c.n_layers, c.dim, c.hidden_dim)?;
         writeln!(f, "  {} heads of {}, {} for keys and values", c.n_heads, c.head_dim, c.n_kv_heads)?;
         writeln!(f, "  {} tokens in the vocabulary, {} in the context", c.vocab_size, c.context_len)?;
-        writeln!(f, "  arena {} bytes, {} of them the KV cache", self.arena_bytes, self.kv_cache_bytes)?;
+        let kv = format!("{} of them the KV cache in {}", self.kv_cache_bytes, self.kv);
+        writeln!(f, "  arena {} bytes, {kv}", self.arena_bytes)?;
         write!(f, "\n  {:<12} {:>10} {:>12}  crc32", "section", "offset", "bytes")?;
         for section in &self.sections {
             write!(f, "\n  {:<12} {:>10} {:>12}  {}", section.kind, section.offset, section.bytes, section.crc32)?;

@@ -5,12 +5,14 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use anyhow::anyhow;
 use serde::Serialize;
 use siskin_compiler::pack::AlignedBytes;
 use siskin_compiler::threads::with_threads;
 use siskin_runtime::parts::Kind;
 use siskin_runtime::{
     Encoder, End, Generation, Join, Kernels, Limits, LogitsHash, PackedModel, Sampler, Session, StopMatcher, TokenId,
+    Window,
 };
 
 use crate::console::Console;
@@ -40,6 +42,9 @@ pub(crate) struct Args {
     /// In a full context, forget the older half and go on, rather than end.
     #[arg(long)]
     slide: bool,
+    /// Of the half that --slide keeps, so many tokens from the front: attention sinks.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "slide")]
+    sinks: usize,
     /// Threads for the matrix products; any number gives the same bits.
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
     threads: NonZeroUsize,
@@ -136,7 +141,7 @@ fn continue_prompt<'a>(
     let limits = Limits {
         max_new_tokens: args.generation.max_new_tokens,
         end_tokens: eos.as_slice(),
-        slide_to: args.slide.then_some(context_len.div_ceil(2)),
+        slide_to: if args.slide { Some(window(args.sinks, context_len)?) } else { None },
     };
     let started = Instant::now();
     let start = model.config().parts.start_token;
@@ -179,6 +184,18 @@ fn continue_prompt<'a>(
         console.note(format_args!("the context of {context_len} tokens is full; --slide goes on beyond it"));
     }
     Ok(Reply { text, tokens, n_prompt_tokens: prompt.len(), logits_hash, end: end_name(end) })
+}
+
+/// Half of a context, the first `n_sinks` tokens among it.
+fn window(n_sinks: usize, context_len: usize) -> Result<Window, Failure> {
+    let n_kept = context_len.div_ceil(2);
+    match n_kept.checked_sub(n_sinks) {
+        None | Some(0) => {
+            let cause = anyhow!("--sinks {n_sinks} leaves no room: sliding keeps {n_kept} of {context_len} tokens");
+            Err(Failure::command_line(cause))
+        }
+        Some(n_newest) => Ok(Window { n_sinks, n_newest }),
+    }
 }
 
 fn end_name(end: Option<End>) -> &'static str {

@@ -11,6 +11,7 @@ use arithmetic::{
 };
 
 use super::generic;
+use crate::kv_cache::ScaleFormat;
 use crate::math;
 use crate::tensor;
 
@@ -46,8 +47,8 @@ macro_rules! float_kernels {
             $crate::kernels::soft_float::scale_integers(out, sums, factor);
         }
 
-        fn store(self, x: &[f32], values: &mut [i8]) -> u16 {
-            $crate::kernels::soft_float::store(x, values)
+        fn store(self, x: &[f32], values: &mut [i8], scales: $crate::kv_cache::ScaleFormat) -> u16 {
+            $crate::kernels::soft_float::store(x, values, scales)
         }
     };
 }
@@ -78,10 +79,13 @@ pub fn quantize_to_int8(x: &[f32], values: &mut [i8]) -> f32 {
 
 /// See [`super::Kernels::store`].
 #[inline(never)]
-pub fn store(x: &[f32], values: &mut [i8]) -> u16 {
+pub fn store(x: &[f32], values: &mut [i8], scales: ScaleFormat) -> u16 {
     let (scale, _) = scale_to(tensor::INT8_LIMIT, magnitude_bits(x));
-    let bits = math::bf16_at_least(scale);
-    if bits == 0 {
+    let bits = scales.at_least(scale);
+    if scales.is_greatest(bits) {
+        return generic::store(x, values, scales);
+    }
+    if scale.to_bits() == 0 {
         values.fill(0);
         return bits;
     }
@@ -391,8 +395,10 @@ mod tests {
             let scales = (quantize_to_int8(&x, &mut got), generic::quantize_to_int8(&x, &mut want));
             assert_eq!(scales.0.to_bits(), scales.1.to_bits(), "int8 of {x:?}");
             assert!(!is_defined || got == want, "int8 of {x:?}");
-            assert_eq!(store(&x, &mut got), generic::store(&x, &mut want), "stored {x:?}");
-            assert!(!is_defined || got == want, "stored {x:?}");
+            for scales in [ScaleFormat::Bf16, ScaleFormat::Ue5m3] {
+                assert_eq!(store(&x, &mut got, scales), generic::store(&x, &mut want, scales), "stored {x:?}");
+                assert!(!is_defined || got == want, "stored {x:?}");
+            }
             for limit in [2047.0, 16_383.0] {
                 let (mut got, mut want) = (vec![0i16; x.len()], vec![0i16; x.len()]);
                 let scales = (quantize_to(limit, &x, &mut got), generic::quantize_to(limit, &x, &mut want));

@@ -4,6 +4,8 @@
 
 use core::arch::asm;
 
+use crate::kv_cache::UE5M3_LEAST;
+
 /// Dot products of eight query elements with pairs of keys of eight.
 ///
 /// `sxtb16` takes bytes 0 and 2 of a word, and turned by 8 bits bytes 1 and 3: so the query's lanes are paired.
@@ -299,6 +301,33 @@ pub unsafe fn greatest_scale(scales: &[[u16; 2]]) -> u16 {
         );
     }
     (greatest as u16).max((greatest >> 16) as u16)
+}
+
+/// Scales of a byte as bfloat16, four at a time: bytes in the lanes of halves, from which no sum carries over.
+///
+/// # Safety
+/// `unpacked` starts at a whole word; `scales` has as many elements, which are not none.
+pub unsafe fn unpack_ue5m3(scales: &[[u8; 4]], unpacked: &mut [[u16; 4]]) {
+    let range = scales.as_ptr_range();
+    // SAFETY: it reads `scales`, and writes as many halves to `unpacked`.
+    unsafe {
+        asm!(
+            "2: ldr {odd}, [{at}], #4",
+            "uxtb16 {even}, {odd}\n uxtb16 {odd}, {odd}, ror #8",
+            "add {even}, {least}, {even}, lsl #4\n add {odd}, {least}, {odd}, lsl #4",
+            "pkhbt {low}, {even}, {odd}, lsl #16\n pkhtb {odd}, {odd}, {even}, asr #16",
+            "strd {low}, {odd}, [{to}], #8",
+            "cmp {at}, {end}\n bne 2b",
+            at = inout(reg) range.start => _,
+            end = in(reg) range.end,
+            to = inout(reg) unpacked.as_mut_ptr() => _,
+            least = in(reg) u32::from(UE5M3_LEAST) << 16 | u32::from(UE5M3_LEAST),
+            even = out(reg) _,
+            odd = out(reg) _,
+            low = out(reg) _,
+            options(nostack),
+        );
+    }
 }
 
 /// One position of [`values_of_eights`].

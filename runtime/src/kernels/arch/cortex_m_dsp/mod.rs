@@ -92,6 +92,18 @@ impl Backend for CortexMDsp {
         generic::greatest_scale(last).max(unsafe { attention::greatest_scale(pairs) })
     }
 
+    fn unpack_ue5m3(self, scales: &[u8], unpacked: &mut [u16]) {
+        let n_whole = scales.len().min(unpacked.len()) & !3;
+        let (scales, last) = scales.split_at(n_whole);
+        let (whole, rest) = unpacked.split_at_mut(n_whole);
+        generic::unpack_ue5m3(last, rest);
+        if n_whole == 0 || !whole.as_ptr().addr().is_multiple_of(4) {
+            return generic::unpack_ue5m3(scales, whole);
+        }
+        // SAFETY: `whole` starts at a whole word and has as many elements as `scales`, in fours, which are some.
+        unsafe { attention::unpack_ue5m3(scales.as_chunks().0, whole.as_chunks_mut().0) };
+    }
+
     fn weighted_values(self, weights: &[i32], v: &[i8], sums: &mut [i32]) {
         let head_dim = sums.len();
         let (pieces, rest) = sums.as_chunks_mut::<8>();

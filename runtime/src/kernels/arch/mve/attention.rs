@@ -2,6 +2,7 @@
 
 use super::vector_asm;
 use crate::kernels::generic;
+use crate::kv_cache::UE5M3_LEAST;
 use crate::math;
 
 /// The loops of [`generic::score_dots`]: any head of up to `2^16` elements.
@@ -73,6 +74,22 @@ pub fn greatest_scale(scales: &[u16]) -> u16 {
         );
     }
     greatest as u16
+}
+
+/// Scales of a byte as bfloat16.
+pub fn unpack_ue5m3(scales: &[u8], unpacked: &mut [u16]) {
+    assert!(scales.len() == unpacked.len());
+    // SAFETY: it reads `scales`, and writes as many halves to `unpacked`.
+    unsafe {
+        vector_asm!(
+            "wlstp.16 lr, lr, 3f",
+            "2: vldrb.u16 q0, [r0], #8\n vshl.i16 q0, q0, #4\n vadd.i16 q0, q0, r2\n vstrh.16 q0, [r1], #16\n letp lr, 2b\n 3:",
+            inout("r0") scales.as_ptr() => _,
+            inout("r1") unpacked.as_mut_ptr() => _,
+            in("r2") u32::from(UE5M3_LEAST),
+            inout("lr") scales.len() => _,
+        );
+    }
 }
 
 /// See [`generic::score_exponents`].

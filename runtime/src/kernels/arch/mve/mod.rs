@@ -12,6 +12,7 @@ mod quantize;
 
 use crate::kernels::backend::Backend;
 use crate::kernels::generic;
+use crate::kv_cache::ScaleFormat;
 use crate::layout::WeightLayout;
 use crate::tensor::{ActivationsQ8, Lanes, MatrixQ8, WeightFormat};
 
@@ -61,8 +62,8 @@ impl Backend for Mve {
         quantize::quantize_to_int8(x, values)
     }
 
-    fn store(self, x: &[f32], values: &mut [i8]) -> u16 {
-        quantize::store(x, values)
+    fn store(self, x: &[f32], values: &mut [i8], scales: ScaleFormat) -> u16 {
+        quantize::store(x, values, scales)
     }
 
     fn scale_integers(self, out: &mut [f32], sums: &[i32], factor: f32) {
@@ -131,6 +132,10 @@ impl Backend for Mve {
         scores: &mut [i32],
     ) -> bool {
         heads::attend_heads(out, q, temperature, keys, values, scores)
+    }
+
+    fn unpack_ue5m3(self, scales: &[u8], unpacked: &mut [u16]) {
+        attention::unpack_ue5m3(scales, unpacked);
     }
 
     fn greatest_scale(self, scales: &[u16]) -> u16 {

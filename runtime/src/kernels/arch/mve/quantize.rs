@@ -1,6 +1,8 @@
 //! From f32 to integers of 8 or 16 bits: the largest magnitude, then four values at a time.
 
 use super::vector_asm;
+use crate::kernels::generic;
+use crate::kv_cache::ScaleFormat;
 use crate::math;
 use crate::tensor;
 
@@ -21,10 +23,13 @@ pub fn quantize_to(limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
 }
 
 /// See [`crate::kernels::Kernels::store`]. Without a scale all products are 0, or not numbers, whose low byte is 0.
-pub fn store(x: &[f32], values: &mut [i8]) -> u16 {
+pub fn store(x: &[f32], values: &mut [i8], scales: ScaleFormat) -> u16 {
     assert!(x.len() == values.len());
     let (scale, _) = tensor::scale_to(tensor::INT8_LIMIT, magnitude_bits(x));
-    let bits = math::bf16_at_least(scale);
+    let bits = scales.at_least(scale);
+    if scales.is_greatest(bits) {
+        return generic::store(x, values, scales);
+    }
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / math::bf16_to_f32(bits) };
     round!("vstrb.32 q0, [r1], #4", inverse, x, values);
     bits
