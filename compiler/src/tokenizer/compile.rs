@@ -3,6 +3,7 @@
 use siskin_runtime::TokenId;
 use siskin_runtime::tokenizer::{SpacePrefix, Tokenizer, layout};
 
+use super::word_piece::{WordRules, WordTables};
 use super::{MergeRule, Scheme, TokenizerDef, TokenizerDefError};
 
 /// A tokenizer section that owns its bytes.
@@ -48,6 +49,7 @@ impl TokenizerDef {
         let (kind, pre_tokenizer, mut chars) = match &self.scheme {
             Scheme::ByteLevel { pre_tokenizer } => (0, pre_tokenizer.code(), Vec::new()),
             Scheme::SentencePiece { chars, .. } => (1, 0, chars.clone()),
+            Scheme::WordPiece { .. } => (2, 0, Vec::new()),
         };
         chars.sort_unstable();
         let mut specials = self.specials.clone();
@@ -64,10 +66,13 @@ impl TokenizerDef {
         }
         out.numbers([self.bos, self.eos, self.unk].map(optional), true);
         out.size(piece_bytes)?;
-        out.numbers(self.byte_tokens.iter().map(|&id| optional(id)), wide);
+        let merges_words = !matches!(self.scheme, Scheme::WordPiece { .. });
+        if merges_words {
+            out.numbers(self.byte_tokens.iter().map(|&id| optional(id)), wide);
+        }
         out.numbers(running_sums(self.pieces.iter().map(Vec::len)), piece_bytes > 0xffff);
         let n_before = (0..=vocab_size as u32).map(|left| merges.partition_point(|merge| merge.left < left) as u32);
-        out.numbers(n_before, wide_merges);
+        out.numbers(n_before.filter(|_| merges_words), wide_merges);
         out.numbers(merges.iter().map(|merge| merge.right), wide);
         out.numbers(merges.iter().map(|merge| merge.result), wide);
         if explicit_ranks {
@@ -77,7 +82,26 @@ impl TokenizerDef {
         out.numbers(chars.iter().map(|&(_, id)| id), wide);
         out.numbers(specials.iter().map(|s| s.id | if s.control { layout::CONTROL } else { 0 }), true);
         self.pieces.iter().for_each(|piece| out.bytes(piece));
+        if let Scheme::WordPiece { rules } = self.scheme {
+            self.write_word_tables(rules, wide, &mut out)?;
+        }
         Ok(out.bytes)
+    }
+
+    /// What follows the pieces of a WordPiece.
+    fn write_word_tables(&self, rules: WordRules, wide: bool, out: &mut Writer) -> Result<(), TokenizerDefError> {
+        let WordTables { words, classes, mapped } = self.word_tables(rules)?;
+        let mapped_bytes: usize = mapped.iter().map(|(_, text)| text.len()).sum();
+        for size in [words.len(), classes.len(), mapped.len(), mapped_bytes] {
+            out.size(size)?;
+        }
+        out.numbers([rules.word_chars_max], true);
+        out.numbers(words, wide);
+        out.numbers(classes, true);
+        out.numbers(mapped.iter().map(|&(c, _)| u32::from(c)), true);
+        out.numbers(running_sums(mapped.iter().map(|(_, text)| text.len())), mapped_bytes > 0xffff);
+        mapped.iter().for_each(|(_, text)| out.bytes(text.as_bytes()));
+        Ok(())
     }
 
     /// Ids must be checked before they are narrowed; the runtime's reader checks everything else.
@@ -100,6 +124,10 @@ impl TokenizerDef {
         let mut set = |flag, on| flags |= if on { flag } else { 0 };
         set(layout::ADD_BOS, self.add_bos);
         set(layout::EXPLICIT_RANKS, explicit_ranks);
+        if let Scheme::WordPiece { .. } = self.scheme {
+            // Decoding drops the space of a text's first word.
+            set(layout::SPACE_AT_START, true);
+        }
         if let Scheme::SentencePiece { space_prefix: SpacePrefix { at_start, after_special, once }, .. } = self.scheme {
             set(layout::SPLIT_WORDS, !self.merges.iter().any(|merge| self.crosses_words(merge)));
             set(layout::SPACE_AT_START, at_start);

@@ -55,11 +55,16 @@ impl<'m> CorpusEncoder<'m> {
     }
 
     fn encode_plain(&mut self, text: &str, space_prefix: bool, tokens: &mut Vec<TokenId>) {
-        if self.tokenizer.kind() == TokenizerKind::ByteLevel {
-            for word in PreTokens::new(self.tokenizer.pre_tokenizer(), text) {
-                self.encode_word(word, tokens);
+        match self.tokenizer.kind() {
+            TokenizerKind::ByteLevel => {
+                for word in PreTokens::new(self.tokenizer.pre_tokenizer(), text) {
+                    self.encode_word(word, tokens);
+                }
+                return;
             }
-            return;
+            // Spaces always end a word, so words between them can be remembered.
+            TokenizerKind::WordPiece => return text.split(' ').for_each(|words| self.encode_word(words, tokens)),
+            TokenizerKind::SentencePiece => {}
         }
         let sentence: String = self.tokenizer.sentence_chars(text, space_prefix).collect();
         let mut start = 0;

@@ -8,6 +8,7 @@ use siskin_runtime::tokenizer::{PreTokenizer, SpacePrefix};
 use super::byte_chars::token_of_piece;
 use super::hugging_face::KNOWN_SPLITS;
 use super::sentencepiece::byte_token_name;
+use super::word_piece;
 use super::{Scheme, TokenizerDef, TokenizerDefError};
 
 /// The file; the vocabulary is written in the order of ids, which a JSON map of the library would not keep.
@@ -31,6 +32,8 @@ struct ModelJson {
     unk_token: Option<String>,
     continuing_subword_prefix: Value,
     end_of_word_suffix: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_input_chars_per_word: Option<u32>,
     fuse_unk: bool,
     byte_fallback: bool,
     ignore_merges: bool,
@@ -55,6 +58,7 @@ impl TokenizerDef {
         let named = (0..).zip(&names).filter(|(_, name)| !name.is_empty());
         let (normalizer, pre_tokenizer, decoder) = self.pipeline()?;
         let is_sentencepiece = matches!(self.scheme, Scheme::SentencePiece { .. });
+        let word_rules = if let Scheme::WordPiece { rules } = self.scheme { Some(rules) } else { None };
         let file = TokenizerJson {
             version: "1.0",
             truncation: Value::Null,
@@ -66,14 +70,18 @@ impl TokenizerDef {
                 .collect(),
             normalizer,
             pre_tokenizer,
-            post_processor: self.bos.filter(|_| self.add_bos).map_or(Value::Null, |bos| bos_template(bos, &name(bos))),
+            post_processor: match (word_rules, self.bos, self.eos) {
+                (Some(_), Some(bos), Some(eos)) => frame_template([(bos, name(bos)), (eos, name(eos))]),
+                _ => self.bos.filter(|_| self.add_bos).map_or(Value::Null, |bos| bos_template(bos, &name(bos))),
+            },
             decoder,
             model: ModelJson {
-                r#type: "BPE",
+                r#type: if word_rules.is_some() { "WordPiece" } else { "BPE" },
                 dropout: Value::Null,
                 unk_token: self.unk.map(name),
-                continuing_subword_prefix: Value::Null,
+                continuing_subword_prefix: word_rules.map_or(Value::Null, |_| json!("##")),
                 end_of_word_suffix: Value::Null,
+                max_input_chars_per_word: word_rules.map(|rules| rules.word_chars_max),
                 fuse_unk: is_sentencepiece,
                 byte_fallback: is_sentencepiece && self.byte_tokens.iter().all(Option::is_some),
                 ignore_merges: false,
@@ -91,6 +99,7 @@ impl TokenizerDef {
             Scheme::SentencePiece { .. } => {
                 self.pieces.iter().map(|piece| String::from_utf8_lossy(piece).replace(' ', "\u{2581}")).collect()
             }
+            Scheme::WordPiece { .. } => self.pieces.iter().map(|piece| word_piece::token_of_piece(piece)).collect(),
         };
         if let Scheme::SentencePiece { .. } = self.scheme {
             for (byte, id) in (0..=255).zip(&self.byte_tokens).filter_map(|(byte, id)| Some((byte, (*id)?))) {
@@ -110,6 +119,10 @@ impl TokenizerDef {
             Scheme::SentencePiece { space_prefix, .. } => {
                 let (normalizer, pre_tokenizer) = spaces(space_prefix)?;
                 Ok((normalizer, pre_tokenizer, sentencepiece_decoder(space_prefix.at_start)))
+            }
+            Scheme::WordPiece { rules } => {
+                let decoder = json!({"type": "WordPiece", "prefix": "##", "cleanup": false});
+                Ok((rules.to_json(), json!({"type": "BertPreTokenizer"}), decoder))
             }
         }
     }
@@ -131,6 +144,20 @@ fn bos_template(bos: TokenId, name: &str) -> Value {
         "single": [token(0), text("A", 0)],
         "pair": [token(0), text("A", 0), token(1), text("B", 1)],
         "special_tokens": {name: {"id": name, "ids": [bos], "tokens": [name]}},
+    })
+}
+
+/// A post-processor that puts tokens before and after the text.
+fn frame_template([(bos, bos_name), (eos, eos_name)]: [(TokenId, String); 2]) -> Value {
+    let token = |name: &str, type_id: u32| json!({"SpecialToken": {"id": name, "type_id": type_id}});
+    let text = |name: &str, type_id: u32| json!({"Sequence": {"id": name, "type_id": type_id}});
+    let special = |id: TokenId, name: &str| json!({"id": name, "ids": [id], "tokens": [name]});
+    let single = [token(&bos_name, 0), text("A", 0), token(&eos_name, 0)];
+    let second = [text("B", 1), token(&eos_name, 1)];
+    let pair = [&single[..], &second].concat();
+    json!({
+        "type": "TemplateProcessing", "single": single, "pair": pair,
+        "special_tokens": {&bos_name: special(bos, &bos_name), &eos_name: special(eos, &eos_name)},
     })
 }
 

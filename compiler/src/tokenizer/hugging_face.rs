@@ -9,6 +9,7 @@ use siskin_runtime::tokenizer::{PreTokenizer, SpacePrefix};
 
 use super::byte_chars::{char_of_byte, piece_of_token};
 use super::sentencepiece::Spelling;
+use super::word_piece::{self, WordRules};
 use super::{MergeRule, Scheme, SpecialToken, TokenizerDef, TokenizerDefError};
 
 /// Longest vocabulary read: keeps a damaged file's single huge id from filling memory.
@@ -48,6 +49,7 @@ struct ModelJson {
     merges: Vec<MergeJson>,
     unk_token: Option<String>,
     continuing_subword_prefix: Option<String>,
+    max_input_chars_per_word: Option<u32>,
     end_of_word_suffix: Option<String>,
     #[serde(default)]
     byte_fallback: bool,
@@ -116,10 +118,13 @@ impl TokenizerDef {
     /// ids. Parts that would change the ids and that no device runs are refused.
     pub fn from_hugging_face(tokenizer_json: &str, tokenizer_config: Option<&str>) -> Result<Self, TokenizerDefError> {
         let file: TokenizerJson = serde_json::from_str(tokenizer_json).map_err(|e| invalid(e.to_string()))?;
-        check_model(&file.model)?;
         let tokens = collect_tokens(&file)?;
         let normalizer = flatten(file.normalizer.as_ref(), "normalizers");
         let pre_tokenizer = flatten(file.pre_tokenizer.as_ref(), "pretokenizers");
+        if file.model.kind.as_deref() == Some("WordPiece") {
+            return word_piece_def(&file, &tokens, &normalizer, &pre_tokenizer);
+        }
+        check_model(&file.model)?;
         let byte_level = pre_tokenizer.iter().any(|part| kind_of(part) == "ByteLevel");
         let space_prefix = if byte_level { None } else { Some(space_prefix(&normalizer, &pre_tokenizer)?) };
         let mut definition = match space_prefix {
@@ -131,12 +136,7 @@ impl TokenizerDef {
             }
             Some(space_prefix) => Spelling::of_tokens(&tokens, file.model.byte_fallback).definition(space_prefix),
         };
-        for added in &file.added_tokens {
-            definition.pieces[added.id as usize] = added.content.clone().into_bytes();
-            definition.specials.push(SpecialToken { id: added.id, control: added.special });
-        }
-        definition.specials.sort_unstable_by_key(|special| special.id);
-        definition.specials.dedup_by_key(|special| special.id);
+        add_specials(&mut definition, &file.added_tokens);
         definition.merges = merge_rules(&file.model.merges, &tokens)?;
         let id_of = |name: &str| tokens.iter().position(|token| token == name).map(|id| id as TokenId);
         definition.unk = file.model.unk_token.as_deref().and_then(id_of);
@@ -158,9 +158,74 @@ impl TokenizerDef {
     }
 }
 
+/// BERT's, whose tokens around a text are those of the post-processor.
+fn word_piece_def(
+    file: &TokenizerJson,
+    tokens: &[String],
+    normalizer: &[&Value],
+    pre_tokenizer: &[&Value],
+) -> Result<TokenizerDef, TokenizerDefError> {
+    let prefix = file.model.continuing_subword_prefix.as_deref().unwrap_or("##");
+    if prefix != "##" {
+        return Err(unsupported("sub-word prefix", prefix, "##"));
+    }
+    let ([normalizer], [cut]) = (normalizer, pre_tokenizer) else {
+        return Err(unsupported("normalizer", "of several parts, or none", "WordPiece takes a BertNormalizer alone"));
+    };
+    for (part, found, supported) in
+        [("normalizer", normalizer, "BertNormalizer"), ("pre-tokenizer", cut, "BertPreTokenizer")]
+    {
+        if kind_of(found) != supported {
+            return Err(unsupported(part, kind_of(found), supported));
+        }
+    }
+    let [bos, eos] = frame_of(file.post_processor.as_ref())?;
+    let id_of = |name: &str| tokens.iter().position(|token| token == name).map(|id| id as TokenId);
+    let framing = |name: Option<String>| {
+        let missing = |name: &str| invalid(format!("the vocabulary lacks its {name:?}"));
+        name.map(|name| id_of(&name).ok_or_else(|| missing(&name))).transpose()
+    };
+    let mut definition = TokenizerDef {
+        scheme: Scheme::WordPiece { rules: WordRules::of_json(normalizer, file.model.max_input_chars_per_word) },
+        pieces: tokens.iter().map(|token| word_piece::piece_of_token(token)).collect(),
+        merges: Vec::new(),
+        byte_tokens: vec![None; 256],
+        specials: Vec::new(),
+        bos: framing(bos)?,
+        eos: framing(eos)?,
+        unk: id_of(file.model.unk_token.as_deref().unwrap_or("[UNK]")),
+        add_bos: false,
+    };
+    add_specials(&mut definition, &file.added_tokens);
+    Ok(definition)
+}
+
+/// The tokens that a post-processor puts before and after a text.
+fn frame_of(post_processor: Option<&Value>) -> Result<[Option<String>; 2], TokenizerDefError> {
+    let parts = flatten(post_processor, "processors");
+    let [part] = parts[..] else { return Ok([None, None]) };
+    let name = |item: &Value, pointer: &str| item.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    match (kind_of(part), part["single"].as_array().map(Vec::as_slice)) {
+        ("BertProcessing", _) => Ok([name(part, "/cls/0"), name(part, "/sep/0")]),
+        ("TemplateProcessing", Some([first, text, last])) if text.get("Sequence").is_some() => {
+            Ok([first, last].map(|item| name(item, "/SpecialToken/id")))
+        }
+        _ => Err(unsupported("post-processor", part.to_string(), "one token before the text and one after it")),
+    }
+}
+
+fn add_specials(definition: &mut TokenizerDef, added: &[AddedTokenJson]) {
+    for added in added {
+        definition.pieces[added.id as usize] = added.content.clone().into_bytes();
+        definition.specials.push(SpecialToken { id: added.id, control: added.special });
+    }
+    definition.specials.sort_unstable_by_key(|special| special.id);
+    definition.specials.dedup_by_key(|special| special.id);
+}
+
 fn check_model(model: &ModelJson) -> Result<(), TokenizerDefError> {
     if model.kind.as_deref().is_some_and(|kind| kind != "BPE") {
-        return Err(unsupported("model", model.kind.clone().unwrap_or_default(), "only BPE"));
+        return Err(unsupported("model", model.kind.clone().unwrap_or_default(), "BPE or WordPiece"));
     }
     let affixes = [&model.continuing_subword_prefix, &model.end_of_word_suffix];
     if let Some(affix) = affixes.into_iter().flatten().find(|affix| !affix.is_empty()) {

@@ -16,6 +16,7 @@ mod hugging_face;
 mod llama2c;
 mod sentencepiece;
 mod train;
+mod word_piece;
 
 use siskin_runtime::TokenId;
 use siskin_runtime::format::SectionKind;
@@ -27,6 +28,7 @@ pub use chat::{ChatMessage, ChatSegments, ChatTemplate, ChatTemplateError};
 pub use compile::CompiledTokenizer;
 pub use corpus::CorpusEncoder;
 pub use train::ByteLevelTraining;
+pub use word_piece::WordRules;
 
 /// A tokenizer as the host holds it: every token by its bytes, every merge by its ids.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +67,11 @@ pub enum Scheme {
         space_prefix: SpacePrefix,
         /// The token of each single character that has one; the visible space U+2581 stands here as a space.
         chars: Vec<(char, TokenId)>,
+    },
+    /// WordPiece: pieces that begin a word have a space before them.
+    WordPiece {
+        /// How words are made of text.
+        rules: WordRules,
     },
 }
 

@@ -115,8 +115,10 @@ impl<'m> Tokenizer<'m> {
     }
 
     fn encode_plain(&self, text: &str, space_prefix: bool, output: &mut Output<'_>) -> Result<(), EncodeError> {
-        if self.kind() == TokenizerKind::SentencePiece {
-            return self.encode_sentence(text, space_prefix, output);
+        match self.kind() {
+            TokenizerKind::ByteLevel => {}
+            TokenizerKind::SentencePiece => return self.encode_sentence(text, space_prefix, output),
+            TokenizerKind::WordPiece => return self.encode_words(text, output),
         }
         for word in PreTokens::new(self.pre_tokenizer(), text) {
             let start = output.len;
@@ -162,6 +164,7 @@ impl<'m> Tokenizer<'m> {
         match self.kind() {
             TokenizerKind::ByteLevel => self.push_bytes(word, &mut output)?,
             TokenizerKind::SentencePiece => word.chars().try_for_each(|c| self.push_char(c, &mut output))?,
+            TokenizerKind::WordPiece => self.encode_words(word, &mut output)?,
         }
         Ok(output.len)
     }
@@ -191,13 +194,22 @@ impl<'m> Tokenizer<'m> {
 }
 
 /// The caller's buffer and how much of it is taken.
-struct Output<'o> {
+pub(super) struct Output<'o> {
     out: &'o mut [TokenId],
     len: usize,
 }
 
 impl Output<'_> {
-    fn push(&mut self, id: TokenId) -> Result<(), EncodeError> {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Takes the tokens after the first `len` away again.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    pub(super) fn push(&mut self, id: TokenId) -> Result<(), EncodeError> {
         let given_tokens = self.out.len();
         let Some(slot) = self.out.get_mut(self.len) else { return Err(EncodeError { given_tokens }) };
         *slot = id;

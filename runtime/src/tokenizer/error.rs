@@ -56,6 +56,21 @@ pub enum TokenizerError {
         /// Its index in the table.
         idx: usize,
     },
+    /// A piece that spells words is unknown, empty or out of order.
+    Word {
+        /// Its index in the table.
+        idx: usize,
+    },
+    /// A class of characters is unknown or out of order.
+    Class {
+        /// Its index in the table.
+        idx: usize,
+    },
+    /// A character that others stand for is out of order, or they are out of range, not UTF-8, or too many.
+    Mapped {
+        /// Its index in the table.
+        idx: usize,
+    },
     /// A special token is out of order, unknown, empty or not UTF-8.
     Special {
         /// Its index in the table.
@@ -78,6 +93,9 @@ impl fmt::Display for TokenizerError {
             Self::MergeStart { left } => write!(f, "the merges of token {left} are out of range"),
             Self::Merge { idx } => write!(f, "merge {idx} is out of order or does not spell its parts"),
             Self::Char { idx } => write!(f, "character {idx} is out of order or its token does not spell it"),
+            Self::Word { idx } => write!(f, "word piece {idx} is out of order, unknown or empty"),
+            Self::Class { idx } => write!(f, "character class {idx} is out of order or unknown"),
+            Self::Mapped { idx } => write!(f, "mapped character {idx} is out of order, or its text is damaged"),
             Self::Special { idx } => write!(f, "special token {idx} is out of order, unknown, empty or not UTF-8"),
         }
     }

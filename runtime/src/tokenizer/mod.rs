@@ -8,10 +8,12 @@
 //! 3. a pre-token becomes one token per byte, or per character for SentencePiece (`encode`);
 //! 4. neighbours merge in order of rank, in place in the caller's buffer (`merge`).
 //!
+//! WordPiece goes its own way from step 2 on (`word_piece`).
+//!
 //! [`TextStream`] turns token bytes back into text as they arrive, holding back an incomplete character.
 //! [`ChatPrompt`] wraps a user's message into the turns that a chat model was trained on.
 //!
-//! Not here: Unicode normalisation, Unigram and WordPiece models, training. The compiler refuses tokenizers that need them.
+//! Not here: Unicode normalisation but for WordPiece's, Unigram models, training. The compiler refuses tokenizers that need them.
 
 mod chat;
 mod encode;
@@ -22,6 +24,7 @@ mod section;
 mod stream;
 mod unicode;
 mod unicode_table;
+mod word_piece;
 
 pub use chat::{ChatBufferTooSmall, ChatError, ChatPrompt, ChatText};
 pub use encode::{EncodeError, EncodeOptions, Specials, Stretches};

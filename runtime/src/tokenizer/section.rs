@@ -1,5 +1,6 @@
-//! The tokenizer section: reading and checking it.
+//! The tokenizer section: reading and checking it. The tables that WordPiece adds are in `word_piece`.
 
+use super::word_piece::WordPieces;
 use super::{PreTokenizer, TokenizerError};
 use crate::TokenId;
 
@@ -31,6 +32,18 @@ pub mod layout {
     pub const ALL_FLAGS: u16 = (1 << 6) - 1;
     /// Set in an entry of the special tokens' table when decoding leaves the token out.
     pub const CONTROL: u32 = 1 << 31;
+    /// Where in an entry of WordPiece's table of classes the class begins; below it lies a code point.
+    pub const CLASS_SHIFT: u32 = 24;
+    /// Class of characters that are left out. That of a word's characters is 0.
+    pub const DROPPED: u32 = 1;
+    /// Class of characters that end a word and are left out.
+    pub const SPACE: u32 = 2;
+    /// Class of characters that are words by themselves.
+    pub const ALONE: u32 = 3;
+    /// Class of characters for which others stand.
+    pub const MAPPED: u32 = 4;
+    /// Class of Korean syllables, for which their letters stand.
+    pub const SYLLABLE: u32 = 5;
 }
 
 /// How a text becomes its first tokens.
@@ -40,6 +53,8 @@ pub enum TokenizerKind {
     ByteLevel,
     /// SentencePiece's BPE, Llama's: every character is a token, or its bytes where the vocabulary lacks it.
     SentencePiece,
+    /// WordPiece, BERT's: normalised words are spelled by the longest pieces, from their start on.
+    WordPiece,
 }
 
 /// Where SentencePiece puts the space that makes a first word look like any other.
@@ -82,6 +97,7 @@ pub(crate) struct Tables<'m> {
     char_tokens: Numbers<'m>,
     specials: Numbers<'m>,
     pieces: &'m [u8],
+    pub(super) word_pieces: WordPieces<'m>,
     /// Bit `b` is set when a special token starts with byte `b`.
     special_starts: [u32; 8],
 }
@@ -94,6 +110,9 @@ pub(super) struct Numbers<'m> {
 }
 
 impl Numbers<'_> {
+    /// A column without an entry.
+    pub(super) const NONE: Self = Self { bytes: &[], wide: true };
+
     /// Entry `idx`, or `u32::MAX` past the end; a narrow `0xffff` is not widened.
     pub(super) const fn get(&self, idx: usize) -> u32 {
         let Some((_, rest)) = self.bytes.split_at_checked(idx * if self.wide { 4 } else { 2 }) else { return u32::MAX };
@@ -138,21 +157,23 @@ macro_rules! known {
     };
 }
 
+pub(super) use known;
+
 /// Takes tables off the front of a section.
-struct Reader<'m> {
+pub(super) struct Reader<'m> {
     rest: &'m [u8],
     section_bytes: usize,
 }
 
 impl<'m> Reader<'m> {
-    const fn bytes(&mut self, n_bytes: usize) -> Result<&'m [u8], TokenizerError> {
+    pub(super) const fn bytes(&mut self, n_bytes: usize) -> Result<&'m [u8], TokenizerError> {
         let truncated = TokenizerError::Truncated { given_bytes: self.section_bytes };
         let (head, rest) = known!(self.rest.split_at_checked(n_bytes), truncated);
         self.rest = rest;
         Ok(head)
     }
 
-    const fn numbers(&mut self, n: usize, wide: bool) -> Result<Numbers<'m>, TokenizerError> {
+    pub(super) const fn numbers(&mut self, n: usize, wide: bool) -> Result<Numbers<'m>, TokenizerError> {
         Ok(Numbers { bytes: known!(self.bytes(n * if wide { 4 } else { 2 })), wide })
     }
 }
@@ -174,7 +195,12 @@ struct Header {
 }
 
 /// A count of entries of at most `max`.
-const fn count(header: Numbers<'_>, field: &'static str, idx: usize, max: usize) -> Result<usize, TokenizerError> {
+pub(super) const fn count(
+    header: Numbers<'_>,
+    field: &'static str,
+    idx: usize,
+    max: usize,
+) -> Result<usize, TokenizerError> {
     let n = header.get(idx) as usize;
     if n > max { Err(TokenizerError::Header { field }) } else { Ok(n) }
 }
@@ -211,6 +237,7 @@ impl Header {
         let kind = match kind {
             0 => TokenizerKind::ByteLevel,
             1 => TokenizerKind::SentencePiece,
+            2 => TokenizerKind::WordPiece,
             _ => return Err(TokenizerError::Header { field: "kind" }),
         };
         let pre_tokenizer =
@@ -261,6 +288,7 @@ impl<'m> Tokenizer<'m> {
         tables.check_merges()?;
         tables.check_chars()?;
         tables.check_specials()?;
+        tables.word_pieces.check(&tables)?;
         Ok(Self { tables })
     }
 
@@ -285,7 +313,7 @@ impl<'m> Tables<'m> {
     /// Those of no token.
     #[cfg(feature = "linked-model")]
     pub(crate) const NONE: Self = {
-        let none = Numbers { bytes: &[], wide: true };
+        let none = Numbers::NONE;
         Self {
             kind: TokenizerKind::ByteLevel,
             pre_tokenizer: PreTokenizer::None,
@@ -304,6 +332,7 @@ impl<'m> Tables<'m> {
             char_tokens: none,
             specials: none,
             pieces: &[],
+            word_pieces: WordPieces::NONE,
             special_starts: [0; 8],
         }
     };
@@ -314,6 +343,9 @@ impl<'m> Tables<'m> {
         let header = known!(Header::parse(known!(reader.bytes(layout::HEADER_BYTES)), section.len()));
         let wide_merges = header.n_merges > 0xffff;
         let has_ranks = header.flags & layout::EXPLICIT_RANKS != 0;
+        let is_word_piece = matches!(header.kind, TokenizerKind::WordPiece);
+        // WordPiece neither spells by bytes nor merges.
+        let (n_bytes, n_starts) = if is_word_piece { (0, 0) } else { (256, header.vocab_size + 1) };
         // The fields are read in the order of the tables.
         let tables = Self {
             kind: header.kind,
@@ -323,9 +355,9 @@ impl<'m> Tables<'m> {
             bos: header.bos,
             eos: header.eos,
             unk: header.unk,
-            byte_tokens: known!(reader.numbers(256, header.wide_ids)),
+            byte_tokens: known!(reader.numbers(n_bytes, header.wide_ids)),
             piece_ends: known!(reader.numbers(header.vocab_size, header.piece_bytes > 0xffff)),
-            merge_starts: known!(reader.numbers(header.vocab_size + 1, wide_merges)),
+            merge_starts: known!(reader.numbers(n_starts, wide_merges)),
             merge_rights: known!(reader.numbers(header.n_merges, header.wide_ids)),
             merge_results: known!(reader.numbers(header.n_merges, header.wide_ids)),
             merge_ranks: if has_ranks { Some(known!(reader.numbers(header.n_merges, wide_merges))) } else { None },
@@ -333,6 +365,10 @@ impl<'m> Tables<'m> {
             char_tokens: known!(reader.numbers(header.n_chars, header.wide_ids)),
             specials: known!(reader.numbers(header.n_specials, true)),
             pieces: known!(reader.bytes(header.piece_bytes)),
+            word_pieces: match is_word_piece {
+                true => known!(WordPieces::read(&mut reader, header.wide_ids, section.len())),
+                false => WordPieces::NONE,
+            },
             special_starts: [0; 8],
         };
         if !reader.rest.is_empty() {
@@ -354,7 +390,7 @@ impl<'m> Tables<'m> {
     }
 
     /// See [`Tokenizer::piece`].
-    const fn piece(&self, id: TokenId) -> &'m [u8] {
+    pub(super) const fn piece(&self, id: TokenId) -> &'m [u8] {
         let id = id as usize;
         if id >= self.vocab_size {
             return &[];
@@ -369,8 +405,8 @@ impl<'m> Tables<'m> {
     /// See [`Tokenizer::byte_token`].
     fn byte_token(&self, byte: u8) -> Option<TokenId> {
         let id = self.byte_tokens.get(usize::from(byte));
-        let none = if self.byte_tokens.wide { layout::NO_TOKEN } else { 0xffff };
-        (id != none).then_some(id)
+        let is_none = id == layout::NO_TOKEN || !self.byte_tokens.wide && id == 0xffff;
+        (!is_none).then_some(id)
     }
 }
 
@@ -399,6 +435,10 @@ impl Tables<'_> {
     }
 
     fn check_merges(&self) -> Result<(), TokenizerError> {
+        if self.kind == TokenizerKind::WordPiece {
+            let has_none = self.merge_rights.len() == 0;
+            return if has_none { Ok(()) } else { Err(TokenizerError::Header { field: "n_merges" }) };
+        }
         let mut start = 0;
         for left in 0..self.vocab_size {
             let (lo, hi) = (self.merge_starts.get(left), self.merge_starts.get(left + 1));
