@@ -6,6 +6,7 @@
 //!
 //! [`write_atomic`] and [`write_folder_atomic`] are how every file of this project is written.
 
+mod adapter;
 mod atomic;
 mod bytes;
 mod checkpoint;
@@ -21,6 +22,7 @@ mod trained;
 
 use std::path::{Path, PathBuf};
 
+pub use adapter::{Adapter, LowRankPair, Projection};
 pub use atomic::{
     recover_folder, remove_folder, remove_leftovers, write_atomic, write_atomic_with, write_folder_atomic,
 };

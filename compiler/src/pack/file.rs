@@ -7,6 +7,7 @@ use siskin_runtime::format::{
 use siskin_runtime::tensor::{MatrixQ8, Scales};
 use siskin_runtime::{KvFormat, ModelConfig, PackedModel, WeightFormat, WeightLayout};
 
+use super::adapter::{AdapterPackError, relayout_adapter, with_adapters};
 use super::{AlignedBytes, PackError};
 use crate::quant::{QuantizedMatrix, QuantizedScales};
 
@@ -18,8 +19,8 @@ pub(super) struct Tensor {
 
 /// The bytes of a tensor in its layout; vectors have no scales.
 pub(super) struct TensorBytes {
-    data: Vec<u8>,
-    scales: Vec<u8>,
+    pub data: Vec<u8>,
+    pub scales: Vec<u8>,
 }
 
 impl TensorBytes {
@@ -155,8 +156,23 @@ fn place_tensors(config: &ModelConfig, tensors: &[Tensor]) -> Result<(Vec<u8>, V
 /// The same model for another board: the weights' bytes in another order, the prefill batch as asked, all else as it was.
 ///
 /// # Errors
-/// [`PackError`] where the prefill batch is out of range or padding would not fit the format.
+/// [`AdapterPackError`] where the prefill batch is out of range or padding would not fit the format.
 pub fn relayout(
+    model: &PackedModel<'_>,
+    layout: WeightLayout,
+    prefill_batch: usize,
+) -> Result<AlignedBytes, AdapterPackError> {
+    let bytes = relayout_without_adapters(model, layout, prefill_batch)?;
+    let adapters = model.adapters();
+    if adapters.iter().next().is_none() {
+        return Ok(bytes);
+    }
+    let to = PackedModel::parse(&bytes).map_err(AdapterPackError::Model)?;
+    let adapters: Result<Vec<_>, _> = adapters.iter().map(|adapter| relayout_adapter(&adapter, model, &to)).collect();
+    with_adapters(&to, &adapters?)
+}
+
+fn relayout_without_adapters(
     model: &PackedModel<'_>,
     layout: WeightLayout,
     prefill_batch: usize,
@@ -169,7 +185,8 @@ pub fn relayout(
             TensorData::Integers(numbers) => TensorBytes::integers(numbers),
         },
     });
-    let kept = |kind: u32| kind != SectionKind::Tensors as u32 && kind != SectionKind::Weights as u32;
+    let rewritten = [SectionKind::Tensors, SectionKind::Weights, SectionKind::Adapter].map(|kind| kind as u32);
+    let kept = |kind: u32| !rewritten.contains(&kind);
     let sections = model.raw_sections().filter(|(entry, _)| kept(entry.kind));
     let parts = FileParts {
         config: *model.config(),
@@ -183,7 +200,7 @@ pub fn relayout(
     parts.write()
 }
 
-fn row_major(w: &MatrixQ8<'_>) -> QuantizedMatrix {
+pub(super) fn row_major(w: &MatrixQ8<'_>) -> QuantizedMatrix {
     let (rows, cols) = (w.rows(), w.cols());
     let values = (0..rows).flat_map(|row| (0..cols).map(move |col| w.value(row, col))).collect();
     let scales = match w.scales() {

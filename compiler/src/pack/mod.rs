@@ -1,10 +1,12 @@
 //! From a checkpoint to the packed file that devices run (runtime/FORMAT.md).
 
+mod adapter;
 mod file;
 mod memory;
 mod sections;
 mod trained;
 
+pub use adapter::{AdapterPackError, pack_adapter, relayout_adapter, with_adapters};
 pub use file::relayout;
 pub use memory::{AlignedBytes, PackedFile, PackedFileError};
 pub use sections::{with_kv, with_section};

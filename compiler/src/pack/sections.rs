@@ -12,9 +12,18 @@ use super::{AlignedBytes, PackError, PackedFile};
 /// # Errors
 /// [`PackError::Sections`] where the file has as many sections as the format holds.
 pub fn with_section(model: &PackedModel<'_>, kind: SectionKind, section: &[u8]) -> Result<AlignedBytes, PackError> {
+    with_sections(model, kind, &[section])
+}
+
+/// The same with any number of sections of this kind.
+pub(super) fn with_sections(
+    model: &PackedModel<'_>,
+    kind: SectionKind,
+    added: &[&[u8]],
+) -> Result<AlignedBytes, PackError> {
     let kept = model.raw_sections().filter(|(entry, _)| entry.kind != kind as u32);
     let mut sections: Vec<(u32, &[u8])> = kept.map(|(entry, bytes)| (entry.kind, bytes)).collect();
-    sections.push((kind as u32, section));
+    sections.extend(added.iter().map(|&bytes| (kind as u32, bytes)));
     if sections.len() > SECTIONS_MAX {
         return Err(PackError::Sections { most: SECTIONS_MAX });
     }

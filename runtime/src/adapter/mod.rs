@@ -17,6 +17,7 @@ pub use section::{
 pub use switch::UnknownAdapter;
 
 use crate::arena::Buffers;
+use crate::cut::Cut;
 use crate::decoder::Decoder;
 use crate::format::{Linear, PackedModel};
 use crate::kernels::Join;
@@ -50,14 +51,13 @@ impl<J: Join + Sync> Decoder<'_, J> {
         let (base, format) = (&w.weight, format_beside(w.weight.format()));
         let (values, scales) = (&*buffers.activations, &*buffers.activation_scales);
         let lanes = self.kernels.lanes(base.format());
-        let staged = ActivationsQ8::new(n_tokens, base.cols(), format, lanes, values, scales);
-        let staged = staged.expect("the products' activations were staged");
+        let (cols, stride, groups) = (base.cols(), activation_stride(base.cols()), format.groups(base.cols()));
         for pair in adapter.pairs_of(w.tensor_idx, base) {
-            let mut rest = staged;
-            for product in buffers.product.chunks_mut(base.rows()).take(n_tokens) {
-                let (x, others) = rest.split_at(1);
-                rest = others;
-                let rows = &mut product[pair.first_row..pair.first_row + pair.b.rows()];
+            for (i, product) in buffers.product.chunks_mut(base.rows().max(1)).take(n_tokens).enumerate() {
+                let (values, scales) = (values.cut(i * stride..), scales.cut(i * groups..));
+                // The product's activations were staged.
+                let x = ActivationsQ8::new(1, cols, format, lanes, values, scales).unwrap_or(ActivationsQ8::NONE);
+                let rows = product.cut_mut(pair.first_row..pair.first_row + pair.b.rows());
                 self.add_pair(rows, &pair, &x, buffers.row);
             }
         }
@@ -66,16 +66,15 @@ impl<J: Join + Sync> Decoder<'_, J> {
     /// `out += b . (a . x)` of one token; `scratch` holds the inner vector.
     fn add_pair(&self, out: &mut [f32], pair: &Pair<'_>, x: &ActivationsQ8<'_>, scratch: &mut [f32]) {
         let (rank, format) = (pair.b.cols(), pair.b.format());
-        let (values, scratch) = scratch.split_at_mut(activation_stride(rank) / 2);
-        let (scales, scratch) = scratch.split_at_mut(format.groups(rank));
-        let (values, inner) = (bytemuck::cast_slice_mut::<f32, i16>(values), &mut scratch[..rank]);
+        let (values, scratch) = scratch.parts_mut(activation_stride(rank) / 2);
+        let (scales, scratch) = scratch.parts_mut(format.groups(rank));
+        let (values, inner) = (bytemuck::cast_slice_mut::<f32, i16>(values), scratch.cut_mut(..rank));
         self.kernels.matmul_rows(inner, 0, &pair.a, x);
         quantize(self.kernels, format, inner, values, scales);
         let inner = ActivationsQ8::new(1, rank, format, self.kernels.lanes(format), values, scales);
-        let inner = inner.expect("the scratch was cut for it");
-        let mut update = [0.0; ROWS_AT_ONCE];
+        let (inner, mut update) = (inner.unwrap_or(ActivationsQ8::NONE), [0.0; ROWS_AT_ONCE]);
         for (i, out) in out.chunks_mut(ROWS_AT_ONCE).enumerate() {
-            let update = &mut update[..out.len()];
+            let update = update.cut_mut(..out.len());
             self.kernels.matmul_rows(update, i * ROWS_AT_ONCE, &pair.b, &inner);
             self.kernels.add(out, update);
         }
@@ -84,7 +83,7 @@ impl<J: Join + Sync> Decoder<'_, J> {
     /// Writes `n_rows` rows of the adapter's soft prompt, from `first_row` on, to the first rows of the residual stream.
     pub(crate) fn embed_prompt(&self, buffers: &mut Buffers<'_>, first_row: usize, n_rows: usize) {
         let Some(prompt) = self.adapter.as_ref().and_then(Adapter::prompt) else { return };
-        for (i, residual) in buffers.residual.chunks_mut(prompt.cols()).take(n_rows).enumerate() {
+        for (i, residual) in buffers.residual.chunks_mut(prompt.cols().max(1)).take(n_rows).enumerate() {
             prompt.dequantize_row(first_row + i, residual);
         }
     }
