@@ -14,6 +14,7 @@ fn main() {
     println!("cargo::rerun-if-env-changed=SISKIN_MODEL");
     println!("cargo::rerun-if-env-changed=SISKIN_LAYOUT");
     println!("cargo::rerun-if-env-changed=SISKIN_ARENA_BYTES");
+    println!("cargo::rerun-if-env-changed=SISKIN_ADAPTER_BYTES");
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_else(|| fail("cargo sets OUT_DIR")));
     let has_feature = |name: &str| env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
     let (conforms, multiplies) = (has_feature("CONFORMANCE"), has_feature("GEMV"));
@@ -41,11 +42,8 @@ fn linked_model() -> String {
     let bytes = fs::read(&model_path)
         .unwrap_or_else(|error| fail(&format!("cannot read the model {}: {error}", model_path.display())));
     check(&bytes).unwrap_or_else(|error| fail(&format!("{} is not a packed model: {error}", model_path.display())));
-    let arena_bytes = match env::var("SISKIN_ARENA_BYTES") {
-        Ok(given) if given.parse::<u32>().is_ok() => given,
-        Ok(given) => fail(&format!("SISKIN_ARENA_BYTES is {given:?}, no number")),
-        Err(_) => "SHAPE.arena_bytes".to_owned(),
-    };
+    let arena_bytes = bytes_of("SISKIN_ARENA_BYTES").unwrap_or("SHAPE.arena_bytes".to_owned());
+    let adapter_bytes = bytes_of("SISKIN_ADAPTER_BYTES").unwrap_or("0".to_owned());
 
     let model = match env::var_os("CARGO_FEATURE_LINKED_MODEL") {
         Some(_) => "pub use siskin_runtime::linked::MODEL;".to_owned(),
@@ -61,8 +59,19 @@ fn linked_model() -> String {
          /// What its header says.\n\
          pub const SHAPE: Shape = Shape::read(&MODEL.0);\n\
          /// Bytes of the arena: what the model needs, where nothing else was asked for.\n\
-         pub const ARENA_BYTES: usize = {arena_bytes};\n"
+         pub const ARENA_BYTES: usize = {arena_bytes};\n\
+         /// Bytes of the room for an adapter that the host sends.\n\
+         pub const ADAPTER_BYTES: usize = {adapter_bytes};\n"
     )
+}
+
+/// The number of bytes in an environment variable, if it is set.
+fn bytes_of(variable: &str) -> Option<String> {
+    let given = env::var(variable).ok()?;
+    match given.parse::<u32>() {
+        Ok(_) => Some(given),
+        Err(_) => fail(&format!("{variable} is {given:?}, no number")),
+    }
 }
 
 /// Checks the whole file, so that a board never holds one that it would refuse. Code for grammars is built where it has one.

@@ -13,12 +13,29 @@ pub struct Failure {
     /// What the figures are called; empty where there is none.
     names: [&'static str; 2],
     figures: [u32; 2],
+    /// What it is about, filled up with zeros.
+    #[cfg(feature = "adapters")]
+    subject: [u8; siskin_runtime::adapter::NAME_BYTES_MAX],
 }
 
 impl Failure {
     /// A failure without figures.
     pub const fn new(text: &'static str) -> Self {
-        Self { text, names: [""; 2], figures: [0; 2] }
+        Self {
+            text,
+            names: [""; 2],
+            figures: [0; 2],
+            #[cfg(feature = "adapters")]
+            subject: [0; siskin_runtime::adapter::NAME_BYTES_MAX],
+        }
+    }
+
+    /// Says what it is about, as far as there is room.
+    #[cfg(feature = "adapters")]
+    pub fn about(mut self, subject: &str) -> Self {
+        let fits = subject.floor_char_boundary(self.subject.len());
+        self.subject.iter_mut().zip(subject.bytes().take(fits)).for_each(|(to, from)| *to = from);
+        self
     }
 
     /// Adds a figure, 4,294,967,295 where it is greater. There is room for two.
@@ -37,6 +54,12 @@ pub fn report(console: &mut Console, outcome: Result<(), Failure>) -> bool {
     let Err(failure) = outcome else { return true };
     let mut record = Record::new(console, "error ");
     record.text(failure.text);
+    #[cfg(feature = "adapters")]
+    if let Some(Ok(subject)) = failure.subject.split(|&byte| byte == 0).next().map(core::str::from_utf8)
+        && !subject.is_empty()
+    {
+        record.escaped(subject);
+    }
     for (name, figure) in failure.names.iter().zip(failure.figures) {
         if !name.is_empty() {
             record.text(" ").text(name).number(figure.into());

@@ -17,7 +17,7 @@ use crate::failure::{Failure, report};
 use crate::host::{self, Console, ReadError};
 use crate::record::Record;
 use crate::request::{Prompt, REQUESTS_MAX, Request, request_file};
-use crate::{Memory, arch, encoding, linked, u32_le};
+use crate::{Memory, adapting, arch, encoding, linked, u32_le};
 
 /// Serves one request after the other, until the host has no more; gives whether all went well. A failure ends its request alone.
 pub fn serve(console: &mut Console, _: &str, mut memory: Memory) -> bool {
@@ -55,6 +55,7 @@ fn respond(console: &mut Console, memory: &mut Memory, request_bytes: usize) -> 
     }
     let mut slot = None;
     let (session, prompt) = prepare(&mut slot, request, memory.arena, memory.prompt)?;
+    adapting::choose(session, request, memory.adapter)?;
     Record::new(console, "prompt").number(prompt.len() as u64).send();
     generate(console, request, session, prompt)
 }

@@ -9,7 +9,7 @@ use crate::record::Record;
 use crate::{Memory, arch, linked, u32_le};
 
 /// Where the prompt begins, without logit biases.
-const HEAD_BYTES: usize = 80;
+const HEAD_BYTES: usize = 84;
 
 /// Serves the one request; gives whether all went well.
 pub fn serve(console: &mut Console, _: &str, memory: Memory) -> bool {
@@ -41,7 +41,7 @@ fn respond(console: &mut Console, memory: Memory) -> Result<(), Failure> {
 fn tokens<'p>(request: &[u8], room: &'p mut [TokenId]) -> Result<(&'p [TokenId], u32), Failure> {
     let word = |at: usize| request.get(at..at + 4).map_or(0, u32_le);
     let prompt = request.get(HEAD_BYTES..).and_then(|rest| rest.get(..word(16) as usize)).unwrap_or_default();
-    let (is_tokens, is_greedy) = (word(12) == 1, word(32) == 0 && word(72) == 0);
+    let (is_tokens, is_greedy) = (word(12) == 1, word(32) == 0 && word(72) == 0 && word(80) == 0);
     let room = room.get_mut(..prompt.len() / 4);
     let (Some(room), true, true) = (room, is_tokens, is_greedy) else {
         return Err(Failure::new("this build takes a prompt of tokens, not too long, and is greedy"));

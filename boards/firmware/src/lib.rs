@@ -7,6 +7,8 @@
 //! no heap, no `core::fmt`, and no interrupt.
 #![no_std]
 
+#[cfg(all(generates, not(feature = "greedy")))]
+mod adapting;
 mod arch;
 #[cfg(feature = "conformance")]
 mod conformance;
@@ -67,6 +69,8 @@ pub mod linked {
 pub mod linked {
     /// No arena.
     pub const ARENA_BYTES: usize = 0;
+    /// No adapter.
+    pub const ADAPTER_BYTES: usize = 0;
 }
 
 use siskin_runtime::TokenId;
@@ -82,6 +86,8 @@ pub struct Memory {
     pub request: &'static mut [u8],
     /// Holds the prompt's tokens.
     pub prompt: &'static mut [TokenId],
+    /// Holds an adapter that the host has sent: [`linked::ADAPTER_BYTES`] at a multiple of 16.
+    pub adapter: &'static mut [u8],
 }
 
 /// Defines `main`, which the start-up code calls once: it lends the application the board's memory.
@@ -97,10 +103,13 @@ macro_rules! main {
             static mut ARENA: Aligned<[u8; linked::ARENA_BYTES]> = Aligned([0; linked::ARENA_BYTES]);
             static mut REQUEST: [u8; $request_bytes] = [0; $request_bytes];
             static mut PROMPT: [TokenId; $prompt_tokens] = [0; $prompt_tokens];
+            static mut ADAPTER: Aligned<[u8; linked::ADAPTER_BYTES]> = Aligned([0; linked::ADAPTER_BYTES]);
             // SAFETY: the statics are named here only, and this runs once on the only core.
-            let (arena, request, prompt) =
-                unsafe { (&mut *(&raw mut ARENA), &mut *(&raw mut REQUEST), &mut *(&raw mut PROMPT)) };
-            siskin_firmware::run(env!("CARGO_PKG_NAME"), Memory { arena: &mut arena.0, request, prompt })
+            let (arena, adapter, request, prompt) = unsafe {
+                (&mut *(&raw mut ARENA), &mut *(&raw mut ADAPTER), &mut *(&raw mut REQUEST), &mut *(&raw mut PROMPT))
+            };
+            let memory = Memory { arena: &mut arena.0, request, prompt, adapter: &mut adapter.0 };
+            siskin_firmware::run(env!("CARGO_PKG_NAME"), memory)
         }
     };
 }

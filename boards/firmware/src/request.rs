@@ -6,7 +6,7 @@
 //! | offset | type  | content |
 //! | ---    | ---   | --- |
 //! | 0      | 8 B   | magic `SISKINRQ` |
-//! | 8      | u32   | version, 2 |
+//! | 8      | u32   | version, 3 |
 //! | 12     | u32   | what the prompt is: 0 text, 1 token ids (u32 each) |
 //! | 16     | u32   | bytes of the prompt |
 //! | 20     | u32   | most tokens to generate |
@@ -23,7 +23,8 @@
 //! | 68     | f32   | mirostat's eta |
 //! | 72     | u32   | number of logit biases |
 //! | 76     | u32   | number of stop sequences, at most [`STOPS_MAX`] |
-//! | 80     |       | each bias: u32 token, f32; the prompt; each stop sequence: u32 length, UTF-8 bytes |
+//! | 80     | u32   | bytes of the adapter's name: 0 for none, all ones for the adapter in the file `siskin-adapter.bin` |
+//! | 84     |       | each bias: u32 token, f32; the prompt; each stop sequence: u32 length, UTF-8 bytes; the adapter's name |
 
 use siskin_runtime::sampler::{EncodedBias, Sampling, SamplingError};
 
@@ -50,7 +51,7 @@ pub fn request_file(request_idx: usize) -> FileName {
 }
 
 const MAGIC: &[u8; 8] = b"SISKINRQ";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The text to go on from.
 pub enum Prompt<'r> {
@@ -58,6 +59,17 @@ pub enum Prompt<'r> {
     Text(&'r str),
     /// Token ids, little-endian, four bytes each.
     Tokens(&'r [u8]),
+}
+
+/// What goes beside the model's weights.
+#[derive(Clone, Copy)]
+pub enum Adapter<'r> {
+    /// Nothing.
+    None,
+    /// The model's adapter of this name.
+    Named(&'r str),
+    /// What the host has sent.
+    Received,
 }
 
 /// One request, checked.
@@ -72,6 +84,8 @@ pub struct Request<'r> {
     pub seed: u64,
     /// What is added to logits.
     pub biases: &'r [EncodedBias],
+    /// What goes beside the model's weights.
+    pub adapter: Adapter<'r>,
     stops: [&'r str; STOPS_MAX],
     n_stops: usize,
 }
@@ -95,6 +109,7 @@ impl<'r> Request<'r> {
         let sampling = fields.sampling()?;
         let n_biases = fields.u32()? as usize;
         let n_stops = fields.u32()? as usize;
+        let adapter_bytes = fields.u32()?;
         if n_stops > STOPS_MAX {
             return Err(Failure::new("too many stop sequences")
                 .with("given", n_stops as u64)
@@ -112,7 +127,12 @@ impl<'r> Request<'r> {
             let stop_bytes = fields.u32()? as usize;
             *stop = utf8(fields.bytes(stop_bytes)?)?;
         }
-        Ok(Self { prompt, max_new_tokens, sampling, seed, biases, stops, n_stops })
+        let adapter = match adapter_bytes {
+            0 => Adapter::None,
+            u32::MAX => Adapter::Received,
+            n_bytes => Adapter::Named(utf8(fields.bytes(n_bytes as usize)?)?),
+        };
+        Ok(Self { prompt, max_new_tokens, sampling, seed, biases, adapter, stops, n_stops })
     }
 
     /// Texts before which the generated text ends.

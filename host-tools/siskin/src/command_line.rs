@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{board, compile, completions, data, eval, inspect, plan, run, tokenize, train};
+use crate::commands::{adapter, board, compile, completions, data, eval, inspect, plan, run, tokenize, train};
 use crate::console::Console;
 
 const AFTER_HELP: &str = "\
@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Train(train::Args),
     /// Quantise a model and pack it for a board, or say by how much it does not fit.
     Compile(compile::Args),
+    /// Pack an adapter (LoRA, soft prompt) for a packed model into a file of its own.
+    Adapter(adapter::Args),
     /// Say what flash, RAM and stack a model needs on a board, and whether it fits.
     Plan(plan::Args),
     /// Continue a prompt with a packed model.

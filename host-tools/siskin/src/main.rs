@@ -3,6 +3,7 @@
 //! This crate alone knows clap, stdout and exit codes. A command parses its arguments, calls the libraries, and gives one
 //! reply; [`console`] prints it as text or as JSON, [`failure`] says what went wrong and with which exit code.
 
+mod adapter;
 mod boards;
 mod command_line;
 mod commands;

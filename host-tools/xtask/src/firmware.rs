@@ -1,5 +1,6 @@
 //! `cargo xtask firmware`: a board's firmware with a packed model inside.
 
+use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -105,6 +106,10 @@ fn build_with(board: &Board, model: Option<&Path>, app: Option<App>, options: &[
     if model.map(is_of_other_family).transpose()?.unwrap_or(false) {
         cargo.arg("--features=siskin-firmware/families");
     }
+    let has_adapters = model.map(has_adapters).transpose()?.unwrap_or(false);
+    if app.is_none() && (has_adapters || env::var_os("SISKIN_ADAPTER_BYTES").is_some()) {
+        cargo.arg("--features=siskin-firmware/adapters");
+    }
     repo::run_quietly(&mut cargo)?;
     let built = target_dir.join(&board.target.triple).join("release").join(package);
     put(&built, out)
@@ -124,6 +129,18 @@ fn is_of_other_family(model: &Path) -> Result<bool> {
     const PARTS: std::ops::Range<usize> = 88..120;
     let file = fs::read(model).with_context(|| format!("failed to read {}", model.display()))?;
     Ok(file.get(PARTS).is_some_and(|parts| parts.iter().any(|&byte| byte != 0)))
+}
+
+/// Whether a packed file has adapters (runtime/FORMAT.md).
+fn has_adapters(model: &Path) -> Result<bool> {
+    const HEADER_BYTES: usize = 128;
+    const ENTRY_BYTES: usize = 32;
+    const ADAPTER: u32 = 9;
+    let file = fs::read(model).with_context(|| format!("failed to read {}", model.display()))?;
+    let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |&word| u32::from_le_bytes(word));
+    let n_sections = file.get(12..).map_or(0, word) as usize;
+    let entries = file.get(HEADER_BYTES..).unwrap_or_default().chunks(ENTRY_BYTES);
+    Ok(entries.take(n_sections).any(|entry| word(entry) == ADAPTER))
 }
 
 fn find_model(model: &Path) -> Result<PathBuf> {

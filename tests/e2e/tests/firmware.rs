@@ -60,13 +60,13 @@ fn emulate_all(program: &Program, board: &str, elf: &str, requests: &[&[u8]]) ->
 fn request(prompt: &str) -> Vec<u8> {
     let mut file = b"SISKINRQ".to_vec();
     let (n_tokens, seed) = (4, [0, 0]);
-    let head = [2, 0, prompt.len() as u32, n_tokens, seed[0], seed[1]];
+    let head = [3, 0, prompt.len() as u32, n_tokens, seed[0], seed[1]];
     file.extend(head.iter().flat_map(|word| word.to_le_bytes()));
     let (temperature, top_k) = (0f32, 0);
     let [typical_p, top_p, min_p, repetition_penalty] = [1f32, 1.0, 0.0, 1.0].map(f32::to_bits);
     let bits = [temperature.to_bits(), top_k, typical_p, top_p, min_p, repetition_penalty];
-    // Frequency and presence penalties, mirostat's tau and eta, the numbers of biases and of stops.
-    file.extend(bits.iter().chain(&[0; 6]).flat_map(|word| word.to_le_bytes()));
+    // Frequency and presence penalties, mirostat's tau and eta, the numbers of biases and of stops, no adapter.
+    file.extend(bits.iter().chain(&[0; 7]).flat_map(|word| word.to_le_bytes()));
     file.extend(prompt.bytes());
     file
 }
@@ -105,7 +105,7 @@ fn a_bad_request_is_told_and_never_crashes() {
         (with(12, 7), "no known kind"),
         (with(72, 200), "ends early"),
         (with(76, 200), "too many stop sequences"),
-        (with(80, 0xff), "not UTF-8"),
+        (with(84, 0xff), "not UTF-8"),
         (with(35, 0xff), "temperature"),
         (with(43, 0xff), "typical-p"),
         (with(67, 0xff), "mirostat's tau"),

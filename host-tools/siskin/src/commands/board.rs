@@ -11,11 +11,12 @@ use siskin_compiler::plan::{Board, MemoryReport};
 use siskin_runtime::parts::Kind;
 use siskin_runtime::{PackedModel, TokenId};
 
+use crate::adapter::AdapterArgs;
 use crate::boards::{self, BoardsDirArgs};
 use crate::console::Console;
 use crate::encoding::{Findings, input_tokens};
 use crate::failure::{Failure, OrFail as _};
-use crate::firmware::{BoardTools, Prompt, Request, Sizes, Transcript};
+use crate::firmware::{Adapter, BoardTools, Prompt, Request, Sizes, Transcript};
 use crate::generation::GenerationArgs;
 use crate::{input, packing};
 
@@ -53,6 +54,9 @@ struct BuildArgs {
     /// The firmware to write [default: target/firmware/BOARD-FILE.elf].
     #[arg(long, short, value_name = "ELF")]
     out: Option<PathBuf>,
+    /// Keep N bytes of RAM for an adapter that comes later.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    adapter_bytes: usize,
 }
 
 #[derive(clap::Args)]
@@ -63,6 +67,8 @@ struct RunArgs {
     file: PathBuf,
     #[command(flatten)]
     generation: GenerationArgs,
+    #[command(flatten)]
+    adapter: AdapterArgs,
     /// Run this firmware, which `board build` made around the same file, instead of building it.
     #[arg(long, value_name = "ELF")]
     elf: Option<PathBuf>,
@@ -142,7 +148,7 @@ impl fmt::Display for BuildReply {
 fn build(args: &BuildArgs, boards_dir: &BoardsDirArgs, console: &Console) -> Result<(), Failure> {
     let job = Job::prepare(&args.board, &args.file, boards_dir, console)?;
     let elf = args.out.clone().unwrap_or_else(|| job.tools.default_elf(&args.file));
-    let sizes = job.build(&args.file, &elf, console)?;
+    let sizes = job.build(&args.file, args.adapter_bytes, &elf, console)?;
     console.reply(&BuildReply { board: args.board.clone(), elf: elf.display().to_string(), sizes })
 }
 
@@ -220,11 +226,12 @@ fn run_emulated(args: &RunArgs, boards_dir: &BoardsDirArgs, console: &Console) -
         true => Some(args.generation.prompt_tokens(&model, &input::packed_tokenizer(&model)?)?),
         false => None,
     };
+    let received = args.adapter.received(&args.file, &model)?;
     let (elf, sizes) = match &args.elf {
         Some(elf) => (elf.clone(), Sizes::measure(elf, &model).or_invalid_input(|| "measure the firmware".to_owned())?),
         None => {
             let elf = job.tools.default_elf(&args.file);
-            let sizes = job.build(&args.file, &elf, console)?;
+            let sizes = job.build(&args.file, received.as_ref().map_or(0, |bytes| bytes.len()), &elf, console)?;
             (elf, sizes)
         }
     };
@@ -235,6 +242,11 @@ fn run_emulated(args: &RunArgs, boards_dir: &BoardsDirArgs, console: &Console) -
         seed: args.generation.seed,
         biases: &biases,
         stops: &stops,
+        adapter: match (&received, &args.adapter.adapter) {
+            (Some(bytes), _) => Adapter::Received(bytes),
+            (None, Some(name)) => Adapter::Named(name),
+            (None, None) => Adapter::None,
+        },
     };
     let doing = || format!("run the firmware on {}", args.board);
     let scratch = tempfile::tempdir().or_failed(doing)?;
@@ -322,9 +334,15 @@ impl Job {
         Ok(Self { tools, file })
     }
 
-    fn build(&self, file: &std::path::Path, elf: &std::path::Path, console: &Console) -> Result<Sizes, Failure> {
+    fn build(
+        &self,
+        file: &std::path::Path,
+        adapter_bytes: usize,
+        elf: &std::path::Path,
+        console: &Console,
+    ) -> Result<Sizes, Failure> {
         console.note("building the firmware");
-        self.tools.build(file, &self.file.model(), elf).or_failed(|| "build the firmware".to_owned())
+        self.tools.build(file, &self.file.model(), adapter_bytes, elf).or_failed(|| "build the firmware".to_owned())
     }
 }
 

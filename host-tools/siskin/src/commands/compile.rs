@@ -9,6 +9,7 @@ use siskin_compiler::pack::{PackedFile, with_section};
 use siskin_compiler::plan::MemoryReport;
 use siskin_runtime::format::SectionKind;
 
+use crate::adapter::{self, NamedFolder};
 use crate::boards::BoardArgs;
 use crate::console::Console;
 use crate::failure::{Failure, OrFail as _};
@@ -19,6 +20,7 @@ const AFTER_HELP: &str = "\
 Examples:
   siskin compile runs/shakespeare --board netduinoplus2 -o shakespeare.siskin
   siskin compile shakespeare.siskin --board netduinoplus2 --grammar reply.gbnf -o constrained.siskin
+  siskin compile runs/shakespeare --board netduinoplus2 --adapter poet=poet-lora -o shakespeare.siskin
   siskin compile smollm2.gguf --board host --weights int8-g32 --context 512 -o smollm2.siskin";
 
 #[derive(clap::Args)]
@@ -36,6 +38,9 @@ pub(crate) struct Args {
     /// Pack a grammar that all generated text keeps to: GBNF, or a JSON schema in a .json.
     #[arg(long, value_name = "FILE")]
     grammar: Option<PathBuf>,
+    /// Pack an adapter that generation can switch to by name: the folder that PEFT saved it to. May be given several times.
+    #[arg(long = "adapter", value_name = "NAME=FOLDER", value_parser = NamedFolder::parse)]
+    adapters: Vec<NamedFolder>,
 }
 
 #[derive(Serialize)]
@@ -68,6 +73,7 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         let bytes = with_section(&file.model(), SectionKind::Grammar, &section).or_failed(doing)?;
         file = PackedFile::from_bytes(bytes).or_failed(doing)?;
     }
+    let file = adapter::add(file, &args.adapters)?;
     let model = file.model();
     let report = MemoryReport::new(&model, &board);
     packing::check_fits(&model, &board, &report, console)?;

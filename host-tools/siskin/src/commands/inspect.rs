@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use siskin_runtime::adapter::Adapter;
 use siskin_runtime::format::{SectionKind, VERSION};
 use siskin_runtime::parts::Kind;
 use siskin_runtime::{ModelConfig, PackedModel};
@@ -37,6 +38,7 @@ struct Reply {
     prefill_batch: u32,
     config: Config,
     sections: Vec<Section>,
+    adapters: Vec<AdapterLine>,
 }
 
 #[derive(Serialize)]
@@ -62,6 +64,46 @@ struct Section {
     offset: u64,
     bytes: u64,
     crc32: String,
+}
+
+/// An adapter of a packed file.
+#[derive(Serialize)]
+pub(crate) struct AdapterLine {
+    name: String,
+    bytes: usize,
+    /// Low-rank pairs.
+    n_pairs: usize,
+    /// The highest rank of a pair.
+    rank: u32,
+    /// Rows of the soft prompt.
+    n_virtual: usize,
+    crc32: String,
+}
+
+impl AdapterLine {
+    pub(crate) fn new(adapter: &Adapter<'_>) -> Self {
+        Self {
+            name: adapter.name().to_owned(),
+            bytes: adapter.bytes().len(),
+            n_pairs: adapter.entries().count(),
+            rank: adapter.entries().map(|entry| entry.rank).max().unwrap_or(0),
+            n_virtual: adapter.prompt().map_or(0, |prompt| prompt.rows()),
+            crc32: format!("{:08x}", adapter.checksum()),
+        }
+    }
+}
+
+impl fmt::Display for AdapterLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "adapter {}, {} bytes", self.name, self.bytes)?;
+        if self.n_pairs > 0 {
+            write!(f, ", {} pairs of rank up to {}", self.n_pairs, self.rank)?;
+        }
+        if self.n_virtual > 0 {
+            write!(f, ", a soft prompt of {} rows", self.n_virtual)?;
+        }
+        Ok(())
+    }
 }
 
 impl From<&ModelConfig> for Config {
@@ -113,6 +155,7 @@ impl Reply {
             prefill_batch: header.prefill_batch,
             config: Config::from(&header.config),
             sections: sections.collect(),
+            adapters: model.adapters().iter().map(|adapter| AdapterLine::new(&adapter)).collect(),
         }
     }
 }
@@ -132,7 +175,7 @@ impl fmt::Display for Reply {
         for section in &self.sections {
             write!(f, "\n  {:<12} {:>10} {:>12}  {}", section.kind, section.offset, section.bytes, section.crc32)?;
         }
-        Ok(())
+        self.adapters.iter().try_for_each(|adapter| write!(f, "\n  {adapter}"))
     }
 }
 

@@ -1,5 +1,6 @@
 //! One file a command: its flags, its call into the libraries, its reply.
 
+pub(crate) mod adapter;
 pub(crate) mod board;
 pub(crate) mod compile;
 pub(crate) mod completions;
@@ -21,6 +22,7 @@ pub(crate) fn run(command: Command, console: &Console) -> Result<(), Failure> {
     match command {
         Command::Train(args) => train::run(&args, console),
         Command::Compile(args) => compile::run(&args, console),
+        Command::Adapter(args) => adapter::run(&args, console),
         Command::Plan(args) => plan::run(&args, console),
         Command::Run(args) => run::run(&args, console),
         Command::Eval(args) => eval::run(&args, console),

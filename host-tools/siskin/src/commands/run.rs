@@ -15,6 +15,7 @@ use siskin_runtime::{
     Window,
 };
 
+use crate::adapter::AdapterArgs;
 use crate::console::Console;
 use crate::encoding::{Findings, Found, input_tokens};
 use crate::failure::{Failure, OrFail as _};
@@ -27,7 +28,8 @@ Examples:
   siskin run smollm2.siskin --chat --prompt 'Why is the sky blue?' --temperature 0.7 --top-p 0.9
   siskin run shakespeare.siskin --prompt 'ROMEO:' --stop 'JULIET:' --format json
   siskin run moods.siskin --prompt 'I could not be happier.'
-  siskin run shakespeare.siskin --prompt 'ROMEO:' --grammar schema.json";
+  siskin run shakespeare.siskin --prompt 'ROMEO:' --grammar schema.json
+  siskin run shakespeare.siskin --prompt 'ROMEO:' --adapter poet";
 
 #[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]
@@ -39,6 +41,8 @@ pub(crate) struct Args {
     /// Keep the text to a grammar, in place of the model's own: GBNF, or a JSON schema in a .json.
     #[arg(long, value_name = "FILE")]
     grammar: Option<PathBuf>,
+    #[command(flatten)]
+    adapter: AdapterArgs,
     /// In a full context, forget the older half and go on, rather than end.
     #[arg(long)]
     slide: bool,
@@ -95,15 +99,18 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let file = packing::laid_out_for(kernels, input::open_packed(&args.file)?)?;
     let model = file.model();
     if model.config().parts.kind == Kind::Encoder {
+        args.adapter.refuse()?;
         let encoded = with_threads(args.threads, |join| encode_prompt(args, &model, join));
         return console.reply(&encoded.or_failed(|| "start the threads".to_owned())??);
     }
     let biases = args.generation.biases(&model)?;
     let sampler = Sampler::new(sampling, args.generation.seed).with_biases(&biases);
+    let received = args.adapter.received(&args.file, &model)?;
     let continued = with_threads(args.threads, |join| {
         let mut arena = AlignedBytes::zeroed(model.memory_plan().arena_bytes_for(join.n_threads()));
         let mut session =
             Session::with_join(&model, &mut arena, kernels, join).or_failed(|| "lay out the arena".to_owned())?;
+        args.adapter.start(&mut session, received.as_deref())?;
         continue_prompt(args, &model, &mut session, sampler, stops, console)
     });
     console.reply_after_stream(&continued.or_failed(|| "start the threads".to_owned())??)

@@ -14,7 +14,7 @@ mod thumb;
 
 pub(crate) use elf::Sizes;
 pub(crate) use records::{Records, Transcript};
-pub(crate) use request::{Prompt, Request};
+pub(crate) use request::{Adapter, Prompt, Request};
 
 use std::env;
 use std::io::{BufRead as _, BufReader};
@@ -50,11 +50,21 @@ impl BoardTools {
         self.root.join("target/firmware").join(format!("{}-{stem}.elf", self.name))
     }
 
-    /// Builds the firmware around the packed model at `model_path`, to `elf`, and measures it.
-    pub(crate) fn build(&self, model_path: &Path, model: &PackedModel<'_>, elf: &Path) -> anyhow::Result<Sizes> {
+    /// Builds the firmware around the packed model at `model_path`, to `elf`, and measures it; with room for an adapter of `adapter_bytes`
+    /// that the host sends, unless that is 0.
+    pub(crate) fn build(
+        &self,
+        model_path: &Path,
+        model: &PackedModel<'_>,
+        adapter_bytes: usize,
+        elf: &Path,
+    ) -> anyhow::Result<Sizes> {
         let (model_path, elf) = (absolute(model_path)?, absolute(elf)?);
         let mut xtask = self.xtask("firmware");
         xtask.arg("--model").arg(&model_path).arg("--out").arg(&elf);
+        if adapter_bytes > 0 {
+            xtask.env("SISKIN_ADAPTER_BYTES", adapter_bytes.to_string());
+        }
         let status = xtask.stdout(Stdio::null()).status().context("failed to start cargo")?;
         if !status.success() {
             bail!("the firmware does not build ({status}); what the compiler said is above");
@@ -73,6 +83,10 @@ impl BoardTools {
         let request_path = run_dir.join("siskin-request.bin");
         std::fs::write(&request_path, request.encode())
             .with_context(|| format!("failed to write {}", request_path.display()))?;
+        if let Adapter::Received(bytes) = request.adapter {
+            let path = run_dir.join("siskin-adapter.bin");
+            std::fs::write(&path, bytes).with_context(|| format!("failed to write {}", path.display()))?;
+        }
         let mut xtask = self.xtask("emulate");
         xtask.arg("--elf").arg(absolute(elf)?).arg("--request").arg(&request_path).arg("--run-dir").arg(run_dir);
         let mut child = xtask.stdout(Stdio::piped()).spawn().context("failed to start cargo")?;

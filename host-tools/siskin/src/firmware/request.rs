@@ -4,7 +4,7 @@ use siskin_runtime::TokenId;
 use siskin_runtime::sampler::{EncodedBias, Sampling};
 
 const MAGIC: &[u8; 8] = b"SISKINRQ";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The text to go on from.
 pub(crate) enum Prompt<'r> {
@@ -12,6 +12,17 @@ pub(crate) enum Prompt<'r> {
     Text(&'r str),
     /// Tokens.
     Tokens(&'r [TokenId]),
+}
+
+/// What goes beside the model's weights.
+#[derive(Clone, Copy)]
+pub(crate) enum Adapter<'r> {
+    /// Nothing.
+    None,
+    /// The model's adapter of this name.
+    Named(&'r str),
+    /// The one in `siskin-adapter.bin`, which lies beside the request.
+    Received(&'r [u8]),
 }
 
 /// What the firmware is asked for.
@@ -22,6 +33,7 @@ pub(crate) struct Request<'r> {
     pub(crate) seed: u64,
     pub(crate) biases: &'r [EncodedBias],
     pub(crate) stops: &'r [&'r str],
+    pub(crate) adapter: Adapter<'r>,
 }
 
 impl Request<'_> {
@@ -52,12 +64,19 @@ impl Request<'_> {
         put(sampling.mirostat().map_or(0, |mirostat| mirostat.eta.to_bits()));
         put(saturated(self.biases.len()));
         put(saturated(self.stops.len()));
+        let (adapter_bytes, adapter) = match self.adapter {
+            Adapter::None => (0, ""),
+            Adapter::Named(name) => (saturated(name.len()), name),
+            Adapter::Received(_) => (u32::MAX, ""),
+        };
+        put(adapter_bytes);
         file.extend(self.biases.as_flattened());
         file.extend(prompt);
         for stop in self.stops {
             file.extend(saturated(stop.len()).to_le_bytes());
             file.extend(stop.as_bytes());
         }
+        file.extend(adapter.as_bytes());
         file
     }
 }
@@ -80,17 +99,18 @@ mod tests {
         let prompt = Prompt::Tokens(&[7, 0x0102_0304]);
         let biases = [LogitBias { token: 6, bias: -0.5 }.encode()];
         let (max_new_tokens, seed) = (9, 0x11_2233_4455_6677);
-        let file = Request { prompt, max_new_tokens, sampling, seed, biases: &biases, stops: &["ab"] }.encode();
+        let (biases, stops, adapter) = (&biases, &["ab"], Adapter::Named("poet"));
+        let file = Request { prompt, max_new_tokens, sampling, seed, biases, stops, adapter }.encode();
         let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
         let number = |at: usize| f32::from_bits(word(at));
         assert_eq!(&file[..8], b"SISKINRQ");
-        assert_eq!([8, 12, 16, 20].map(word), [2, 1, 8, 9]);
+        assert_eq!([8, 12, 16, 20].map(word), [3, 1, 8, 9]);
         assert_eq!([24, 28].map(word), [0x4455_6677, 0x11_2233]);
         assert_eq!([32, 40, 44, 48, 52].map(number), [0.5, 0.75, 0.25, 0.0, 1.0]);
         assert_eq!([56, 60, 64, 68].map(number), [-1.0, 0.0, 5.0, 0.125]);
-        assert_eq!([36, 72, 76, 80].map(word), [3, 1, 1, 6]);
-        assert_eq!(number(84), -0.5);
-        assert_eq!([88, 92, 96].map(word), [7, 0x0102_0304, 2]);
-        assert_eq!(&file[100..], b"ab");
+        assert_eq!([36, 72, 76, 80, 84].map(word), [3, 1, 1, 4, 6]);
+        assert_eq!(number(88), -0.5);
+        assert_eq!([92, 96, 100].map(word), [7, 0x0102_0304, 2]);
+        assert_eq!(&file[104..], b"abpoet");
     }
 }

@@ -167,12 +167,12 @@ fn tokens(siskin: &Path, board: &Board, run_dir: &Path, detail: Detail) -> Resul
 
 /// A greedy request for `n_tokens` after [`PROMPT`]; boards/firmware/src/request.rs has the layout.
 fn request(n_tokens: usize) -> Vec<u8> {
-    let (version, token_ids) = (2u32, 1u32);
+    let (version, token_ids) = (3u32, 1u32);
     let words = [version, token_ids, 4 * PROMPT.len() as u32, n_tokens as u32];
     let (seed, temperature, top_k) = (0u64, 0f32, 0u32);
     let (typical_p, top_p, min_p, repetition_penalty) = (1f32, 1f32, 0f32, 1f32);
-    // Frequency and presence penalties, mirostat's two numbers; then the counts of biases and of stops.
-    let none = [0u32; 6];
+    // Frequency and presence penalties, mirostat's two numbers; then the counts of biases and of stops, and no adapter.
+    let none = [0u32; 7];
     let mut file = b"SISKINRQ".to_vec();
     file.extend(words.iter().flat_map(|word| word.to_le_bytes()));
     file.extend(seed.to_le_bytes());
