@@ -1,5 +1,8 @@
 //! Adapters beside a trained model: switched by name, received by themselves, damaged; the same bits with every backend and batch.
 
+mod aligned;
+
+use aligned::Aligned;
 use siskin_runtime::adapter::{
     Adapter, AdapterError, HEAD_BYTES, MAGIC, PAIR_BYTES, PairEntry, VERSION, rank_max, weights_crc,
 };
@@ -8,30 +11,6 @@ use siskin_runtime::tensor::activation_stride;
 use siskin_runtime::{Kernels, LogitsHash, PackedModel, Session, TokenId, WeightFormat, WeightLayout};
 
 const TEXT: [TokenId; 9] = [51, 48, 46, 38, 48, 27, 200, 42, 85];
-
-/// Bytes at a multiple of 16.
-struct Aligned {
-    memory: Vec<u8>,
-    start: usize,
-}
-
-impl Aligned {
-    fn new(bytes: &[u8]) -> Self {
-        let mut memory: Vec<u8> = Vec::with_capacity(bytes.len() + 16);
-        let start = memory.as_ptr().align_offset(16);
-        memory.resize(start, 0);
-        memory.extend_from_slice(bytes);
-        Self { memory, start }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.memory[self.start..]
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.memory[self.start..]
-    }
-}
 
 fn golden() -> Aligned {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden/shakespeare-260k.siskin");

@@ -1,8 +1,11 @@
 //! A trained model, mapped into memory as a user's is, gives the same tokens and logits with every backend and number of threads.
 //! Cross-built by `cargo xtask linux`, this is also what Linux on Arm is held to.
 
+mod aligned;
+
 use std::fs::File;
 
+use aligned::Aligned;
 use memmap2::Mmap;
 use siskin_runtime::{Join, Kernels, LogitsHash, PackedModel, Session, TokenId};
 
@@ -29,14 +32,14 @@ impl Join for Threads {
 }
 
 /// Memory for an arena in which so many threads have a share.
-fn memory(model: &PackedModel<'_>, threads: usize) -> Vec<u128> {
-    vec![0xa5; model.memory_plan().arena_bytes_for(threads) / size_of::<u128>()]
+fn memory(model: &PackedModel<'_>, threads: usize) -> Aligned {
+    Aligned::new(&vec![0xa5; model.memory_plan().arena_bytes_for(threads)])
 }
 
 /// 48 tokens, always the most probable.
 fn generate(model: &PackedModel<'_>, kernels: Kernels, threads: usize) -> (Vec<TokenId>, LogitsHash) {
     let mut memory = memory(model, threads);
-    let arena = bytemuck::cast_slice_mut(&mut memory);
+    let arena = memory.bytes_mut();
     let mut session =
         Session::with_join(model, arena, kernels, Threads(threads)).expect("an arena of the model's size");
     let (mut tokens, mut hash) = (vec![], LogitsHash::EMPTY);
@@ -54,7 +57,7 @@ fn generate(model: &PackedModel<'_>, kernels: Kernels, threads: usize) -> (Vec<T
 /// The hash of what is predicted after each of the last tokens of a text that fills the context; the first are read at once.
 fn read_long(model: &PackedModel<'_>, kernels: Kernels, threads: usize, lanes: usize) -> LogitsHash {
     let mut memory = memory(model, lanes);
-    let arena = bytemuck::cast_slice_mut(&mut memory);
+    let arena = memory.bytes_mut();
     let mut session =
         Session::with_join(model, arena, kernels, Threads(threads)).expect("an arena of the model's size");
     let text: Vec<TokenId> = (0..256u32).map(|i| i * 37 % model.config().vocab_size as u32).collect();
@@ -71,9 +74,8 @@ fn read_long(model: &PackedModel<'_>, kernels: Kernels, threads: usize, lanes: u
 fn threads_share_long_texts_and_batches_without_a_trace() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden/shakespeare-260k.siskin");
     let file = std::fs::read(path).expect("the golden model");
-    let mut words = vec![0u128; file.len().div_ceil(size_of::<u128>())];
-    bytemuck::cast_slice_mut(&mut words)[..file.len()].copy_from_slice(&file);
-    let model = PackedModel::parse(bytemuck::cast_slice(&words)).expect("a packed model");
+    let file = Aligned::new(&file);
+    let model = PackedModel::parse(file.bytes()).expect("a packed model");
     let want = read_long(&model, Kernels::generic(), 1, 1);
     for kernels in Kernels::available() {
         // Too little memory for all of the threads is none for some of them.

@@ -4,6 +4,7 @@
 //! used where such a number cannot change a result, each time with the reason, or where it shows afterwards that none was met;
 //! otherwise `generic` computes it again. Scalar floats keep them.
 
+mod activation;
 mod attention;
 mod elementwise;
 mod heads;
@@ -11,7 +12,7 @@ mod matmul;
 mod quantize;
 
 use crate::kernels::backend::Backend;
-use crate::kernels::generic;
+use crate::kernels::{Activation, generic};
 use crate::kv_cache::ScaleFormat;
 use crate::layout::WeightLayout;
 use crate::tensor::{ActivationsQ8, Lanes, MatrixQ8, WeightFormat};
@@ -72,6 +73,10 @@ impl Backend for Mve {
 
     fn rmsnorm(self, out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
         elementwise::rmsnorm(out, x, gain, eps);
+    }
+
+    fn activate(self, activation: Activation, x: &mut [f32]) {
+        activation::activate(activation, x);
     }
 
     fn swiglu(self, out: &mut [f32], gate: &[f32], up: &[f32]) {
