@@ -1,5 +1,7 @@
 //! Checks the packed model named by `SISKIN_MODEL` and turns it into a `static` in flash; what its header says, or `SISKIN_ARENA_BYTES`,
 //! into constants. The applications that need no model have none; `gemv` gets matrices in the layout named by `SISKIN_LAYOUT`.
+//!
+//! `SISKIN_MODEL_ROOM` is the flash that the model has to itself, where another may take its place without a new build.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, process};
@@ -15,6 +17,7 @@ fn main() {
     println!("cargo::rerun-if-env-changed=SISKIN_LAYOUT");
     println!("cargo::rerun-if-env-changed=SISKIN_ARENA_BYTES");
     println!("cargo::rerun-if-env-changed=SISKIN_ADAPTER_BYTES");
+    println!("cargo::rerun-if-env-changed=SISKIN_MODEL_ROOM");
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_else(|| fail("cargo sets OUT_DIR")));
     let has_feature = |name: &str| env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
     let (conforms, multiplies) = (has_feature("CONFORMANCE"), has_feature("GEMV"));
@@ -23,34 +26,45 @@ fn main() {
         println!("cargo::rustc-cfg=armv6m");
     }
     if multiplies {
-        write(&out_dir.join("products.rs"), &products::source(has_feature("SMALL_RAM")));
+        write(&out_dir.join("products.rs"), products::source(has_feature("SMALL_RAM")).as_bytes());
     }
     if !conforms && !multiplies {
         println!("cargo::rustc-cfg=generates");
-        write(&out_dir.join("model.rs"), &linked_model());
+        write(&out_dir.join("model.rs"), linked_model(&out_dir).as_bytes());
     }
 }
 
-/// The packed model as source text.
-fn linked_model() -> String {
+/// The packed model as source text; where it has room, filled up with zeros.
+fn linked_model(out_dir: &Path) -> String {
     let Some(model_path) = env::var_os("SISKIN_MODEL").map(PathBuf::from) else {
         fail("SISKIN_MODEL must be the path of a packed model (.siskin); `cargo xtask firmware` sets it");
     };
     let model_path = fs::canonicalize(&model_path)
         .unwrap_or_else(|error| fail(&format!("cannot find the model {}: {error}", model_path.display())));
     println!("cargo::rerun-if-changed={}", model_path.display());
-    let bytes = fs::read(&model_path)
+    let mut bytes = fs::read(&model_path)
         .unwrap_or_else(|error| fail(&format!("cannot read the model {}: {error}", model_path.display())));
     check(&bytes).unwrap_or_else(|error| fail(&format!("{} is not a packed model: {error}", model_path.display())));
     let arena_bytes = bytes_of("SISKIN_ARENA_BYTES").unwrap_or("SHAPE.arena_bytes".to_owned());
     let adapter_bytes = bytes_of("SISKIN_ADAPTER_BYTES").unwrap_or("0".to_owned());
+    let room = env::var("SISKIN_MODEL_ROOM").ok();
+    if let Some(given) = &room {
+        match given.parse() {
+            Ok(room_bytes) if room_bytes >= bytes.len() => bytes.resize(room_bytes, 0),
+            _ => fail(&format!("SISKIN_MODEL_ROOM is {given:?}, but the model has {} bytes", bytes.len())),
+        }
+        println!("cargo::rustc-cfg=has_grammar");
+    }
+    let contents = out_dir.join("model.siskin");
+    write(&contents, &bytes);
+    let has_room = room.is_some();
 
     let model = match env::var_os("CARGO_FEATURE_LINKED_MODEL") {
         Some(_) => "pub use siskin_runtime::linked::MODEL;".to_owned(),
         None => format!(
             "pub static MODEL: siskin_runtime::Aligned<[u8; {}]> = siskin_runtime::Aligned(*include_bytes!({:?}));",
             bytes.len(),
-            model_path.display().to_string()
+            contents.display().to_string()
         ),
     };
     format!(
@@ -61,7 +75,9 @@ fn linked_model() -> String {
          /// Bytes of the arena: what the model needs, where nothing else was asked for.\n\
          pub const ARENA_BYTES: usize = {arena_bytes};\n\
          /// Bytes of the room for an adapter that the host sends.\n\
-         pub const ADAPTER_BYTES: usize = {adapter_bytes};\n"
+         pub const ADAPTER_BYTES: usize = {adapter_bytes};\n\
+         /// Whether another model may take this one's place: then what it is is seen when it runs.\n\
+         pub const HAS_ROOM: bool = {has_room};\n"
     )
 }
 
@@ -90,8 +106,8 @@ fn check(file: &[u8]) -> Result<(), String> {
     }
 }
 
-fn write(path: &Path, text: &str) {
-    fs::write(path, text).unwrap_or_else(|error| fail(&format!("cannot write {}: {error}", path.display())));
+fn write(path: &Path, bytes: &[u8]) {
+    fs::write(path, bytes).unwrap_or_else(|error| fail(&format!("cannot write {}: {error}", path.display())));
 }
 
 pub(crate) fn fail(why: &str) -> ! {

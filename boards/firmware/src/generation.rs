@@ -5,6 +5,7 @@ use siskin_runtime::format::SectionKind;
 use siskin_runtime::format::checksum;
 #[cfg(has_grammar)]
 use siskin_runtime::grammar::{Grammar, GrammarState};
+use siskin_runtime::parts::Kind;
 use siskin_runtime::sampler::Constraint;
 #[cfg(not(has_grammar))]
 use siskin_runtime::sampler::Unconstrained;
@@ -21,7 +22,7 @@ use crate::{Memory, adapting, arch, encoding, linked, u32_le};
 
 /// Serves one request after the other, until the host has no more; gives whether all went well. A failure ends its request alone.
 pub fn serve(console: &mut Console, _: &str, mut memory: Memory) -> bool {
-    let model = &linked::MODEL.0;
+    let model = linked::model();
     Record::new(console, "model").number(model.len() as u64).hex(checksum(model).into(), 8).send();
     let mut is_well = true;
     for request_idx in 0..REQUESTS_MAX {
@@ -50,7 +51,7 @@ fn respond(console: &mut Console, memory: &mut Memory, request_bytes: usize) -> 
     // Large values stay where they are: moving them would take as much stack again.
     let request = Request::parse(memory.request.get(..request_bytes).unwrap_or_default());
     let request = request.as_ref().map_err(|&failure| failure)?;
-    if linked::SHAPE.is_encoder {
+    if holds_encoder() {
         return encoding::respond(console, request, memory.arena, memory.prompt);
     }
     let mut slot = None;
@@ -84,7 +85,16 @@ pub fn checked_model<'s>(slot: &'s mut Option<PackedModel<'static>>) -> Result<&
 
 #[inline(never)]
 fn parse_model<'s>(slot: &'s mut Option<PackedModel<'static>>) -> Result<&'s PackedModel<'static>, FormatError> {
-    Ok(slot.insert(PackedModel::parse(&linked::MODEL.0)?))
+    Ok(slot.insert(PackedModel::parse(linked::model())?))
+}
+
+/// Whether the model in flash is an encoder alone. A function of its own, so that the model is off the stack again.
+#[inline(never)]
+fn holds_encoder() -> bool {
+    if !linked::HAS_ROOM {
+        return linked::SHAPE.is_encoder;
+    }
+    PackedModel::parse(linked::model()).is_ok_and(|model| model.config().parts().kind == Kind::Encoder)
 }
 
 #[inline(never)]
@@ -169,16 +179,16 @@ fn generate<'a>(
     Ok(())
 }
 
-/// The start of a text within the model's grammar.
+/// The start of a text within the model's grammar, where it has one.
 #[cfg(has_grammar)]
 #[inline(never)]
-fn grammar_state<'m>(model: &PackedModel<'m>, end_tokens: &'m [TokenId]) -> Result<GrammarState<'m>, Failure> {
-    let (section, tokenizer) = (model.section(SectionKind::Grammar), model.tokenizer());
-    let (Some(section), Some(tokenizer)) = (section, tokenizer) else {
+fn grammar_state<'m>(model: &PackedModel<'m>, end_tokens: &'m [TokenId]) -> Result<Option<GrammarState<'m>>, Failure> {
+    let Some(section) = model.section(SectionKind::Grammar) else { return Ok(None) };
+    let Some(tokenizer) = model.tokenizer() else {
         return Err(Failure::new("the model has no tokenizer for its grammar"));
     };
     let grammar = Grammar::parse(section, &tokenizer).map_err(|error| Failure::new(error.as_str()))?;
-    Ok(GrammarState::new(grammar, tokenizer, end_tokens))
+    Ok(Some(GrammarState::new(grammar, tokenizer, end_tokens)))
 }
 
 /// Sends token after token, then the end.

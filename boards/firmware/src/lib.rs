@@ -52,6 +52,11 @@ pub mod linked {
 
     include!(concat!(env!("OUT_DIR"), "/model.rs"));
 
+    /// What the flash holds in the model's place. Where another model may be put there, the compiler must not look.
+    pub(crate) fn model() -> &'static [u8] {
+        if HAS_ROOM { core::hint::black_box(&MODEL.0) } else { &MODEL.0 }
+    }
+
     /// Refuses weights that `kernels` would read slowly.
     pub(crate) fn check_layout(model: &PackedModel<'_>, kernels: Kernels) -> Result<(), Failure> {
         let (found, wanted) = (model.header().layout, kernels.preferred_layout());

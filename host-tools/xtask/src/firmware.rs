@@ -25,6 +25,10 @@ pub struct Args {
     /// Link without a panic handler, which fails where a panic can be reached.
     #[arg(long)]
     panic_free: bool,
+    /// Leave so much flash for the model and build in the code for all families and for grammars: another model can then be put in
+    /// this one's place, filled up with zeros. `SISKIN_ARENA_BYTES` must be enough for each.
+    #[arg(long, value_name = "BYTES", requires = "model", conflicts_with_all = ["app", "panic_free"])]
+    room: Option<u64>,
     /// Where the firmware goes.
     #[arg(long, value_name = "ELF")]
     out: PathBuf,
@@ -68,22 +72,30 @@ pub fn run(args: &Args) -> Result<()> {
     if args.panic_free {
         return build_panic_free(&board, model.as_deref(), args.app, &args.out);
     }
-    build(&board, model.as_deref(), args.app, &args.out)
+    build_with(&board, model.as_deref(), args.room, args.app, &[], &args.out)
 }
 
 /// Builds an application, or with `None` the one that generates with `model`, into `out`.
 pub fn build(board: &Board, model: Option<&Path>, app: Option<App>, out: &Path) -> Result<()> {
-    build_with(board, model, app, &[], out)
+    build_with(board, model, None, app, &[], out)
 }
 
 /// The same, which fails where a panic can be reached.
 pub fn build_panic_free(board: &Board, model: Option<&Path>, app: Option<App>, out: &Path) -> Result<()> {
-    build_with(board, model, app, &["--features=siskin-firmware/panic-free"], out).context(
+    build_with(board, model, None, app, &["--features=siskin-firmware/panic-free"], out).context(
         "a link without a panic handler fails: a panic can be reached; `cargo xtask sizes --image` lists where",
     )
 }
 
-fn build_with(board: &Board, model: Option<&Path>, app: Option<App>, options: &[&str], out: &Path) -> Result<()> {
+/// `room` is the flash that is left for other models in this one's place.
+fn build_with(
+    board: &Board,
+    model: Option<&Path>,
+    room: Option<u64>,
+    app: Option<App>,
+    options: &[&str],
+    out: &Path,
+) -> Result<()> {
     let package = &board.name;
     let target_dir = repo::root().join("target/boards");
     fs::create_dir_all(&target_dir).with_context(|| format!("failed to create {}", target_dir.display()))?;
@@ -101,13 +113,14 @@ fn build_with(board: &Board, model: Option<&Path>, app: Option<App>, options: &[
         cargo.arg(format!("--features=siskin-firmware/{}", app.feature()));
     }
     if model.is_some() {
-        cargo.args(generation_features(board));
+        cargo.args(generation_features(board, room.is_none()));
     }
-    if model.map(is_of_other_family).transpose()?.unwrap_or(false) {
+    cargo.envs(room.map(|bytes| ("SISKIN_MODEL_ROOM", bytes.to_string())));
+    if room.is_some() || model.map(is_of_other_family).transpose()?.unwrap_or(false) {
         cargo.arg("--features=siskin-firmware/families");
     }
     let has_adapters = model.map(has_adapters).transpose()?.unwrap_or(false);
-    if app.is_none() && (has_adapters || env::var_os("SISKIN_ADAPTER_BYTES").is_some()) {
+    if app.is_none() && (room.is_some() || has_adapters || env::var_os("SISKIN_ADAPTER_BYTES").is_some()) {
         cargo.arg("--features=siskin-firmware/adapters");
     }
     repo::run_quietly(&mut cargo)?;
@@ -115,13 +128,17 @@ fn build_with(board: &Board, model: Option<&Path>, app: Option<App>, options: &[
     put(&built, out)
 }
 
-/// What switches off what applications that generate have no use for.
-fn generation_features(board: &Board) -> &'static [&'static str] {
-    // Only a core without kernels of its own reads this layout fastest.
-    match board.target.layout.as_str() {
-        "row-major" => &["--features=siskin-firmware/linked-model,siskin-runtime/linked-model"],
-        _ => &["--features=siskin-firmware/linked-model,siskin-runtime/linked-model,siskin-firmware/sole-backend"],
+/// What switches off what applications that generate have no use for; `is_linked` where the model will stay the one that it is.
+fn generation_features(board: &Board, is_linked: bool) -> Vec<&'static str> {
+    let mut features = Vec::new();
+    if is_linked {
+        features.push("--features=siskin-firmware/linked-model,siskin-runtime/linked-model");
     }
+    // Only a core without kernels of its own reads this layout fastest.
+    if board.target.layout != "row-major" {
+        features.push("--features=siskin-firmware/sole-backend");
+    }
+    features
 }
 
 /// Whether a packed file says that its model is no Llama (runtime/FORMAT.md): such a one needs the runtime's code for all families.
@@ -156,7 +173,8 @@ pub fn lint(siskin: &Path) -> Result<()> {
         toolchain.ensure_clippy()?;
         let mut clippy = toolchain.cargo("clippy", &board.target.triple, &board.target.cpu);
         clippy.args(["--quiet", "--release", "--package", &board.name, "--package", "siskin-firmware", "--target-dir"]);
-        clippy.arg(repo::root().join("target/boards")).args(generation_features(&board)).args(["--", "-D", "warnings"]);
+        clippy.arg(repo::root().join("target/boards")).args(generation_features(&board, true));
+        clippy.args(["--", "-D", "warnings"]);
         repo::run(clippy.env("SISKIN_MODEL", random_model::pack(siskin, &board)?))?;
     }
     // The one example that brings no model takes any: it says at run time that this one has no grammar.

@@ -56,7 +56,7 @@ impl Shape {
     }
 
     /// Two special tokens, the 256 bytes, and the merges.
-    fn vocab_size(&self) -> usize {
+    pub(crate) fn vocab_size(&self) -> usize {
         2 + 256 + self.n_merges
     }
 }

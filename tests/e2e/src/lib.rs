@@ -1,8 +1,9 @@
 //! Drives the built `siskin` from the outside: nothing of ours is imported, so what is tested is what a user runs.
 //!
-//! The tests are in `tests/`; here are the [`Program`] that they run and the models that they run it on:
+//! The tests are in `tests/`; here are the [`Program`] that they run, firmware in the emulator ([`device`]) and the models that they run:
 //! the [`fixture`] and tiny ones of other [`families`].
 
+pub mod device;
 pub mod families;
 pub mod fixture;
 

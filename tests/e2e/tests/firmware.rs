@@ -2,32 +2,16 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
+use siskin_e2e::device::{self, GREEDY, boards, boards_dir, records, xtask};
 use siskin_e2e::{Program, fixture};
 
 const BOARD: &str = "netduinoplus2";
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the repository's root")
-}
-
-fn xtask(args: &[&str]) -> Output {
-    xtask_with(args, None)
-}
-
-/// With a variable in its environment.
-fn xtask_with(args: &[&str], variable: Option<(&str, &str)>) -> Output {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["run", "--quiet", "--package", "xtask", "--"]).args(args).current_dir(root()).envs(variable);
-    command.output().expect("cargo xtask")
-}
-
 /// A packed model, and the firmware around it.
 fn firmware() -> (Program, String) {
     let program = Program::new();
-    let boards_dir = root().join("boards").display().to_string();
+    let boards_dir = boards_dir();
     fixture::write_checkpoint(&program.path("model"), 5);
     program.text(&["compile", "model", "--board", BOARD, "--boards-dir", &boards_dir, "-o", "m.siskin"]);
     let build = ["board", "build", BOARD, "m.siskin", "--boards-dir", &boards_dir, "-o", "m.elf"];
@@ -52,23 +36,13 @@ fn emulate_all(program: &Program, board: &str, elf: &str, requests: &[&[u8]]) ->
         program.write(&name, request);
         args.extend(["--request".to_owned(), program.path(&name).display().to_string()]);
     }
-    let output = xtask(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let output = xtask(&args.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
     (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
 }
 
 /// A greedy request for four tokens.
 fn request(prompt: &str) -> Vec<u8> {
-    let mut file = b"SISKINRQ".to_vec();
-    let (n_tokens, seed) = (4, [0, 0]);
-    let head = [3, 0, prompt.len() as u32, n_tokens, seed[0], seed[1]];
-    file.extend(head.iter().flat_map(|word| word.to_le_bytes()));
-    let (temperature, top_k) = (0f32, 0);
-    let [typical_p, top_p, min_p, repetition_penalty] = [1f32, 1.0, 0.0, 1.0].map(f32::to_bits);
-    let bits = [temperature.to_bits(), top_k, typical_p, top_p, min_p, repetition_penalty];
-    // Frequency and presence penalties, mirostat's tau and eta, the numbers of biases and of stops, no adapter.
-    file.extend(bits.iter().chain(&[0; 7]).flat_map(|word| word.to_le_bytes()));
-    file.extend(prompt.bytes());
-    file
+    device::request(prompt, 4, &GREEDY)
 }
 
 fn number_after(text: &str, keyword: &str) -> Option<u64> {
@@ -120,11 +94,6 @@ fn a_bad_request_is_told_and_never_crashes() {
     }
 }
 
-/// The values of the records with this keyword.
-fn records<'t>(said: &'t str, keyword: &str) -> Vec<&'t str> {
-    said.lines().filter_map(|line| line.strip_prefix(keyword)?.strip_prefix(' ')).collect()
-}
-
 #[test]
 fn after_a_failed_request_the_next_is_served_as_if_it_were_the_first() {
     let (program, elf) = firmware();
@@ -143,7 +112,8 @@ fn after_a_failed_request_the_next_is_served_as_if_it_were_the_first() {
 fn build(model: &Path, elf: &str, arena_bytes: Option<&str>) {
     let model = model.display().to_string();
     let args = ["firmware", "--board", BOARD, "--model", &model, "--out", elf];
-    let output = xtask_with(&args, arena_bytes.map(|bytes| ("SISKIN_ARENA_BYTES", bytes)));
+    let variable = arena_bytes.map(|bytes| ("SISKIN_ARENA_BYTES", bytes));
+    let output = xtask(&args, variable.as_slice());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -164,7 +134,7 @@ fn a_model_that_the_device_cannot_run_is_told_and_the_firmware_goes_on() {
     let image = fs::read(&elf).expect("the firmware");
     let model_at = image.windows(packed.len()).position(|bytes| bytes == packed).expect("the model in the firmware");
     for (at, error) in [
-        (0, "the flash holds no packed model"),
+        (0, "the checksum of the model's header is wrong"),
         (40, "the checksum of the model's header is wrong"),
         (packed.len() - 1000, "the checksum of a section of the model is wrong"),
     ] {
@@ -189,10 +159,10 @@ fn the_kernels_of_every_board_conform_on_it() {
     let program = Program::new();
     for board in boards() {
         let elf = program.path(&format!("{board}.elf")).display().to_string();
-        let built = xtask(&["firmware", "--board", &board, "--app", "conformance", "--out", &elf]);
+        let built = xtask(&["firmware", "--board", &board, "--app", "conformance", "--out", &elf], &[]);
         assert!(built.status.success(), "{board}: {}", String::from_utf8_lossy(&built.stderr));
         let run_dir = program.path(&format!("run-{board}")).display().to_string();
-        let output = xtask(&["emulate", "--board", &board, "--elf", &elf, "--run-dir", &run_dir]);
+        let output = xtask(&["emulate", "--board", &board, "--elf", &elf, "--run-dir", &run_dir], &[]);
         let said = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(0), "{board}: {said}");
         let mut kernels = said.lines().filter_map(|line| line.strip_prefix("kernels "));
@@ -201,13 +171,6 @@ fn the_kernels_of_every_board_conform_on_it() {
         assert!(kernels.any(|kernels| kernels == "generic"), "{board}: {said}");
         assert!(said.lines().any(|line| line.starts_with("family matmul ")), "{board}: {said}");
     }
-}
-
-/// Every folder of boards/ that describes a board.
-fn boards() -> Vec<String> {
-    let folders = root().join("boards").read_dir().expect("the boards").flatten();
-    let folders = folders.filter(|folder| folder.path().join("board.toml").is_file());
-    folders.map(|folder| folder.file_name().to_string_lossy().into_owned()).collect()
 }
 
 #[test]
@@ -223,11 +186,11 @@ fn nothing_in_the_image_allocates() {
 #[test]
 fn the_greedy_build_draws_the_tokens_of_the_host() {
     let program = Program::new();
-    let boards_dir = root().join("boards").display().to_string();
+    let boards_dir = boards_dir();
     fixture::write_shape(&program.path("model"), 8, &fixture::TINY);
     program.text(&["compile", "model", "--board", BOARD, "--boards-dir", &boards_dir, "-o", "m.siskin"]);
     let (model, elf) = (program.path("m.siskin").display().to_string(), program.path("g.elf").display().to_string());
-    let built = xtask(&["firmware", "--board", BOARD, "--app", "greedy", "--model", &model, "--out", &elf]);
+    let built = xtask(&["firmware", "--board", BOARD, "--app", "greedy", "--model", &model, "--out", &elf], &[]);
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
 
     let prompt = "the siskin sings";
