@@ -175,6 +175,19 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         self.linear(buffers.logits, &output, &staged.view(1));
     }
 
+    /// Computes the logits of what follows each of the first `n_tokens` residual streams, `(n_tokens, vocab_size)`, in one pass over the head.
+    /// For language models.
+    pub fn predict_all(&self, buffers: &mut Buffers<'_>, n_tokens: usize, logits: &mut [f32]) {
+        let Some(output) = self.model.head().output else { return };
+        for row_idx in 0..n_tokens {
+            self.finish(buffers, row_idx);
+            let mut staged = self.staged(&output, buffers.activations, buffers.activation_scales);
+            staged.put(row_idx, buffers.row.cut(..output.weight.cols()));
+        }
+        let staged = self.staged(&output, buffers.activations, buffers.activation_scales);
+        self.linear(logits.cut_mut(..n_tokens * output.weight.rows()), &output, &staged.view(n_tokens));
+    }
+
     /// Brings the residual stream in `row_idx` to its final form, `(dim,)`, in `row`.
     pub fn finish(&self, buffers: &mut Buffers<'_>, row_idx: usize) {
         let config = self.model.config();

@@ -11,6 +11,7 @@ use crate::TokenId;
 use crate::kernels::{Join, Serial};
 use crate::sampler::{Advance, Constraint, Sampler, StopMatcher, Unconstrained};
 use crate::session::{Session, StepError};
+use crate::speculative::{Ahead, Alone, Guesses};
 use crate::tokenizer::{TextStream, Tokenizer};
 
 /// FNV-1a, 64 bits, over the little-endian bytes of logits: equal on two targets if they computed the same bits.
@@ -81,8 +82,9 @@ pub struct Window {
 }
 
 /// A text in the making.
-pub struct Generation<'g, 'a, J = Serial, C = Unconstrained> {
+pub struct Generation<'g, 'a, J = Serial, C = Unconstrained, A = Alone> {
     session: &'g mut Session<'a, J>,
+    ahead: A,
     tokenizer: Option<Tokenizer<'a>>,
     sampler: Sampler<'g>,
     constraint: C,
@@ -126,16 +128,27 @@ impl<'g, 'a, J: Join + Sync> Generation<'g, 'a, J> {
     ) -> Self {
         let (text, constraint) = (TextStream::new(), Unconstrained);
         let (last, n_tokens, end) = (None, 0, None);
-        Self { session, tokenizer, sampler, constraint, stops, limits, text, last, n_tokens, end }
+        Self { session, ahead: Alone, tokenizer, sampler, constraint, stops, limits, text, last, n_tokens, end }
     }
 }
 
-impl<'g, 'a, J: Join + Sync, C: Constraint> Generation<'g, 'a, J, C> {
+impl<'g, 'a, J: Join + Sync, C: Constraint, A: Ahead<J>> Generation<'g, 'a, J, C, A> {
     /// The same text, yet to read its prompt, within a constraint, such as a [`GrammarState`](crate::grammar::GrammarState).
     #[inline]
-    pub fn within<D>(self, constraint: D) -> Generation<'g, 'a, J, D> {
-        let Self { session, tokenizer, sampler, stops, limits, text, last, n_tokens, end, .. } = self;
-        Generation { session, tokenizer, sampler, constraint, stops, limits, text, last, n_tokens, end }
+    pub fn within<D>(self, constraint: D) -> Generation<'g, 'a, J, D, A> {
+        let Self { session, ahead, tokenizer, sampler, stops, limits, text, last, n_tokens, end, .. } = self;
+        Generation { session, ahead, tokenizer, sampler, constraint, stops, limits, text, last, n_tokens, end }
+    }
+
+    /// The same text, yet to read its prompt, with a draft's guesses: it has the same tokens and logits, and may come faster.
+    pub fn guessed_by<D: Ahead<J>>(self, draft: D) -> Generation<'g, 'a, J, C, D> {
+        let Self { session, tokenizer, sampler, constraint, stops, limits, text, last, n_tokens, end, .. } = self;
+        Generation { session, ahead: draft, tokenizer, sampler, constraint, stops, limits, text, last, n_tokens, end }
+    }
+
+    /// How a draft's guesses fared so far, where there is one.
+    pub fn guesses(&self) -> Option<Guesses> {
+        self.ahead.counts()
     }
 
     /// Reads what an encoder-decoder is to write from, before its prompt, which is the token that it starts from.
@@ -151,6 +164,7 @@ impl<'g, 'a, J: Join + Sync, C: Constraint> Generation<'g, 'a, J, C> {
     /// # Errors
     /// As [`Generation::start`], and [`StepError::NoRoom`] where the constraint's shortest text may not fit.
     pub fn read(&mut self, prompt: &[TokenId]) -> Result<(), StepError> {
+        self.ahead.settle(self.session);
         self.session.prefill(prompt)?;
         self.sampler.observe(prompt);
         let (n_missing, n_left) = (self.constraint.tokens_missing(), self.n_left());
@@ -164,7 +178,7 @@ impl<'g, 'a, J: Join + Sync, C: Constraint> Generation<'g, 'a, J, C> {
             return n_wanted;
         }
         // The last token that is drawn need not be read again.
-        let n_positions = self.session.model().config().context_len - self.session.position();
+        let n_positions = self.session.model().config().context_len - self.ahead.position(self.session);
         n_wanted.min(n_positions + 1)
     }
 
@@ -186,13 +200,13 @@ impl<'g, 'a, J: Join + Sync, C: Constraint> Generation<'g, 'a, J, C> {
 
     /// What the next token will be drawn from, `(vocab_size,)`, after [`Generation::compute`].
     pub fn logits(&mut self) -> &[f32] {
-        self.session.logits()
+        self.ahead.logits(self.session)
     }
 
     /// The second part of a step, after [`Generation::compute`] and only then: draws the token and gives its text.
     pub fn draw(&mut self, mut emit: impl FnMut(&str)) -> Option<TokenId> {
         let n_left = self.n_left();
-        let token = self.sampler.next_within(self.session.logits(), &self.constraint, n_left);
+        let token = self.sampler.next_within(self.ahead.logits(self.session), &self.constraint, n_left);
         let advance = self.constraint.advance(token, n_left);
         if let Advance::Whole | Advance::Stuck = advance {
             self.finish(if advance == Advance::Whole { End::Complete } else { End::Stuck }, &mut emit);
@@ -226,11 +240,12 @@ impl<'g, 'a, J: Join + Sync, C: Constraint> Generation<'g, 'a, J, C> {
     /// Shows the session the last token, so that its logits are those of the next. False if the context is full.
     fn advance(&mut self, emit: &mut impl FnMut(&str)) -> bool {
         let Some(token) = self.last.take() else { return true };
-        let is_full = self.session.position() == self.session.model().config().context_len;
+        let is_full = self.ahead.position(self.session) == self.session.model().config().context_len;
         if let (Some(window), true) = (self.limits.slide_to, is_full) {
+            self.ahead.settle(self.session);
             self.session.slide_behind(window.n_sinks, window.n_newest);
         }
-        let is_room = self.session.decode_step(token).is_ok();
+        let is_room = self.ahead.advance(self.session, token, &self.sampler).is_ok();
         if !is_room {
             self.finish(End::ContextFull, emit);
         }

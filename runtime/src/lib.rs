@@ -54,6 +54,7 @@ pub mod plan;
 mod recurrent;
 pub mod sampler;
 pub mod session;
+pub mod speculative;
 pub mod tensor;
 pub mod tokenizer;
 
@@ -69,6 +70,7 @@ pub use parts::Parts;
 pub use plan::MemoryPlan;
 pub use sampler::{Sampler, Sampling, SamplingError, StopMatcher};
 pub use session::{Session, StepError};
+pub use speculative::Draft;
 pub use tensor::WeightFormat;
 pub use tokenizer::{Tokenizer, TokenizerError};
 

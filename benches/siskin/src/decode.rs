@@ -14,8 +14,8 @@ const PROMPT_TOKENS: usize = 128;
 /// Tokens that share a pass over the weights while the prompt is read.
 const PREFILL_BATCH: usize = 128;
 
-/// Answers with the seconds of reading the prompt, then of each of `n` tokens after an empty context.
-pub fn run(format: &str, numbers: &[&str]) -> Result<()> {
+/// A packed model with random weights, in the format and of the shape that the arguments say.
+pub fn packed(format: &str, numbers: &[&str]) -> Result<AlignedBytes> {
     let numbers = numbers.iter().map(|number| number.parse()).collect::<Result<Vec<usize>, _>>()?;
     let [dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, context_len] = numbers[..] else {
         bail!("expected seven numbers after the format");
@@ -35,22 +35,29 @@ pub fn run(format: &str, numbers: &[&str]) -> Result<()> {
         tied_head: true,
         parts: Parts::LLAMA,
     };
-    let n_threads: NonZeroUsize =
-        std::env::var("RAYON_NUM_THREADS").context("RAYON_NUM_THREADS is not set")?.parse()?;
-    let kernels = Kernels::detect();
     let options = PackOptions {
         format,
-        layout: kernels.preferred_layout(),
+        layout: Kernels::detect().preferred_layout(),
         context_len: None,
         prefill_batch: PREFILL_BATCH,
         sections: Vec::new(),
     };
-    let file = pack::pack(&Checkpoint::random(config, 1)?, &options)?;
+    Ok(pack::pack(&Checkpoint::random(config, 1)?, &options)?)
+}
+
+/// How many threads are asked for.
+pub fn n_threads() -> Result<NonZeroUsize> {
+    Ok(std::env::var("RAYON_NUM_THREADS").context("RAYON_NUM_THREADS is not set")?.parse()?)
+}
+
+/// Answers with the seconds of reading the prompt, then of each of `n` tokens after an empty context.
+pub fn run(format: &str, numbers: &[&str]) -> Result<()> {
+    let (file, n_threads, kernels) = (packed(format, numbers)?, n_threads()?, Kernels::detect());
     let model = PackedModel::parse(&file)?;
     with_threads(n_threads, |join| {
         let mut arena = AlignedBytes::zeroed(model.memory_plan().arena_bytes_for(n_threads.get()));
         let mut session = Session::with_join(&model, &mut arena, kernels, join)?;
-        let token = |i: usize| (i * 7919 % vocab_size) as u32;
+        let token = |i: usize| (i * 7919 % model.config().vocab_size) as u32;
         let prompt: Vec<u32> = (0..PROMPT_TOKENS).map(token).collect();
         crate::serve(&format!("{} {}", file.len(), kernels.name()), |n| {
             session.reset();

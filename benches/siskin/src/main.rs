@@ -1,15 +1,17 @@
-//! Siskin's side of `cargo xtask bench train` and `bench decode`: training steps, tokens of a packed model, or the multiply-adds that the
-//! machine can do at most.
+//! Siskin's side of `cargo xtask bench train` and `bench decode`: training steps, tokens of a packed model, and what the machine can do at
+//! most: multiply-adds, and reading that model.
 //!
 //! ```text
 //! bench-siskin train FAMILY DIM HIDDEN LAYERS HEADS KV_HEADS VOCAB BATCH CONTEXT
 //! bench-siskin decode FORMAT DIM HIDDEN LAYERS HEADS KV_HEADS VOCAB CONTEXT
+//! bench-siskin read FORMAT DIM HIDDEN LAYERS HEADS KV_HEADS VOCAB CONTEXT
 //! bench-siskin peak
 //! ```
 //! All speak the protocol of benches/README.md; `RAYON_NUM_THREADS` says how many threads they use.
 
 mod decode;
 mod peak;
+mod read;
 mod train;
 
 use std::io::Write as _;
@@ -21,8 +23,11 @@ fn main() -> Result<()> {
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["train", family, numbers @ ..] => train::run(family, numbers),
         ["decode", format, numbers @ ..] => decode::run(format, numbers),
+        ["read", format, numbers @ ..] => read::run(format, numbers),
         ["peak"] => peak::run(),
-        _ => bail!("expected `train` with a family and eight numbers, `decode` with a format and seven, or `peak`"),
+        _ => bail!(
+            "expected `train` with a family and eight numbers, `decode` or `read` with a format and seven, or `peak`"
+        ),
     }
 }
 

@@ -99,11 +99,13 @@ pub enum SectionKind {
     Grammar = 8,
     /// What was trained beside the model; a file may have several.
     Adapter = 9,
+    /// A whole packed model of the same vocabulary, for speculative decoding.
+    Draft = 11,
 }
 
 impl SectionKind {
     /// Every kind, in the order of their codes.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Tensors,
         Self::Weights,
         Self::Rope,
@@ -113,6 +115,7 @@ impl SectionKind {
         Self::Labels,
         Self::Grammar,
         Self::Adapter,
+        Self::Draft,
     ];
 
     /// The kind with this code.
@@ -132,6 +135,7 @@ impl SectionKind {
             Self::Labels => "labels",
             Self::Grammar => "grammar",
             Self::Adapter => "adapter",
+            Self::Draft => "draft",
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::adapter::{self, NamedFolder};
 use crate::boards::BoardArgs;
 use crate::console::Console;
 use crate::failure::{Failure, OrFail as _};
-use crate::grammar;
 use crate::packing::{self, PackingArgs, ReportText};
+use crate::{draft, grammar};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// Pack an adapter that generation can switch to by name: the folder that PEFT saved it to. May be given several times.
     #[arg(long = "adapter", value_name = "NAME=FOLDER", value_parser = NamedFolder::parse)]
     adapters: Vec<NamedFolder>,
+    /// Pack a small packed model with the same tokenizer, which guesses ahead when the model is run on a host.
+    #[arg(long, value_name = "FILE")]
+    draft: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -71,6 +74,12 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         let section = grammar::compile(path, &file.model())?;
         let doing = || "pack the grammar".to_owned();
         let bytes = with_section(&file.model(), SectionKind::Grammar, &section).or_failed(doing)?;
+        file = PackedFile::from_bytes(bytes).or_failed(doing)?;
+    }
+    if let Some(path) = &args.draft {
+        let draft = draft::open(path, &file.model())?;
+        let doing = || "pack the draft".to_owned();
+        let bytes = with_section(&file.model(), SectionKind::Draft, draft.bytes()).or_failed(doing)?;
         file = PackedFile::from_bytes(bytes).or_failed(doing)?;
     }
     let file = adapter::add(file, &args.adapters)?;

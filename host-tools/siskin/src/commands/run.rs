@@ -8,8 +8,9 @@ use std::time::Instant;
 use anyhow::anyhow;
 use serde::Serialize;
 use siskin_compiler::pack::AlignedBytes;
-use siskin_compiler::threads::with_threads;
+use siskin_compiler::threads::{TeamJoin, with_threads};
 use siskin_runtime::parts::Kind;
+use siskin_runtime::speculative::{Ahead, Alone, Draft, Guesses};
 use siskin_runtime::{
     Encoder, End, Generation, Join, Kernels, Limits, LogitsHash, PackedModel, Sampler, Session, StopMatcher, TokenId,
     Window,
@@ -20,7 +21,7 @@ use crate::console::Console;
 use crate::encoding::{Findings, Found, input_tokens};
 use crate::failure::{Failure, OrFail as _};
 use crate::generation::GenerationArgs;
-use crate::{grammar, input, packing};
+use crate::{draft, grammar, input, packing};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -49,6 +50,13 @@ pub(crate) struct Args {
     /// Of the half that --slide keeps, so many tokens from the front: attention sinks.
     #[arg(long, value_name = "N", default_value_t = 0, requires = "slide")]
     sinks: usize,
+    /// A small packed model with the same tokenizer that guesses ahead, in place of one packed with the model: the same text and logits, in less
+    /// time where it often guesses right.
+    #[arg(long, value_name = "FILE")]
+    draft: Option<PathBuf>,
+    /// Tokens that the draft guesses at a time.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    guesses: usize,
     /// Threads for the matrix products; any number gives the same bits.
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
     threads: NonZeroUsize,
@@ -72,8 +80,24 @@ struct Reply {
     tokens: Vec<TokenId>,
     n_prompt_tokens: usize,
     logits_hash: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guesses: Option<GuessesReply>,
     /// `max_new_tokens`, `end_token`, `stop`, `context_full`, `complete` or `stuck`.
     end: &'static str,
+}
+
+/// How a draft's guesses fared.
+#[derive(Serialize)]
+struct GuessesReply {
+    n_made: usize,
+    n_right: usize,
+    n_passes: usize,
+}
+
+impl From<Guesses> for GuessesReply {
+    fn from(Guesses { n_made, n_right, n_passes }: Guesses) -> Self {
+        Self { n_made, n_right, n_passes }
+    }
 }
 
 /// What an encoder says of the prompt.
@@ -106,12 +130,26 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let biases = args.generation.biases(&model)?;
     let sampler = Sampler::new(sampling, args.generation.seed).with_biases(&biases);
     let received = args.adapter.received(&args.file, &model)?;
+    let draft_file = match &args.draft {
+        Some(path) => Some(draft::open(path, &model)?),
+        None => draft::packed_with(&model)?,
+    };
+    let draft_file = draft_file.map(|file| packing::laid_out_for(kernels, file)).transpose()?;
     let continued = with_threads(args.threads, |join| {
+        let lay_out = || "lay out the arena".to_owned();
         let mut arena = AlignedBytes::zeroed(model.memory_plan().arena_bytes_for(join.n_threads()));
-        let mut session =
-            Session::with_join(&model, &mut arena, kernels, join).or_failed(|| "lay out the arena".to_owned())?;
+        let mut session = Session::with_join(&model, &mut arena, kernels, join.clone()).or_failed(lay_out)?;
         args.adapter.start(&mut session, received.as_deref())?;
-        continue_prompt(args, &model, &mut session, sampler, stops, console)
+        let Some(draft_file) = &draft_file else {
+            return continue_prompt(args, &model, &mut session, Alone, sampler, stops, console);
+        };
+        let draft_model = draft_file.model();
+        let mut arena = AlignedBytes::zeroed(draft_model.memory_plan().arena_bytes_for(join.n_threads()));
+        let mut draft_session = Session::with_join(&draft_model, &mut arena, kernels, join).or_failed(lay_out)?;
+        let mut logits = vec![0.0; Draft::<TeamJoin>::logits_len(&model, args.guesses)];
+        let draft = Draft::new(&mut draft_session, &model, args.guesses, &mut logits);
+        let draft = draft.or_invalid_input(|| "let the draft guess".to_owned())?;
+        continue_prompt(args, &model, &mut session, draft, sampler, stops, console)
     });
     console.reply_after_stream(&continued.or_failed(|| "start the threads".to_owned())??)
 }
@@ -132,10 +170,11 @@ fn encode_prompt(args: &Args, model: &PackedModel<'_>, join: impl Join + Sync) -
     })
 }
 
-fn continue_prompt<'a>(
+fn continue_prompt<'a, J: Join + Sync>(
     args: &Args,
     model: &PackedModel<'a>,
-    session: &mut Session<'a, impl Join + Sync>,
+    session: &mut Session<'a, J>,
+    ahead: impl Ahead<J>,
     sampler: Sampler<'_>,
     stops: StopMatcher<'_>,
     console: &Console,
@@ -157,7 +196,8 @@ fn continue_prompt<'a>(
     }
     let first = start.as_ref().map_or(&prompt[..], std::slice::from_ref);
     let constraint = grammar::start(section.as_deref(), model, tokenizer, eos.as_slice())?;
-    let mut generation = Generation::new(session, Some(tokenizer), sampler, stops, limits).within(constraint);
+    let mut generation =
+        Generation::new(session, Some(tokenizer), sampler, stops, limits).within(constraint).guessed_by(ahead);
     generation.read(first).or_invalid_input(|| "read the prompt".to_owned())?;
     let prompt_s = started.elapsed().as_secs_f64();
     let (mut text, mut tokens, mut printed, mut hash) = (String::new(), Vec::new(), Ok(()), LogitsHash::EMPTY);
@@ -187,10 +227,21 @@ fn continue_prompt<'a>(
         prompt.len(),
         tokens.len()
     ));
+    let guesses = generation.guesses();
+    if let Some(Guesses { n_made, n_right, n_passes }) = guesses {
+        console.note(format_args!("the draft guessed {n_right} of {n_made} tokens right, in {n_passes} passes"));
+    }
     if end == Some(End::ContextFull) {
         console.note(format_args!("the context of {context_len} tokens is full; --slide goes on beyond it"));
     }
-    Ok(Reply { text, tokens, n_prompt_tokens: prompt.len(), logits_hash, end: end_name(end) })
+    Ok(Reply {
+        text,
+        tokens,
+        n_prompt_tokens: prompt.len(),
+        logits_hash,
+        guesses: guesses.map(Into::into),
+        end: end_name(end),
+    })
 }
 
 /// Half of a context, the first `n_sinks` tokens among it.

@@ -79,7 +79,8 @@ pub fn run(args: &Args) -> Result<()> {
     let mut body = format!(
         "`cargo xtask bench decode` on {}: tokens a second, {} rounds in which everyone has a turn, medians of the rounds. Models have random \
          weights and tied heads; {N_TOKENS} tokens are generated from an empty context, and prompts have {N_TOKENS} tokens. Siskin is built for \
-         any processor, llama2.c with -Ofast -march=native.\n",
+         any processor, llama2.c with -Ofast -march=native. The limit is how often a second the same threads can read the packed int8 model and do \
+         nothing else, which each token has to.\n",
         machine::describe(),
         args.rounds,
     );
@@ -123,7 +124,15 @@ fn entries(args: &Args) -> Result<Vec<Entry>> {
             options: Vec::new(),
         }),
     };
-    let mut entries = vec![ours("int8"), ours("int8-g32")];
+    let limit = Entry {
+        name: "the limit: reading the int8 model".to_owned(),
+        source: Source::Protocol(Program {
+            name: "reading".to_owned(),
+            command: vec![siskin.clone(), "read".into(), "int8".into()],
+            options: Vec::new(),
+        }),
+    };
+    let mut entries = vec![ours("int8"), ours("int8-g32"), limit];
     match &args.llama2c {
         Some(dir) => entries.extend([llama2c(dir, "run.c", false)?, llama2c(dir, "runq.c", true)?]),
         None => eprintln!("llama2.c does not take part: give the folder of its sources as --llama2c DIR"),

@@ -63,29 +63,23 @@ const NEAR_BLOCKS: usize = 8;
 fn all_tokens_of_blocks(job: &mut Job<'_>, range: Range<usize>) {
     let mut token = 0;
     while token < job.x.n_tokens() {
-        match job.x.n_tokens() - token {
-            4.. => {
-                tokens_of_blocks::<4, false>(job, token, range.clone());
-                token += 4;
-            }
-            2.. => {
-                tokens_of_blocks::<2, false>(job, token, range.clone());
-                token += 2;
-            }
-            _ => {
-                match job.is_far {
-                    true => tokens_of_blocks::<1, true>(job, token, range.clone()),
-                    false => tokens_of_blocks::<1, false>(job, token, range.clone()),
-                }
-                token += 1;
-            }
-        }
+        // The first tokens meet weights that are not near yet.
+        let is_far = job.is_far && token == 0;
+        token += match (job.x.n_tokens() - token, is_far) {
+            (4.., true) => tokens_of_blocks::<4, true>(job, token, range.clone()),
+            (4.., false) => tokens_of_blocks::<4, false>(job, token, range.clone()),
+            (2.., true) => tokens_of_blocks::<2, true>(job, token, range.clone()),
+            (2.., false) => tokens_of_blocks::<2, false>(job, token, range.clone()),
+            (_, true) => tokens_of_blocks::<1, true>(job, token, range.clone()),
+            (_, false) => tokens_of_blocks::<1, false>(job, token, range.clone()),
+        };
     }
 }
 
-/// The blocks for `T` tokens, as many at once as there are registers for. Where they are `FAR`, asks for those after them.
+/// The blocks for `T` tokens, as many at once as there are registers for. Where they are `FAR`, asks for those after
+/// them. Gives `T`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn tokens_of_blocks<const T: usize, const FAR: bool>(job: &mut Job<'_>, token: usize, range: Range<usize>) {
+fn tokens_of_blocks<const T: usize, const FAR: bool>(job: &mut Job<'_>, token: usize, range: Range<usize>) -> usize {
     let mut block = range.start;
     while block < range.end {
         let left = range.end - block;
@@ -97,6 +91,7 @@ fn tokens_of_blocks<const T: usize, const FAR: bool>(job: &mut Job<'_>, token: u
             _ => blocks::<T, 1, FAR>(job, token, block),
         };
     }
+    T
 }
 
 /// `B` row blocks from `block` for `T` tokens from `token`; gives `B`.
