@@ -4,8 +4,8 @@ use siskin_compiler::artifact::Checkpoint;
 use siskin_compiler::pack::{AlignedBytes, PackOptions, PackedFile, pack};
 use siskin_runtime::speculative::{Draft, DraftError, Guesses};
 use siskin_runtime::{
-    End, Generation, Kernels, Limits, LogitsHash, ModelConfig, Parts, Sampler, Sampling, Session, StopMatcher, TokenId,
-    WeightFormat, Window,
+    End, Generation, Kernels, Limits, LogitsHash, ModelConfig, Parts, Sampler, Sampling, Serial, Session, StopMatcher,
+    TokenId, WeightFormat, Window,
 };
 
 const VOCAB: usize = 96;
@@ -79,7 +79,7 @@ fn guessed(
     let mut draft_session = Session::new(&draft_model, &mut draft_arena, Kernels::detect()).unwrap();
     // What a session held before must not matter.
     draft_session.prefill(&[9, 9, 9]).unwrap();
-    let mut logits = vec![0.0; Draft::<'_, '_>::logits_len(&model, n_guesses)];
+    let mut logits = vec![0.0; Draft::<Serial>::logits_len(&model, n_guesses)];
     let draft = Draft::new(&mut draft_session, &model, n_guesses, &mut logits).unwrap();
     let stops = StopMatcher::new(&[]).unwrap();
     let generation = Generation::new(&mut session, None, sampler.clone(), stops, limits(slide_to));
