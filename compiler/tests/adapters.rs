@@ -55,7 +55,14 @@ fn base() -> Checkpoint {
 }
 
 fn packed(checkpoint: &Checkpoint, format: WeightFormat, layout: WeightLayout) -> AlignedBytes {
-    let options = PackOptions { format, layout, context_len: None, prefill_batch: 8, sections: Vec::new() };
+    let options = PackOptions {
+        format,
+        exceptions: Vec::new(),
+        layout,
+        context_len: None,
+        prefill_batch: 8,
+        sections: Vec::new(),
+    };
     pack(checkpoint, &options).unwrap()
 }
 

@@ -93,7 +93,14 @@ fn packed_vectors_point_where_the_float_models_do() {
     // A scale a token for all of a state: its few large elements leave the others less of int8.
     for (format, least) in [(WeightFormat::Int8, 0.985), (WeightFormat::Int8G32, 0.9995)] {
         let layout = kernels.preferred_layout();
-        let options = PackOptions { format, layout, context_len: None, prefill_batch: 16, sections: Vec::new() };
+        let options = PackOptions {
+            format,
+            exceptions: Vec::new(),
+            layout,
+            context_len: None,
+            prefill_batch: 16,
+            sections: Vec::new(),
+        };
         let file = pack_trained(&loaded, &options, None).unwrap();
         let packed = PackedModel::parse(&file).unwrap();
         let mut arena = AlignedBytes::zeroed(packed.header().arena_bytes as usize);

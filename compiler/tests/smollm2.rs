@@ -102,6 +102,7 @@ fn packed_perplexity_is_within_seven_thousandths_of_f32() {
     let kernels = Kernels::detect();
     let options = PackOptions {
         format: WeightFormat::Int8G32,
+        exceptions: Vec::new(),
         layout: kernels.preferred_layout(),
         context_len: None,
         prefill_batch: 32,

@@ -100,6 +100,64 @@ impl WeightLayout {
         }
     }
 
+    /// Bytes of the 4-bit values of a `(rows, cols)` matrix, padding included: two tiles share bytes, the first in the lower halves.
+    pub const fn nibbles_bytes(self, rows: usize, cols: usize) -> usize {
+        rows.next_multiple_of(self.row_block()) * (cols.next_multiple_of(self.nibble_columns()) / 2)
+    }
+
+    /// Columns of 4-bit values are filled up with zeros to a multiple of this.
+    const fn nibble_columns(self) -> usize {
+        match self {
+            Self::RowPairs => 4,
+            _ => 2 * self.column_block(),
+        }
+    }
+
+    /// Where the 4-bit value at `(row, col)` lies: its byte, how far up in it, and what is added to it modulo 16.
+    ///
+    /// With 8 added values are not negative. In [`WeightLayout::RowPairs`] two columns of a block are a word of 8 values. Rows 0 and 2 have
+    /// the lower three bits' places of each half, from which a mask takes them; rows 1 and 3 the top of each half, which has a sign: row 1
+    /// where it lies, row 3 when the word is turned by 8 bits.
+    const fn nibble_place(self, cols: usize, row: usize, col: usize) -> (usize, u32, u8) {
+        let (rows, columns) = self.tile();
+        let block = row / rows * self.nibbles_bytes(rows, cols);
+        if let Self::RowPairs = self {
+            let (place, added) = match row % 4 {
+                0 => (0, 8),
+                1 => (3, 0),
+                2 => (2, 8),
+                _ => (5, 0),
+            };
+            let place = (place + col % 2 * 4) % 8;
+            return (block + col / 2 * 4 + place / 2, place as u32 % 2 * 4, added);
+        }
+        let pair = block + col / (2 * columns) * rows * columns;
+        (pair + row % rows * columns + col % columns, (col / columns % 2 * 4) as u32, 8)
+    }
+
+    /// What a byte is where all its values are zero.
+    pub const fn zero_nibbles(self) -> u8 {
+        if let Self::RowPairs = self { 0x08 } else { 0x88 }
+    }
+
+    /// Writes the 4-bit value at `(row, col)` of a `(_, cols)` matrix, -8 to 7, into its place in `data`.
+    ///
+    /// # Panics
+    /// If the place lies outside `data`.
+    pub fn set_nibble(self, data: &mut [u8], cols: usize, row: usize, col: usize, value: i8) {
+        let (at, shift, added) = self.nibble_place(cols, row, col);
+        let stored = (value as u8).wrapping_add(added) & 15;
+        data[at] = data[at] & !(15 << shift) | stored << shift;
+    }
+
+    /// Reads the 4-bit value at `(row, col)` of a `(_, cols)` matrix; 0 outside `data`.
+    #[inline]
+    pub fn get_nibble(self, data: &[u8], cols: usize, row: usize, col: usize) -> i8 {
+        let (at, shift, added) = self.nibble_place(cols, row, col);
+        let stored = data.get(at).map_or(added, |byte| byte >> shift & 15).wrapping_sub(added);
+        (stored << 4) as i8 >> 4
+    }
+
     /// Columns of a row that lie side by side.
     pub(crate) const fn run(self) -> usize {
         if matches!(self, Self::RowMajor) { usize::MAX } else { self.column_block() }
@@ -180,6 +238,28 @@ mod tests {
                 for r in 0..rows {
                     for c in 0..cols {
                         assert_eq!(layout.get(&data, cols, r, c), value(r, c), "{layout:?} {rows}x{cols} at {r},{c}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_layout_returns_the_nibbles_that_were_set() {
+        for layout in WeightLayout::ALL {
+            for (rows, cols) in [(1, 1), (3, 5), (4, 4), (8, 2), (9, 33), (17, 40)] {
+                let mut data = vec![layout.zero_nibbles(); layout.nibbles_bytes(rows, cols)];
+                let value = |r: usize, c: usize| ((r * 31 + c * 17) % 16) as i8 - 8;
+                assert_eq!(layout.get_nibble(&data, cols, rows - 1, cols - 1), 0);
+                for r in 0..rows {
+                    for c in 0..cols {
+                        layout.set_nibble(&mut data, cols, r, c, value(r, c));
+                    }
+                }
+                for r in 0..rows {
+                    for c in 0..cols {
+                        let got = layout.get_nibble(&data, cols, r, c);
+                        assert_eq!(got, value(r, c), "{layout:?} {rows}x{cols} at {r},{c}");
                     }
                 }
             }

@@ -33,11 +33,20 @@ pub(crate) const HEAD_CHECKSUM: u32 = checksum_by_halves(CONTENTS.head());
 /// The order of its weights' bytes.
 pub(crate) const LAYOUT: WeightLayout = CONTENTS.header().layout;
 
+/// The format of matrices that have none of their own.
+pub(crate) const FORMAT: WeightFormat = CONTENTS.header().format;
+
 /// Whether it has matrices of this format.
 #[inline(always)]
 pub(crate) const fn has_format(format: WeightFormat) -> bool {
-    const FORMAT: WeightFormat = CONTENTS.header().format;
-    FORMAT as u8 == format as u8
+    const HAS: [bool; WeightFormat::ALL.len()] = CONTENTS.formats();
+    HAS[format as usize]
+}
+
+/// Whether it has matrices with a scale a group.
+#[inline(always)]
+pub(crate) const fn has_groups() -> bool {
+    has_format(WeightFormat::Int8G32) || has_format(WeightFormat::Int4G32)
 }
 
 /// Whether its KV cache has this format.

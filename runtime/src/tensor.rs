@@ -1,4 +1,4 @@
-//! Views of int8 matrices and activations: shapes are checked when a view is made, kernels then take views.
+//! Views of int8 and int4 matrices and of activations: shapes are checked when a view is made, kernels then take views.
 
 use crate::cut::Cut;
 use crate::kernels::Kernels;
@@ -16,11 +16,13 @@ pub enum WeightFormat {
     Int8 = 0,
     /// int8 with a bfloat16 scale per 32 columns; activations of 12 bits with a scale per 32 elements.
     Int8G32 = 1,
+    /// int4 with a bfloat16 scale per 32 columns; int8 activations with a scale per 32 elements.
+    Int4G32 = 2,
 }
 
 impl WeightFormat {
     /// Every format, in the order of their codes.
-    pub const ALL: [Self; 2] = [Self::Int8, Self::Int8G32];
+    pub const ALL: [Self; 3] = [Self::Int8, Self::Int8G32, Self::Int4G32];
 
     /// The format with this code in a packed file.
     pub const fn from_code(code: u32) -> Option<Self> {
@@ -34,52 +36,101 @@ impl WeightFormat {
         None
     }
 
+    /// The same, of which the compiler sees that it is one of the linked model's.
+    #[inline(always)]
+    fn known(self) -> Self {
+        #[cfg(feature = "linked-model")]
+        if !crate::linked::has_format(self) {
+            return crate::linked::FORMAT;
+        }
+        self
+    }
+
+    /// Whether weights have 4 bits.
+    #[inline(always)]
+    pub(crate) fn is_int4(self) -> bool {
+        self.known() == Self::Int4G32
+    }
+
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Int8 => "int8",
             Self::Int8G32 => "int8-g32",
+            Self::Int4G32 => "int4-g32",
         }
     }
 
-    /// The largest magnitude of a quantised activation: as many bits as sums in `i32` over a scale's columns leave.
+    /// The least and the greatest value of a weight.
+    pub const fn weight_limits(self) -> (i8, i8) {
+        match self {
+            Self::Int8 | Self::Int8G32 => (-127, 127),
+            Self::Int4G32 => (-8, 7),
+        }
+    }
+
+    /// The largest magnitude of a quantised activation: as many bits as sums over a scale's columns leave.
     ///
-    /// Where a scale covers a whole row, that is int8. Over 32 columns 12 bits fit, even where a lane holds two weights
-    /// (`32 * (256 * 127 + 127) * 2047 < 2^31`), and cost nothing, since activations meet weights in 16-bit lanes anyway.
+    /// Where a scale covers a whole row, that is int8. Over 32 columns 12 bits fit `i32`, even where a lane holds two weights
+    /// (`32 * (256 * 127 + 127) * 2047 < 2^31`), and cost nothing, since activations meet weights in 16-bit lanes anyway. With int4 weights
+    /// int8 activations leave sums of 16 bits (`32 * 8 * 127 < 2^15`), so that one multiplication can serve two rows.
     pub const fn activation_limit(self) -> f32 {
         match self {
-            Self::Int8 => INT8_LIMIT,
+            Self::Int8 | Self::Int4G32 => INT8_LIMIT,
             Self::Int8G32 => 2047.0,
         }
     }
 
+    /// Whether a scale covers [`GROUP_SIZE`] columns, not a row.
+    pub const fn is_grouped(self) -> bool {
+        !matches!(self, Self::Int8)
+    }
+
     /// Scales of a row (or of a token's activations) of `cols` elements.
     pub const fn groups(self, cols: usize) -> usize {
-        match self {
-            Self::Int8 => 1,
-            Self::Int8G32 => cols.div_ceil(GROUP_SIZE),
-        }
+        if self.is_grouped() { cols.div_ceil(GROUP_SIZE) } else { 1 }
     }
 
     /// Elements that share a scale in a row of `cols`.
     pub const fn group_size(self, cols: usize) -> usize {
-        match self {
-            Self::Int8 => cols,
-            Self::Int8G32 => GROUP_SIZE,
-        }
+        if self.is_grouped() { GROUP_SIZE } else { cols }
     }
 
     /// Bytes of one weight scale.
     pub const fn scale_bytes(self) -> usize {
-        match self {
-            Self::Int8 => 4,
-            Self::Int8G32 => 2,
-        }
+        if self.is_grouped() { 2 } else { 4 }
     }
 
     /// Bytes of the scales of a `(rows, cols)` matrix in `layout`, padding included.
     pub const fn scales_bytes(self, layout: WeightLayout, rows: usize, cols: usize) -> usize {
         rows.next_multiple_of(layout.row_block()) * self.groups(cols) * self.scale_bytes()
+    }
+
+    /// Bytes of the values of a `(rows, cols)` matrix in `layout`, padding included.
+    pub const fn data_bytes(self, layout: WeightLayout, rows: usize, cols: usize) -> usize {
+        match self {
+            Self::Int8 | Self::Int8G32 => layout.data_bytes(rows, cols),
+            Self::Int4G32 => layout.nibbles_bytes(rows, cols),
+        }
+    }
+
+    /// What a byte is where all values are zero, as in padding.
+    pub const fn zero_byte(self, layout: WeightLayout) -> u8 {
+        match self {
+            Self::Int8 | Self::Int8G32 => 0,
+            Self::Int4G32 => layout.zero_nibbles(),
+        }
+    }
+
+    /// Writes the value at `(row, col)` of a `(_, cols)` matrix into its place in `data`; it is within [`WeightFormat::weight_limits`].
+    ///
+    /// # Panics
+    /// If the place lies outside `data`.
+    pub fn set(self, layout: WeightLayout, data: &mut [u8], cols: usize, row: usize, col: usize, value: i8) {
+        match self {
+            Self::Int8 | Self::Int8G32 => layout.set(data, cols, row, col, value),
+            Self::Int4G32 => layout.set_nibble(data, cols, row, col, value),
+        }
     }
 }
 
@@ -93,42 +144,57 @@ pub enum Scales<'m> {
 }
 
 impl Scales<'_> {
-    /// The same, of which the compiler sees that it is of the linked model's format.
+    /// The same, of which the compiler sees that it is of the linked model's formats.
     #[inline(always)]
     fn known(self) -> Self {
         #[cfg(feature = "linked-model")]
         match self {
             Self::PerRow(_) if !crate::linked::has_format(WeightFormat::Int8) => return Self::PerGroup(&[]),
-            Self::PerGroup(_) if !crate::linked::has_format(WeightFormat::Int8G32) => return Self::PerRow(&[]),
+            Self::PerGroup(_) if !crate::linked::has_groups() => return Self::PerRow(&[]),
             _ => {}
         }
         self
     }
 }
 
-/// A `(rows, cols)` int8 matrix in place, in flash or in a mapped file.
+/// A `(rows, cols)` matrix of int8 or int4 in place, in flash or in a mapped file.
 #[derive(Clone, Copy, Debug)]
 pub struct MatrixQ8<'m> {
     rows: usize,
     cols: usize,
     layout: WeightLayout,
+    format: WeightFormat,
     data: &'m [u8],
     scales: Scales<'m>,
 }
 
 impl<'m> MatrixQ8<'m> {
     /// The matrix without a row.
-    pub(crate) const EMPTY: Self =
-        Self { rows: 0, cols: 0, layout: WeightLayout::RowMajor, data: &[], scales: Scales::PerRow(&[]) };
+    pub(crate) const EMPTY: Self = Self {
+        rows: 0,
+        cols: 0,
+        layout: WeightLayout::RowMajor,
+        format: WeightFormat::Int8,
+        data: &[],
+        scales: Scales::PerRow(&[]),
+    };
 
-    /// A view of a matrix, or `None` where the slices are not exactly as long as the shape asks.
-    pub fn new(rows: usize, cols: usize, layout: WeightLayout, data: &'m [u8], scales: Scales<'m>) -> Option<Self> {
-        let padded_rows = rows.next_multiple_of(layout.row_block());
+    /// A view of a matrix, or `None` where the slices are not exactly as long as the shape asks, or the scales are not the format's.
+    pub fn new(
+        rows: usize,
+        cols: usize,
+        layout: WeightLayout,
+        format: WeightFormat,
+        data: &'m [u8],
+        scales: Scales<'m>,
+    ) -> Option<Self> {
+        let n_scales = rows.next_multiple_of(layout.row_block()) * format.groups(cols);
         let fits = match scales {
-            Scales::PerRow(scales) => scales.len() == padded_rows,
-            Scales::PerGroup(scales) => scales.len() == padded_rows * WeightFormat::Int8G32.groups(cols),
+            Scales::PerRow(scales) => !format.is_grouped() && scales.len() == n_scales,
+            Scales::PerGroup(scales) => format.is_grouped() && scales.len() == n_scales,
         };
-        (fits && data.len() == layout.data_bytes(rows, cols)).then_some(Self { rows, cols, layout, data, scales })
+        let fits = fits && data.len() == format.data_bytes(layout, rows, cols);
+        fits.then_some(Self { rows, cols, layout, format, data, scales })
     }
 
     /// Output elements.
@@ -147,13 +213,10 @@ impl<'m> MatrixQ8<'m> {
         self.layout.known()
     }
 
-    /// How the values are scaled.
+    /// How the values are quantised.
     #[inline]
     pub fn format(&self) -> WeightFormat {
-        match self.scales() {
-            Scales::PerRow(_) => WeightFormat::Int8,
-            Scales::PerGroup(_) => WeightFormat::Int8G32,
-        }
+        self.format.known()
     }
 
     /// The values' bytes, padding included.
@@ -167,10 +230,13 @@ impl<'m> MatrixQ8<'m> {
         self.scales.known()
     }
 
-    /// The int8 value at `(row, col)`.
+    /// The value at `(row, col)`.
     #[inline]
     pub fn value(&self, row: usize, col: usize) -> i8 {
-        self.layout().get(self.data, self.cols, row, col)
+        match self.format.is_int4() {
+            false => self.layout().get(self.data, self.cols, row, col),
+            true => self.layout().get_nibble(self.data, self.cols, row, col),
+        }
     }
 
     /// The scale of `row` in `group`.
@@ -180,7 +246,7 @@ impl<'m> MatrixQ8<'m> {
             Scales::PerRow(scales) => scales.get(row).copied().unwrap_or(0.0),
             Scales::PerGroup(scales) => {
                 let block = self.layout().row_block();
-                let at = (row / block * WeightFormat::Int8G32.groups(self.cols) + group) * block + row % block;
+                let at = (row / block * self.format.groups(self.cols) + group) * block + row % block;
                 scales.get(at).map_or(0.0, |&bits| math::bf16_to_f32(bits))
             }
         }
@@ -188,6 +254,12 @@ impl<'m> MatrixQ8<'m> {
 
     /// Writes `value * scale` of each element of `row` to `out`, `(cols,)`: an embedding look-up.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
+        if self.format.is_int4() {
+            for (col, out) in out.iter_mut().enumerate() {
+                *out = f32::from(self.value(row, col)) * self.scale(row, col / GROUP_SIZE);
+            }
+            return;
+        }
         let group_size = self.format().group_size(self.cols);
         for (group, out) in out.chunks_mut(group_size.max(1)).enumerate() {
             let scale = self.scale(row, group);
@@ -212,9 +284,9 @@ impl<'m> MatrixQ8<'m> {
 pub enum Lanes {
     /// int16.
     Bits16,
-    /// int8, in the first half of a token's memory; only for [`WeightFormat::Int8`].
+    /// int8, in the first half of a token's memory; not for [`WeightFormat::Int8G32`].
     Bits8,
-    /// `64 * high + low`: all high bytes in the first half of a token's memory, all low ones in the second; for the grouped formats.
+    /// `64 * high + low`: all high bytes in the first half of a token's memory, all low ones in the second; for [`WeightFormat::Int8G32`].
     TwoBytes,
 }
 
@@ -378,6 +450,13 @@ pub fn quantize(kernels: Kernels, format: WeightFormat, x: &[f32], memory: &mut 
         (WeightFormat::Int8, Lanes::Bits16, [scale, ..]) => {
             let (values, padding) = memory.parts_mut(n);
             *scale = kernels.quantize_to(format.activation_limit(), x, values);
+            padding.fill(0);
+        }
+        (_, Lanes::Bits8, scales) => {
+            let (values, padding) = bytemuck::cast_slice_mut(memory)[..stride].split_at_mut(n);
+            for ((x, values), scale) in x.chunks(GROUP_SIZE).zip(values.chunks_mut(GROUP_SIZE)).zip(scales) {
+                *scale = kernels.quantize_to_int8(x, values);
+            }
             padding.fill(0);
         }
         (_, Lanes::TwoBytes, scales) => {

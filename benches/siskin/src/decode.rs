@@ -36,6 +36,7 @@ pub fn packed(format: &str, numbers: &[&str]) -> Result<AlignedBytes> {
         parts: Parts::LLAMA,
     };
     let options = PackOptions {
+        exceptions: Vec::new(),
         format,
         layout: Kernels::detect().preferred_layout(),
         context_len: None,

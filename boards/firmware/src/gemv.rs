@@ -38,7 +38,7 @@ mod linked {
     impl Product {
         /// The matrix.
         pub fn matrix(&self) -> Result<MatrixQ8<'static>, Failure> {
-            MatrixQ8::new(self.rows, self.cols, LAYOUT, self.data, self.scales)
+            MatrixQ8::new(self.rows, self.cols, LAYOUT, self.format, self.data, self.scales)
                 .ok_or(Failure::new("a product has another shape than its matrix"))
         }
     }
@@ -72,7 +72,21 @@ fn respond(console: &mut Console) -> Result<(), Failure> {
     for (idx, x) in buffers.x.iter_mut().enumerate() {
         *x = (idx * 37 % 101) as f32 / 50.0 - 1.0;
     }
-    for product in linked::PRODUCTS {
+    to_floats(console, kernels, buffers, linked::PRODUCTS)?;
+    if kernels.has_sums() {
+        to_int32(console, kernels, buffers)?;
+    }
+    to_floats(console, kernels, buffers, linked::INT4_PRODUCTS)
+}
+
+/// Each product from floats to floats.
+fn to_floats(
+    console: &mut Console,
+    kernels: Kernels,
+    buffers: &mut Buffers,
+    products: &[linked::Product],
+) -> Result<(), Failure> {
+    for product in products {
         let &linked::Product { rows, cols, format, .. } = product;
         let w = product.matrix()?;
         let x = &buffers.x[..cols];
@@ -88,7 +102,7 @@ fn respond(console: &mut Console) -> Result<(), Failure> {
         arch::count_stop();
         record(console, format.name(), product, out);
     }
-    if kernels.has_sums() { to_int32(console, kernels, buffers) } else { Ok(()) }
+    Ok(())
 }
 
 /// The same without the scales of the outputs, in the format that has one a row.

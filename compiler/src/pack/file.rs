@@ -17,27 +17,28 @@ pub(super) struct Tensor {
     pub bytes: TensorBytes,
 }
 
-/// The bytes of a tensor in its layout; vectors have no scales.
+/// The bytes of a tensor in its layout; vectors have no scales and no format.
 pub(super) struct TensorBytes {
     pub data: Vec<u8>,
     pub scales: Vec<u8>,
+    format: Option<WeightFormat>,
 }
 
 impl TensorBytes {
     pub fn floats(numbers: &[f32]) -> Self {
-        Self { data: numbers.iter().flat_map(|x| x.to_le_bytes()).collect(), scales: Vec::new() }
+        Self { data: numbers.iter().flat_map(|x| x.to_le_bytes()).collect(), scales: Vec::new(), format: None }
     }
 
     pub fn integers(numbers: &[i32]) -> Self {
-        Self { data: numbers.iter().flat_map(|x| x.to_le_bytes()).collect(), scales: Vec::new() }
+        Self { data: numbers.iter().flat_map(|x| x.to_le_bytes()).collect(), scales: Vec::new(), format: None }
     }
 
     pub fn matrix(matrix: &QuantizedMatrix, layout: WeightLayout) -> Self {
-        let (rows, cols) = (matrix.rows, matrix.cols);
-        let mut data = vec![0; layout.data_bytes(rows, cols)];
+        let &QuantizedMatrix { rows, cols, format, .. } = matrix;
+        let mut data = vec![format.zero_byte(layout); format.data_bytes(layout, rows, cols)];
         for (row, values) in matrix.values.chunks(cols).enumerate() {
             for (col, &value) in values.iter().enumerate() {
-                layout.set(&mut data, cols, row, col, value);
+                format.set(layout, &mut data, cols, row, col, value);
             }
         }
         let scales = match &matrix.scales {
@@ -46,11 +47,11 @@ impl TensorBytes {
                 (0..padded).flat_map(|row| scales.get(row).copied().unwrap_or(0.0).to_le_bytes()).collect()
             }
             QuantizedScales::PerGroup(scales) => {
-                let n_groups = WeightFormat::Int8G32.groups(cols);
+                let n_groups = format.groups(cols);
                 block_scales(layout, rows, n_groups, |row, group| scales[row * n_groups + group])
             }
         };
-        Self { data, scales }
+        Self { data, scales, format: Some(format) }
     }
 }
 
@@ -72,7 +73,6 @@ fn block_scales(layout: WeightLayout, rows: usize, n_groups: usize, scale: impl 
 /// What a file is made of.
 pub(super) struct FileParts {
     pub config: ModelConfig,
-    pub format: WeightFormat,
     pub kv: KvFormat,
     pub layout: WeightLayout,
     pub prefill_batch: usize,
@@ -88,7 +88,10 @@ impl FileParts {
         if self.prefill_batch == 0 || self.prefill_batch > PREFILL_BATCH_MAX {
             return Err(PackError::PrefillBatch { asked: self.prefill_batch, max: PREFILL_BATCH_MAX });
         }
-        let (table, weights) = place_tensors(&self.config, &self.tensors)?;
+        // Other formats are named in the tensor table, by codes below this.
+        let formats = self.tensors.iter().filter_map(|tensor| tensor.bytes.format);
+        let format = formats.max_by_key(|&format| format as u32).unwrap_or(WeightFormat::Int8);
+        let (table, weights) = place_tensors(&self.config, format, &self.tensors)?;
         let mut sections = vec![(SectionKind::Tensors as u32, table), (SectionKind::Weights as u32, weights)];
         sections.extend(self.sections);
 
@@ -109,7 +112,7 @@ impl FileParts {
             file_bytes: file.len() as u64,
             n_sections: sections.len() as u32,
             layout: self.layout,
-            format: self.format,
+            format,
             kv: self.kv,
             config: self.config,
             prefill_batch: self.prefill_batch as u32,
@@ -121,8 +124,12 @@ impl FileParts {
     }
 }
 
-/// The tensor table and the weights section.
-fn place_tensors(config: &ModelConfig, tensors: &[Tensor]) -> Result<(Vec<u8>, Vec<u8>), PackError> {
+/// The tensor table, of a file whose header says `format`, and the weights section.
+fn place_tensors(
+    config: &ModelConfig,
+    format: WeightFormat,
+    tensors: &[Tensor],
+) -> Result<(Vec<u8>, Vec<u8>), PackError> {
     let aligned = |n: usize| n.next_multiple_of(SECTION_ALIGN);
     let total: usize = tensors.iter().map(|t| aligned(t.bytes.data.len()) + aligned(t.bytes.scales.len())).sum();
     if u32::try_from(total).is_err() {
@@ -147,6 +154,7 @@ fn place_tensors(config: &ModelConfig, tensors: &[Tensor]) -> Result<(Vec<u8>, V
             cols: cols as u32,
             data_offset,
             scales_offset,
+            own_format: tensor.bytes.format.filter(|&own| own != format).map_or(0, |own| own as u32 + 1),
         };
         table.extend(entry.encode());
     }
@@ -190,7 +198,6 @@ fn relayout_without_adapters(
     let sections = model.raw_sections().filter(|(entry, _)| kept(entry.kind));
     let parts = FileParts {
         config: *model.config(),
-        format: model.header().format,
         kv: model.header().kv,
         layout,
         prefill_batch,
@@ -206,10 +213,10 @@ pub(super) fn row_major(w: &MatrixQ8<'_>) -> QuantizedMatrix {
     let scales = match w.scales() {
         Scales::PerRow(scales) => QuantizedScales::PerRow(scales[..rows].to_vec()),
         Scales::PerGroup(_) => {
-            let n_groups = WeightFormat::Int8G32.groups(cols);
+            let n_groups = w.format().groups(cols);
             let bits = |row, group| (w.scale(row, group).to_bits() >> 16) as u16;
             QuantizedScales::PerGroup((0..rows).flat_map(|r| (0..n_groups).map(move |g| bits(r, g))).collect())
         }
     };
-    QuantizedMatrix { rows, cols, values, scales }
+    QuantizedMatrix { rows, cols, format: w.format(), values, scales }
 }

@@ -2,12 +2,14 @@
 
 mod adapter;
 mod file;
+mod formats;
 mod memory;
 mod sections;
 mod trained;
 
 pub use adapter::{AdapterPackError, pack_adapter, relayout_adapter, with_adapters};
 pub use file::relayout;
+pub use formats::FormatException;
 pub use memory::{AlignedBytes, PackedFile, PackedFileError};
 pub use sections::{with_kv, with_section};
 pub use trained::{pack_trained, packed_trained_config};
@@ -25,6 +27,8 @@ use file::{FileParts, Tensor};
 pub struct PackOptions {
     /// How weights are quantised.
     pub format: WeightFormat,
+    /// Matrices that are not quantised so.
+    pub exceptions: Vec<FormatException>,
     /// The order of the weights' bytes: the board's.
     pub layout: WeightLayout,
     /// Positions of the context; `None` keeps the checkpoint's.
@@ -69,6 +73,14 @@ pub enum PackError {
     /// The arena's size overflows.
     #[error("the arena of this model would not fit any address space; use a shorter context")]
     ArenaTooLarge,
+    /// An exception from the format that is about nothing.
+    #[error("the model has no matrix that {exception} is for; it has layers and {names}")]
+    IdleException {
+        /// The exception.
+        exception: String,
+        /// What its matrices are for.
+        names: String,
+    },
     /// The runtime has no such model.
     #[error("devices do not run {what}")]
     Unsupported {
@@ -95,6 +107,18 @@ fn packed_context(model_len: usize, context_len: Option<usize>) -> Result<usize,
     Ok(asked)
 }
 
+impl PackOptions {
+    /// The format of a matrix.
+    fn format_of(&self, tensor: TensorId) -> WeightFormat {
+        FormatException::format_of(&self.exceptions, self.format, tensor)
+    }
+
+    fn check_exceptions(&self, tensors: &[TensorId]) -> Result<(), PackError> {
+        let idle = |(exception, names)| PackError::IdleException { exception, names };
+        FormatException::check(&self.exceptions, tensors).map_err(idle)
+    }
+}
+
 /// Quantises and packs. The same inputs give the same bytes, on any number of threads.
 ///
 /// # Errors
@@ -102,13 +126,17 @@ fn packed_context(model_len: usize, context_len: Option<usize>) -> Result<usize,
 pub fn pack(checkpoint: &Checkpoint, options: &PackOptions) -> Result<AlignedBytes, PackError> {
     let config = packed_config(checkpoint, options.context_len)?;
     let order: Vec<_> = tensor_order(&config).collect();
+    options.check_exceptions(&order)?;
     let tensors: Vec<Tensor> = order
         .par_iter()
         .map(|&id| Tensor {
             id,
             bytes: match id.role.is_norm() {
                 true => file::TensorBytes::floats(norm(checkpoint, id.role, id.layer_idx)),
-                false => file::TensorBytes::matrix(&quantized(checkpoint, &config, id, options.format), options.layout),
+                false => file::TensorBytes::matrix(
+                    &quantized(checkpoint, &config, id, options.format_of(id)),
+                    options.layout,
+                ),
             },
         })
         .collect();
@@ -116,7 +144,6 @@ pub fn pack(checkpoint: &Checkpoint, options: &PackOptions) -> Result<AlignedByt
     sections.extend(options.sections.iter().map(|(kind, bytes)| (*kind as u32, bytes.clone())));
     let parts = FileParts {
         config,
-        format: options.format,
         kv: KvFormat::default(),
         layout: options.layout,
         prefill_batch: options.prefill_batch,

@@ -40,7 +40,7 @@ pub(crate) fn random_checkpoint(config: ModelConfig, seed: u64) -> Checkpoint {
 }
 
 fn options(format: WeightFormat, layout: WeightLayout, prefill_batch: usize) -> PackOptions {
-    PackOptions { format, layout, context_len: None, prefill_batch, sections: Vec::new() }
+    PackOptions { format, exceptions: Vec::new(), layout, context_len: None, prefill_batch, sections: Vec::new() }
 }
 
 /// Logits of every position, as bits.
@@ -82,6 +82,42 @@ fn every_layout_batch_and_backend_gives_the_same_bits() {
             }
         }
     }
+}
+
+#[test]
+fn formats_that_differ_give_the_same_bits_in_every_layout() {
+    let tokens: Vec<u32> = (0..24).map(|i| i * 7 % 61).collect();
+    let checkpoint = random_checkpoint(config(false), 5);
+    for (format, exceptions) in [
+        (WeightFormat::Int4G32, ["embedding=int8-g32", "layers.0=int8", "head=int8-g32"]),
+        (WeightFormat::Int8, ["layers.0.down=int8-g32", "qkv=int8-g32", "head=int4-g32"]),
+    ] {
+        let exceptions: Vec<FormatException> = exceptions.map(|text| text.parse().unwrap()).into();
+        let options = |layout, batch| PackOptions { exceptions: exceptions.clone(), ..options(format, layout, batch) };
+        let first = pack(&checkpoint, &options(WeightLayout::RowMajor, 1)).unwrap();
+        let model = PackedModel::parse(&first).unwrap();
+        for (id, data) in model.raw_tensors() {
+            if let siskin_runtime::format::TensorData::Matrix(w) = data {
+                assert_eq!(w.format(), FormatException::format_of(&exceptions, format, id), "{id:?}");
+            }
+        }
+        let want = logits(&first, Kernels::generic(), &tokens);
+        for layout in WeightLayout::ALL {
+            let file = pack(&checkpoint, &options(layout, 5)).unwrap();
+            for kernels in Kernels::available() {
+                assert!(logits(&file, kernels, &tokens) == want, "{format:?} {layout:?} {}", kernels.name());
+            }
+            assert!(
+                *relayout(&model, layout, 5).unwrap() == *file,
+                "relayout to {layout:?} differs from packing for it"
+            );
+        }
+    }
+    let idle = PackOptions {
+        exceptions: vec!["pooler=int8".parse().unwrap()],
+        ..options(WeightFormat::Int8, WeightLayout::RowMajor, 1)
+    };
+    assert!(matches!(pack(&checkpoint, &idle), Err(PackError::IdleException { .. })));
 }
 
 #[test]

@@ -113,11 +113,12 @@ pub fn pack_trained(
     let config = packed_trained_config(model, options.context_len, mask_token)?;
     let source = Source { model, config: &config };
     let order: Vec<_> = tensor_order(&config).collect();
+    options.check_exceptions(&order)?;
     let tensors = order.par_iter().map(|&id| {
         let (rows, cols) = id.shape(&config);
         let bytes = match id.storage() {
             Storage::Matrix => {
-                let matrix = quantize_matrix(&source.numbers(id), rows, cols, options.format);
+                let matrix = quantize_matrix(&source.numbers(id), rows, cols, options.format_of(id));
                 TensorBytes::matrix(&matrix, options.layout)
             }
             Storage::Floats => TensorBytes::floats(&source.numbers(id)),
@@ -133,7 +134,6 @@ pub fn pack_trained(
     }
     let parts = FileParts {
         config,
-        format: options.format,
         kv: KvFormat::default(),
         layout: options.layout,
         prefill_batch: options.prefill_batch,

@@ -149,6 +149,9 @@ pub fn remedies(header: &Header, report: &MemoryReport, board: &Board) -> Vec<St
             remedies
                 .push("compile with `--weights int8`: scales per row take less flash than scales per group".to_owned());
         }
+        if header.format != WeightFormat::Int4G32 {
+            remedies.push("compile with `--weights int4-g32`: half the flash, less exact".to_owned());
+        }
         let model_bytes = board.flash_bytes.unwrap_or(0).saturating_sub(board.firmware.code_bytes);
         let n_params = model_bytes as f64 / bytes_per_param(header);
         remedies.push(format!(

@@ -1,6 +1,9 @@
-//! Post-training quantisation: f32 matrices to int8, round to nearest, symmetric.
+//! Post-training quantisation: f32 matrices to int8 or int4, round to nearest, no zero point.
 //!
-//! Values lie in -127..=127, so that a weight and its negation are both there and products of two fit 15 bits.
+//! int8 values lie in -127..=127, so that a weight and its negation are both there and products of two fit 15 bits. int4 values take all of
+//! -8..=7.
+
+mod int4;
 
 use siskin_runtime::WeightFormat;
 use siskin_runtime::math;
@@ -13,7 +16,9 @@ pub struct QuantizedMatrix {
     pub rows: usize,
     /// Input elements.
     pub cols: usize,
-    /// `(rows, cols)`, each in -127..=127.
+    /// What the values and the scales are.
+    pub format: WeightFormat,
+    /// `(rows, cols)`, each within the format's limits.
     pub values: Vec<i8>,
     /// The scales that turn values back into weights.
     pub scales: QuantizedScales,
@@ -28,7 +33,7 @@ pub enum QuantizedScales {
     PerGroup(Vec<u16>),
 }
 
-/// Quantises `weights`, `(rows, cols)` and finite, each row (or group) by its largest magnitude.
+/// Quantises `weights`, `(rows, cols)` and finite, each row (or group) on its own.
 ///
 /// # Panics
 /// If `weights` is not `rows * cols` long.
@@ -43,8 +48,11 @@ pub fn quantize_matrix(weights: &[f32], rows: usize, cols: usize, format: Weight
         WeightFormat::Int8G32 => {
             QuantizedScales::PerGroup(groups.zip(targets).map(|(w, q)| quantize_group(w, q)).collect())
         }
+        WeightFormat::Int4G32 => {
+            QuantizedScales::PerGroup(groups.zip(targets).map(|(w, q)| int4::quantize_group(w, q)).collect())
+        }
     };
-    QuantizedMatrix { rows, cols, values, scales }
+    QuantizedMatrix { rows, cols, format, values, scales }
 }
 
 fn quantize_row(weights: &[f32], values: &mut [i8]) -> f32 {
@@ -116,10 +124,17 @@ mod tests {
                 let first = row * cols + col / group_size * group_size;
                 let group = &weights[first..(first + group_size).min((row + 1) * cols)];
                 let largest = group.iter().fold(0.0f32, |most, w| most.max(w.abs()));
-                // The scales that are tried reach 17/128 above the least.
-                assert!((w - back).abs() <= largest / 127.0 * 0.5 * (1.0 + 17.0 / 128.0), "{format:?} at {row},{col}");
+                let limit = match format {
+                    WeightFormat::Int8 => largest / 127.0 * 0.5001,
+                    // The scales that are tried reach 17/128 above the least.
+                    WeightFormat::Int8G32 => largest / 127.0 * 0.5 * (1.0 + 17.0 / 128.0),
+                    // Half of the largest step, or what the smallest cuts off.
+                    WeightFormat::Int4G32 => largest * int4::FARTHEST,
+                };
+                assert!((w - back).abs() <= limit, "{format:?} at {row},{col}: {w} is {back}");
             }
-            assert!(quantized.values.iter().all(|&v| v != -128));
+            let (least, greatest) = format.weight_limits();
+            assert!(quantized.values.iter().all(|v| (least..=greatest).contains(v)));
         }
     }
 

@@ -8,7 +8,8 @@ use clap::ValueEnum;
 use serde::Serialize;
 use siskin_compiler::artifact::Checkpoint;
 use siskin_compiler::pack::{
-    PackOptions, PackedFile, pack, pack_trained, packed_config, packed_trained_config, relayout, with_kv,
+    FormatException, PackOptions, PackedFile, pack, pack_trained, packed_config, packed_trained_config, relayout,
+    with_kv,
 };
 use siskin_compiler::plan::{Board, MemoryReport, Part, choose_prefill_batch, remedies};
 use siskin_compiler::tokenizer::{TextSections, TokenizerDef};
@@ -26,6 +27,9 @@ pub(crate) struct PackingArgs {
     /// How weights are stored [default: int8 for a board, int8-g32 for the host].
     #[arg(long, value_enum)]
     weights: Option<WeightFormat>,
+    /// Matrices with another format, such as head=int8-g32, layers.0=int8 or layers.2-3.down=int8-g32; of several the last counts.
+    #[arg(long, value_name = "TENSORS=FORMAT", value_delimiter = ',')]
+    tensor_weights: Vec<FormatException>,
     /// The longest context, which fixes the size of the KV cache [default: the model's own].
     #[arg(long, value_name = "N")]
     context: Option<usize>,
@@ -44,6 +48,8 @@ enum WeightFormat {
     Int8,
     /// 8 bits, and a scale for each 32 weights of a row: for models with outliers, as large ones have.
     Int8G32,
+    /// 4 bits, and a scale for each 32 weights of a row: half the flash, less exact.
+    Int4G32,
 }
 
 impl From<WeightFormat> for siskin_runtime::WeightFormat {
@@ -51,6 +57,7 @@ impl From<WeightFormat> for siskin_runtime::WeightFormat {
         match format {
             WeightFormat::Int8 => Self::Int8,
             WeightFormat::Int8G32 => Self::Int8G32,
+            WeightFormat::Int4G32 => Self::Int4G32,
         }
     }
 }
@@ -85,9 +92,15 @@ impl PackingArgs {
         let doing = || format!("pack {}", path.display());
         let options = |config: &ModelConfig, sections| PackOptions {
             format,
+            exceptions: self.tensor_weights.clone(),
             layout: board.layout,
             context_len: self.context,
-            prefill_batch: choose_prefill_batch(config, format, kv, board),
+            prefill_batch: choose_prefill_batch(
+                config,
+                FormatException::widest(&self.tensor_weights, format),
+                kv,
+                board,
+            ),
             sections,
         };
         let bytes = match input::load_unpacked(path, self.tokenizer.as_deref())? {
@@ -110,9 +123,10 @@ impl PackingArgs {
     }
 
     fn pack_again(&self, path: &Path, board: &Board) -> Result<PackedFile, Failure> {
-        if self.weights.is_some() || self.context.is_some() || self.tokenizer.is_some() {
+        let has_weights = self.weights.is_some() || !self.tensor_weights.is_empty();
+        if has_weights || self.context.is_some() || self.tokenizer.is_some() {
             let cause = anyhow!(
-                "{} is packed already: --weights, --context and --tokenizer are for the model that it was made from",
+                "{} is packed already: --weights, --tensor-weights, --context and --tokenizer are for the model that it was made from",
                 path.display()
             );
             return Err(Failure::command_line(cause));

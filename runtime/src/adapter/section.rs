@@ -269,15 +269,15 @@ impl<'m> Adapter<'m> {
         if rows as u64 * cols as u64 > self.bytes.len() as u64 || !offset.is_multiple_of(SECTION_ALIGN as u32) {
             return None;
         }
-        let (start, data_bytes) = (offset as usize, self.layout.data_bytes(rows, cols));
+        let (start, data_bytes) = (offset as usize, format.data_bytes(self.layout, rows, cols));
         let data = self.bytes.get(start..start.checked_add(data_bytes)?)?;
         let start = start.checked_add(data_bytes)?.checked_next_multiple_of(SECTION_ALIGN)?;
         let scales = self.bytes.get(start..start.checked_add(format.scales_bytes(self.layout, rows, cols))?)?;
         let scales = match format {
             WeightFormat::Int8 => Scales::PerRow(bytemuck::try_cast_slice(scales).ok()?),
-            WeightFormat::Int8G32 => Scales::PerGroup(bytemuck::try_cast_slice(scales).ok()?),
+            WeightFormat::Int8G32 | WeightFormat::Int4G32 => Scales::PerGroup(bytemuck::try_cast_slice(scales).ok()?),
         };
-        MatrixQ8::new(rows, cols, self.layout, data, scales)
+        MatrixQ8::new(rows, cols, self.layout, format, data, scales)
     }
 
     fn pair(&self, entry: &PairEntry, base: &MatrixQ8<'_>) -> Option<Pair<'m>> {

@@ -2,8 +2,12 @@
 
 #[cfg(feature = "linked-model")]
 use super::HEADER_BYTES;
+#[cfg(feature = "linked-model")]
+use super::TensorEntry;
 use super::order::Places;
 use super::{ENTRY_BYTES, Header, SectionEntry, SectionKind};
+#[cfg(feature = "linked-model")]
+use crate::tensor::WeightFormat;
 use crate::tokenizer::Tokenizer;
 
 /// The parts of a file, where they lie.
@@ -79,6 +83,21 @@ impl<'m> Contents<'m> {
     #[cfg(feature = "linked-model")]
     pub(crate) const fn head(&self) -> &'m [u8] {
         self.file.split_at(HEADER_BYTES + self.sections.len()).0
+    }
+
+    /// Whether there are matrices of the format, for each of [`WeightFormat::ALL`]; the header's counts always.
+    #[cfg(feature = "linked-model")]
+    pub(crate) const fn formats(&self) -> [bool; WeightFormat::ALL.len()] {
+        let mut has = [false; WeightFormat::ALL.len()];
+        has[self.header.format as usize] = true;
+        let mut entries = self.tensors.as_chunks::<ENTRY_BYTES>().0;
+        while let [bytes, others @ ..] = entries {
+            if let Some(format) = TensorEntry::decode(bytes).format(self.header.format) {
+                has[format as usize] = true;
+            }
+            entries = others;
+        }
+        has
     }
 
     #[cfg(feature = "linked-model")]

@@ -20,7 +20,7 @@ pub struct Header {
     pub n_sections: u32,
     /// The order of the weights' bytes.
     pub layout: WeightLayout,
-    /// How weights are quantised.
+    /// How weights are quantised: all but those of tensors that say otherwise, whose formats have lower codes.
     pub format: WeightFormat,
     /// How keys and values are kept.
     pub kv: KvFormat,

@@ -19,6 +19,8 @@ pub use order::{BIAS, Role, Storage, TensorId, tensor_order};
 pub(crate) use packed::SectionTable;
 pub use packed::{PackedModel, TensorData};
 
+use crate::tensor::WeightFormat;
+
 #[cfg(target_endian = "big")]
 compile_error!("packed models are read in place, so the target must be little-endian");
 
@@ -166,7 +168,7 @@ impl SectionEntry {
     }
 }
 
-/// One tensor's place in the weights section. Its format and layout are the header's.
+/// One tensor's place in the weights section. Its layout is the header's, and so is its format, where it has none of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorEntry {
     /// Code of a [`Role`], and [`BIAS`] where it is that role's bias.
@@ -181,6 +183,8 @@ pub struct TensorEntry {
     pub data_offset: u32,
     /// First byte of the scales; a multiple of 16. 0 where there are none.
     pub scales_offset: u32,
+    /// 0 where a matrix has the header's format, else one more than its own's code, which is below the header's.
+    pub own_format: u32,
 }
 
 impl TensorEntry {
@@ -189,10 +193,10 @@ impl TensorEntry {
         let [role, layer_idx] = [self.role, self.layer_idx].map(u16::to_le_bytes);
         let [rows, cols] = [self.rows, self.cols].map(u32::to_le_bytes);
         let [data_offset, scales_offset] = [self.data_offset, self.scales_offset].map(u32::to_le_bytes);
-        entry_of(&[&role, &layer_idx, &rows, &cols, &data_offset, &scales_offset])
+        entry_of(&[&role, &layer_idx, &rows, &cols, &data_offset, &scales_offset, &self.own_format.to_le_bytes()])
     }
 
-    fn decode(bytes: &[u8; ENTRY_BYTES]) -> Self {
+    const fn decode(bytes: &[u8; ENTRY_BYTES]) -> Self {
         let role_and_layer = u32_at(bytes, 0);
         Self {
             role: role_and_layer as u16,
@@ -201,6 +205,16 @@ impl TensorEntry {
             cols: u32_at(bytes, 8),
             data_offset: u32_at(bytes, 12),
             scales_offset: u32_at(bytes, 16),
+            own_format: u32_at(bytes, 20),
+        }
+    }
+
+    /// The format of a matrix in a file whose header says `format`; `None` where the entry's own is not below it.
+    pub const fn format(&self, format: WeightFormat) -> Option<WeightFormat> {
+        match self.own_format.checked_sub(1) {
+            None => Some(format),
+            Some(code) if code < format as u32 => WeightFormat::from_code(code),
+            Some(_) => None,
         }
     }
 }

@@ -242,24 +242,27 @@ impl<'m> PackedModel<'m> {
     }
 
     fn try_matrix(&self, entry: &TensorEntry) -> Option<MatrixQ8<'m>> {
-        let (layout, format) = (self.header().layout, self.header().format);
+        let format = entry.format(self.header().format)?;
+        let layout = self.header().layout;
         let (rows, cols) = (entry.rows as usize, entry.cols as usize);
         // Before any product of the two, which a 32-bit address space might not hold.
-        if u64::from(entry.rows) * u64::from(entry.cols) > self.contents().weights.len() as u64 {
+        let values_a_byte = if format.is_int4() { 2 } else { 1 };
+        if u64::from(entry.rows) * u64::from(entry.cols) / values_a_byte > self.contents().weights.len() as u64 {
             return None;
         }
         let start = entry.data_offset as usize;
         if !(entry.data_offset | entry.scales_offset).is_multiple_of(SECTION_ALIGN as u32) {
             return None;
         }
-        let data = self.contents().weights.get(start..start.checked_add(layout.data_bytes(rows, cols))?)?;
+        let n_bytes = format.data_bytes(layout, rows, cols);
+        let data = self.contents().weights.get(start..start.checked_add(n_bytes)?)?;
         let start = entry.scales_offset as usize;
         let scales = self.contents().weights.get(start..start.checked_add(format.scales_bytes(layout, rows, cols))?)?;
         let scales = match format {
             WeightFormat::Int8 => Scales::PerRow(bytemuck::try_cast_slice(scales).ok()?),
-            WeightFormat::Int8G32 => Scales::PerGroup(bytemuck::try_cast_slice(scales).ok()?),
+            WeightFormat::Int8G32 | WeightFormat::Int4G32 => Scales::PerGroup(bytemuck::try_cast_slice(scales).ok()?),
         };
-        MatrixQ8::new(rows, cols, layout, data, scales)
+        MatrixQ8::new(rows, cols, layout, format, data, scales)
     }
 }
 

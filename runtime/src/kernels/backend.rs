@@ -22,10 +22,15 @@ pub(crate) trait Backend: Copy {
         Lanes::Bits16
     }
 
-    /// Called only with weights in [`Backend::LAYOUT`] and activations in [`Backend::lanes`].
+    /// Called only with int8 weights in [`Backend::LAYOUT`] and activations in [`Backend::lanes`].
     fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>);
 
     fn sum_rows(self, _sums: &mut [f32], _w: &MatrixQ8<'_>, _x: &ActivationsQ8<'_>) {}
+
+    /// [`Backend::matmul_rows`] of int4 weights.
+    fn matmul_rows_int4(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        generic::matmul_rows(out, first_row, w, x);
+    }
 
     fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
         generic::quantize_to(limit, x, values)

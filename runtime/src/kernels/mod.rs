@@ -185,10 +185,15 @@ impl Kernels {
     pub(crate) fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
         assert!(x.cols() == w.cols() && out.len().is_multiple_of(x.n_tokens().max(1)));
         dispatch!(self, backend => {
-            // Firmware has one backend, which quantised the activations.
-            let are_lanes = cfg!(feature = "linked-model") || x.lanes() == backend.lanes(w.format());
+            // Firmware has one backend, which quantised the activations; but an adapter's int8 weights meet those of int4 weights.
+            let is_one_kind = cfg!(feature = "linked-model") && !WeightFormat::Int4G32.is_int4();
+            let are_lanes = is_one_kind || x.lanes() == backend.lanes(w.format());
             let is_its_own = w.layout() == self.preferred_layout() && are_lanes;
-            if is_its_own { backend.matmul_rows(out, first_row, w, x) } else { generic::matmul_rows(out, first_row, w, x) }
+            match (is_its_own, w.format().is_int4()) {
+                (false, _) => generic::matmul_rows(out, first_row, w, x),
+                (true, false) => backend.matmul_rows(out, first_row, w, x),
+                (true, true) => backend.matmul_rows_int4(out, first_row, w, x),
+            }
         })
     }
 

@@ -25,25 +25,31 @@ struct Owned {
 
 impl Owned {
     fn random(rng: &mut ChaCha8Rng, format: WeightFormat, layout: WeightLayout, rows: usize, cols: usize) -> Self {
-        let mut data = vec![0; layout.data_bytes(rows, cols)];
+        let mut data = vec![format.zero_byte(layout); format.data_bytes(layout, rows, cols)];
+        let (least, greatest) = format.weight_limits();
         for row in 0..rows {
             for col in 0..cols {
-                layout.set(&mut data, cols, row, col, rng.random_range(-127..=127));
+                format.set(layout, &mut data, cols, row, col, rng.random_range(least..=greatest));
             }
         }
         let padded = rows.next_multiple_of(layout.row_block());
         let per_row = (0..padded).map(|_| rng.random_range(0.001..0.1f32)).collect();
         let n = padded * cols.div_ceil(GROUP_SIZE);
-        let per_group = (0..n).map(|_| math::bf16_at_least(rng.random_range(0.001..0.1f32))).collect();
+        // Those of int4 have either sign.
+        let sign = if format == WeightFormat::Int4G32 { 0x8000 } else { 0 };
+        let scale =
+            |rng: &mut ChaCha8Rng| math::bf16_at_least(rng.random_range(0.001..0.1f32)) | rng.random::<u16>() & sign;
+        let per_group = (0..n).map(|_| scale(rng)).collect();
         Self { rows, cols, layout, data, per_row, per_group, format }
     }
 
     fn view(&self) -> MatrixQ8<'_> {
         let scales = match self.format {
             WeightFormat::Int8 => Scales::PerRow(&self.per_row),
-            WeightFormat::Int8G32 => Scales::PerGroup(&self.per_group),
+            WeightFormat::Int8G32 | WeightFormat::Int4G32 => Scales::PerGroup(&self.per_group),
         };
-        MatrixQ8::new(self.rows, self.cols, self.layout, &self.data, scales).expect("sizes follow from the shape")
+        MatrixQ8::new(self.rows, self.cols, self.layout, self.format, &self.data, scales)
+            .expect("sizes follow from the shape")
     }
 }
 

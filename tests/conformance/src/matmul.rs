@@ -100,6 +100,7 @@ fn check_case(kernels: Kernels, memory: &mut Memory, case: Case) -> Result<usize
                 kernel: match format {
                     WeightFormat::Int8 => "matmul int8",
                     WeightFormat::Int8G32 => "matmul int8-g32",
+                    WeightFormat::Int4G32 => "matmul int4-g32",
                 },
                 case: [("layout", layout as usize), ("rows", case.rows), ("cols", case.cols), ("row", row)],
             })?;
@@ -121,24 +122,31 @@ fn check_one(
     let mut random = Random::new((rows * 1031 + cols) as u32);
     let padded_rows = rows.next_multiple_of(layout.row_block());
     let groups = format.groups(cols);
-    let weights = &mut memory.weights.0[2 * skip_weights..][..layout.data_bytes(rows, cols)];
-    weights.fill(0);
+    let weights = &mut memory.weights.0[2 * skip_weights..][..format.data_bytes(layout, rows, cols)];
+    weights.fill(format.zero_byte(layout));
     for row in 0..rows {
         for col in 0..cols {
-            layout.set(weights, cols, row, col, random.value(fill));
+            let int8 = random.value(fill);
+            // Extremes stay extremes: 127 is -8, and -127 is 7.
+            let value = if format == WeightFormat::Int4G32 { !(int8 >> 4) } else { int8 };
+            format.set(layout, weights, cols, row, col, value);
         }
     }
     let row_scales = &mut memory.row_scales[..padded_rows];
     let factor = if is_tiny { f32::from_bits((127 - 55) << 23) } else { 1.0 };
     row_scales.iter_mut().for_each(|scale| *scale = factor * random.scale());
     let group_scales = &mut memory.group_scales.0[skip_scales..][..padded_rows * cols.div_ceil(32)];
-    group_scales.iter_mut().for_each(|scale| *scale = bf16_at_least(factor * random.scale()));
+    // Those of int4 have either sign.
+    let sign = if format == WeightFormat::Int4G32 { 0x8000 } else { 0 };
+    for scale in &mut *group_scales {
+        *scale = bf16_at_least(factor * random.scale()) | random.bits() as u16 & sign;
+    }
     if is_tiny {
         (row_scales[0], group_scales[0]) = (0.0, 0);
     }
     let scales = match format {
         WeightFormat::Int8 => Scales::PerRow(row_scales),
-        WeightFormat::Int8G32 => Scales::PerGroup(group_scales),
+        WeightFormat::Int8G32 | WeightFormat::Int4G32 => Scales::PerGroup(group_scales),
     };
     let stride = activation_stride(cols);
     let values = &mut memory.values.0[skip_values..][..n_tokens * stride];
@@ -147,14 +155,14 @@ fn check_one(
         values.fill(0);
         for col in 0..cols {
             let int8 = i16::from(random.value(fill));
-            // Activations of groups have 12 bits: up to 2047.
-            let value = if format == WeightFormat::Int8 { int8 } else { 16 * int8 + 15 * int8.signum() };
+            // Those that meet int8 in groups have 12 bits: up to 2047.
+            let value = if format == WeightFormat::Int8G32 { 16 * int8 + 15 * int8.signum() } else { int8 };
             lanes.set(values, col, value);
         }
     }
     let value_scales = &mut memory.value_scales[..n_tokens * groups];
     value_scales.iter_mut().for_each(|scale| *scale = factor * random.scale());
-    let w = MatrixQ8::new(rows, cols, layout, weights, scales).ok_or(rows)?;
+    let w = MatrixQ8::new(rows, cols, layout, format, weights, scales).ok_or(rows)?;
     let x = ActivationsQ8::new(n_tokens, cols, format, lanes, values, value_scales).ok_or(rows)?;
     let out = &mut memory.out[..n_tokens * rows];
     out.fill(f32::NAN);

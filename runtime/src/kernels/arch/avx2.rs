@@ -3,12 +3,14 @@
 //! Two columns of a block are one 16-byte load, widened to 16 bits; the two activations are broadcast to every lane, and
 //! `vpmaddwd` adds both products in each: no horizontal sums, and nothing can saturate.
 
+mod int4;
+
 use core::arch::x86_64::*;
 
 use crate::kernels::backend::Backend;
 use crate::kernels::generic;
 use crate::layout::WeightLayout;
-use crate::tensor::{ActivationsQ8, GROUP_SIZE, MatrixQ8, Scales};
+use crate::tensor::{ActivationsQ8, GROUP_SIZE, Lanes, MatrixQ8, Scales, WeightFormat};
 
 /// Tokens that share one pass over the weights, as many as accumulators fit in registers.
 const TOKENS: usize = 4;
@@ -44,6 +46,15 @@ impl Backend for Avx2 {
                 }
             }
         }
+    }
+
+    fn lanes(self, format: WeightFormat) -> Lanes {
+        if format == WeightFormat::Int4G32 { Lanes::Bits8 } else { Lanes::Bits16 }
+    }
+
+    fn matmul_rows_int4(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        // SAFETY: a value of `Avx2` exists only where `detect` saw the feature.
+        unsafe { int4::matmul_rows(out, first_row, w, x) }
     }
 
     fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {

@@ -6,6 +6,7 @@
 
 mod attention;
 mod elementwise;
+mod int4;
 mod matmul;
 mod memory;
 mod neon;
@@ -47,7 +48,7 @@ macro_rules! shared_methods {
 
         fn lanes(self, format: WeightFormat) -> Lanes {
             match format {
-                WeightFormat::Int8 => Lanes::Bits8,
+                WeightFormat::Int8 | WeightFormat::Int4G32 => Lanes::Bits8,
                 WeightFormat::Int8G32 => Lanes::Bits16,
             }
         }
@@ -118,6 +119,10 @@ impl Backend for Neon {
         unsafe { matmul::matmul_rows(neon::Tiles, out, first_row, w, x) };
     }
 
+    fn matmul_rows_int4(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        int4::matmul_rows(int4::Neon, out, first_row, w, x);
+    }
+
     shared_methods!();
 }
 
@@ -127,6 +132,10 @@ impl Backend for Sdot {
     fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
         // SAFETY: as above.
         unsafe { matmul::matmul_rows(sdot::Tiles::new(self), out, first_row, w, x) };
+    }
+
+    fn matmul_rows_int4(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        int4::matmul_rows(self, out, first_row, w, x);
     }
 
     shared_methods!();

@@ -1,36 +1,38 @@
 //! Matrix products of bytes: a tile of 16 rows by 4 columns is one vector.
 //!
 //! `vpdpbusd` multiplies unsigned by signed bytes, so weights take part as `w + 128` (their top bit flipped), and 128 times the sum of the
-//! activations, which one more chain adds up for all rows, is subtracted again. Grouped formats' activations are two bytes,
-//! `64 * high + low`, and take two chains a row.
+//! activations, which one more chain adds up for all rows, is subtracted again. The activations that meet int8 in groups are two bytes,
+//! `64 * high + low`, and take two chains a row. int4 weights lie there as `w + 8`, two tiles in a vector: [`int4`](super::int4).
 
 #![allow(clippy::needless_range_loop, reason = "an index goes through several arrays of registers")]
 
 use core::arch::x86_64::*;
 use core::ops::Range;
 
+use super::int4;
 use crate::kernels::generic;
-use crate::tensor::{ActivationsQ8, GROUP_SIZE, MatrixQ8, Scales};
+use crate::tensor::{ActivationsQ8, GROUP_SIZE, MatrixQ8, Scales, WeightFormat};
 
 /// Rows of a tile.
-const ROWS: usize = 16;
+pub const ROWS: usize = 16;
 /// Columns of a tile.
-const COLUMNS: usize = 4;
+pub const COLUMNS: usize = 4;
 /// Bytes of a tile.
-const TILE: usize = ROWS * COLUMNS;
+pub const TILE: usize = ROWS * COLUMNS;
 /// Tiles of a group.
 const GROUP_TILES: usize = GROUP_SIZE / COLUMNS;
 
 /// What a product reads and writes.
-struct Job<'a> {
+pub struct Job<'a> {
     out: &'a mut [f32],
     n_rows: usize,
+    format: WeightFormat,
     /// The row blocks from the product's first on.
     data: &'a [u8],
     scales: Scales<'a>,
-    x: &'a ActivationsQ8<'a>,
-    /// Tiles of a row block.
-    n_tiles: usize,
+    pub x: &'a ActivationsQ8<'a>,
+    /// Tiles of a row block; of int4 pairs of tiles, as large.
+    pub n_tiles: usize,
     /// Whether weights come from beyond the caches.
     is_far: bool,
 }
@@ -42,12 +44,14 @@ pub fn matmul_rows(out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &Acti
     if n_rows == 0 || w.cols() == 0 || !first_row.is_multiple_of(ROWS) {
         return generic::matmul_rows(out, first_row, w, x);
     }
-    let (n_tiles, block) = (w.cols().div_ceil(COLUMNS), first_row / ROWS);
+    let is_int4 = w.format() == WeightFormat::Int4G32;
+    let (n_tiles, block) = (w.cols().div_ceil(if is_int4 { 2 * COLUMNS } else { COLUMNS }), first_row / ROWS);
     let scales = match w.scales() {
         Scales::PerRow(scales) => Scales::PerRow(&scales[block * ROWS..]),
         Scales::PerGroup(scales) => Scales::PerGroup(&scales[block * ROWS * w.cols().div_ceil(GROUP_SIZE)..]),
     };
-    let mut job = Job { out, n_rows, data: &w.data()[block * n_tiles * TILE..], scales, x, n_tiles, is_far };
+    let data = &w.data()[block * n_tiles * TILE..];
+    let mut job = Job { out, n_rows, format: w.format(), data, scales, x, n_tiles, is_far };
     let n_blocks = n_rows.div_ceil(ROWS);
     for first in (0..n_blocks).step_by(NEAR_BLOCKS) {
         all_tokens_of_blocks(&mut job, first..n_blocks.min(first + NEAR_BLOCKS));
@@ -100,6 +104,9 @@ fn tokens_of_blocks<const T: usize, const FAR: bool>(job: &mut Job<'_>, token: u
 fn blocks<const T: usize, const B: usize, const FAR: bool>(job: &mut Job<'_>, token: usize, block: usize) -> usize {
     let sums = match job.scales {
         Scales::PerRow(scales) => rows_of_one_scale::<T, B, FAR>(job, scales, token, block),
+        Scales::PerGroup(scales) if job.format == WeightFormat::Int4G32 => {
+            int4::rows_of_groups::<T, B, FAR>(job, scales, token, block)
+        }
         Scales::PerGroup(scales) => rows_of_groups::<T, B, FAR>(job, scales, token, block),
     };
     for (t, sums) in sums.iter().enumerate() {
@@ -114,7 +121,7 @@ fn blocks<const T: usize, const B: usize, const FAR: bool>(job: &mut Job<'_>, to
 
 /// The tiles of each of `B` blocks.
 #[inline(always)]
-fn block_tiles<'a, const B: usize>(job: &Job<'a>, block: usize) -> [&'a [[u8; TILE]]; B] {
+pub fn block_tiles<'a, const B: usize>(job: &Job<'a>, block: usize) -> [&'a [[u8; TILE]]; B] {
     let tiles = job.data.as_chunks::<TILE>().0;
     let mut of_blocks = [tiles; B];
     for (b, of_block) in of_blocks.iter_mut().enumerate() {
@@ -134,14 +141,14 @@ fn unsigned(tile: &[u8; TILE]) -> __m512i {
 /// Asks for the tile as far behind this one as `B` blocks are long. From memory that is a fifth faster; from a cache it is work for nothing.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn prefetch<const B: usize>(tile: &[u8; TILE], n_tiles: usize) {
+pub fn prefetch<const B: usize>(tile: &[u8; TILE], n_tiles: usize) {
     _mm_prefetch::<_MM_HINT_T1>(tile.as_ptr().wrapping_add(B * n_tiles * TILE).cast());
 }
 
 /// Four activations, in every lane.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn four(x: [i8; COLUMNS]) -> __m512i {
+pub fn four(x: [i8; COLUMNS]) -> __m512i {
     _mm512_set1_epi32(i32::from_le_bytes(x.map(|x| x as u8)))
 }
 
@@ -234,11 +241,7 @@ fn rows_of_groups<const T: usize, const B: usize, const FAR: bool>(
             }
         }
         for b in 0..B {
-            let at = ((block + b) * n_groups + group) * ROWS;
-            let row_scales: &[u16; ROWS] = scales[at..].first_chunk().expect("padded to whole blocks");
-            // SAFETY: 32 readable bytes.
-            let bits = _mm512_cvtepu16_epi32(unsafe { _mm256_loadu_si256(row_scales.as_ptr().cast()) });
-            let row_scales = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits));
+            let row_scales = group_scales(scales, (block + b) * n_groups + group);
             for t in 0..T {
                 let high = _mm512_slli_epi32::<6>(_mm512_sub_epi32(highs[t][b], high_offsets[t]));
                 let dots = _mm512_add_epi32(high, _mm512_sub_epi32(lows[t][b], low_offsets[t]));
@@ -248,4 +251,14 @@ fn rows_of_groups<const T: usize, const B: usize, const FAR: bool>(
         }
     }
     sums
+}
+
+/// The scales of a group of a block's rows, of which it is the `idx`th.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+#[inline]
+pub fn group_scales(scales: &[u16], idx: usize) -> __m512 {
+    let row_scales: &[u16; ROWS] = scales[idx * ROWS..].first_chunk().expect("padded to whole blocks");
+    // SAFETY: 32 readable bytes.
+    let bits = _mm512_cvtepu16_epi32(unsafe { _mm256_loadu_si256(row_scales.as_ptr().cast()) });
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
 }

@@ -3,6 +3,7 @@
 
 mod attention;
 mod elementwise;
+mod int4;
 mod matmul;
 
 use crate::kernels::backend::Backend;
@@ -40,12 +41,17 @@ impl Backend for Avx512 {
 
     fn lanes(self, format: WeightFormat) -> Lanes {
         match format {
-            WeightFormat::Int8 => Lanes::Bits8,
+            WeightFormat::Int8 | WeightFormat::Int4G32 => Lanes::Bits8,
             WeightFormat::Int8G32 => Lanes::TwoBytes,
         }
     }
 
     fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        // SAFETY: as above.
+        unsafe { matmul::matmul_rows(out, first_row, w, x, self.is_far) }
+    }
+
+    fn matmul_rows_int4(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
         // SAFETY: as above.
         unsafe { matmul::matmul_rows(out, first_row, w, x, self.is_far) }
     }

@@ -23,7 +23,7 @@ use crate::{known, math};
 const COLUMNS_MAX: usize = 512;
 
 /// Rows of a block of the layout.
-const ROWS: usize = 4;
+pub const ROWS: usize = 4;
 
 /// See [`crate::kernels::Kernels::matmul_rows`].
 pub fn matmul_rows(out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
@@ -61,7 +61,7 @@ pub fn matmul_rows(out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &Acti
 }
 
 /// Whether weights and activations start at whole words, as loads of several words must. Rows and blocks are whole words.
-fn are_words(data: &[u8], x: &[i16]) -> bool {
+pub fn are_words(data: &[u8], x: &[i16]) -> bool {
     (data.as_ptr().addr() | x.as_ptr().addr()).is_multiple_of(4)
 }
 

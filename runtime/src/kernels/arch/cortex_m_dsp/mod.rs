@@ -1,6 +1,7 @@
 //! Cortex-M with the DSP extension and an FPU (M4F, M7, M33): dual 16-bit multiply-accumulates.
 
 mod attention;
+mod int4;
 mod matmul;
 mod quantize;
 
@@ -28,6 +29,10 @@ impl Backend for CortexMDsp {
 
     fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
         matmul::matmul_rows(out, first_row, w, x);
+    }
+
+    fn matmul_rows_int4(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        int4::matmul_rows(out, first_row, w, x);
     }
 
     fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {

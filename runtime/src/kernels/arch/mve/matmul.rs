@@ -12,11 +12,11 @@ use crate::math;
 use crate::tensor::{ActivationsQ8, GROUP_SIZE, MatrixQ8, Scales};
 
 /// Rows and columns of a tile of the layout.
-const ROWS: usize = 4;
+pub const ROWS: usize = 4;
 const COLUMNS: usize = 16;
 
 /// Sums of numbers that are multiples of the last place of `2^-102` are zero or normal, whatever cancels.
-const LEAST_TO_ADD: f32 = f32::from_bits((127 - 102) << 23);
+pub const LEAST_TO_ADD: f32 = f32::from_bits((127 - 102) << 23);
 
 /// See [`crate::kernels::Kernels::matmul_rows`].
 pub fn matmul_rows(out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
@@ -108,7 +108,7 @@ fn are_flush_free(scales: &[f32], x_scale: f32) -> bool {
 ///
 /// Above, for what rounds up to the least normal number is flushed.
 #[cold]
-fn is_flush_free(scale: f32, x_scale: f32, least: f32) -> bool {
+pub fn is_flush_free(scale: f32, x_scale: f32, least: f32) -> bool {
     let is_zero = scale == 0.0 || x_scale == 0.0;
     is_zero || scale.is_normal() && x_scale.is_normal() && (scale * x_scale).abs() > least
 }
@@ -316,7 +316,7 @@ fn group_blocks(out: &mut [[f32; ROWS]], data: &[u8], scales: &[u16], x: &Groups
 }
 
 /// Fills `out` with `value`.
-fn fill(out: &mut [[f32; ROWS]], value: f32) {
+pub fn fill(out: &mut [[f32; ROWS]], value: f32) {
     // SAFETY: it writes `out`.
     unsafe {
         vector_asm!(

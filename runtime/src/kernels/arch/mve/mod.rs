@@ -8,6 +8,7 @@ mod activation;
 mod attention;
 mod elementwise;
 mod heads;
+mod int4;
 mod matmul;
 mod quantize;
 
@@ -46,13 +47,17 @@ impl Backend for Mve {
 
     fn lanes(self, format: WeightFormat) -> Lanes {
         match format {
-            WeightFormat::Int8 => Lanes::Bits8,
+            WeightFormat::Int8 | WeightFormat::Int4G32 => Lanes::Bits8,
             WeightFormat::Int8G32 => Lanes::Bits16,
         }
     }
 
     fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
         matmul::matmul_rows(out, first_row, w, x);
+    }
+
+    fn matmul_rows_int4(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        int4::matmul_rows(out, first_row, w, x);
     }
 
     fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
