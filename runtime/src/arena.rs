@@ -75,11 +75,18 @@ struct Cutter<'a> {
 }
 
 impl<'a> Cutter<'a> {
+    // Inlined, so that a buffer without bytes, which a linked model's plan has as a constant, takes no code.
+    #[inline(always)]
     fn cut<T: AnyBitPattern + NoUninit>(&mut self, range: &Range<usize>) -> Option<&'a mut [T]> {
-        let (_, rest) = core::mem::take(&mut self.rest).split_at_mut_checked(range.start.checked_sub(self.at)?)?;
-        let (buffer, rest) = rest.split_at_mut_checked(range.len())?;
+        if range.is_empty() { Some(&mut []) } else { self.take(range.start, range.end) }
+    }
+
+    #[inline(never)]
+    fn take<T: AnyBitPattern + NoUninit>(&mut self, start: usize, end: usize) -> Option<&'a mut [T]> {
+        let (_, rest) = core::mem::take(&mut self.rest).split_at_mut_checked(start.checked_sub(self.at)?)?;
+        let (buffer, rest) = rest.split_at_mut_checked(end.checked_sub(start)?)?;
         self.rest = rest;
-        self.at = range.end;
+        self.at = end;
         bytemuck::try_cast_slice_mut(buffer).ok()
     }
 }

@@ -71,13 +71,16 @@ pub fn report(console: &mut Console, outcome: Result<(), Failure>) -> bool {
 
 #[cfg(generates)]
 impl From<FormatError> for Failure {
-    /// The build script has read the model, so any of these means that the flash does not hold what was built.
+    /// The build script has read the model, so any of these means that the flash does not hold what was built. A linked model is told by its
+    /// checksums.
     fn from(error: FormatError) -> Self {
         match error {
             FormatError::NotAPackedModel => Self::new("the flash holds no packed model"),
+            #[cfg(not(feature = "linked-model"))]
             FormatError::UnsupportedVersion { found } => {
                 Self::new("the model has another format version").with("found", found.into())
             }
+            #[cfg(not(feature = "linked-model"))]
             FormatError::Truncated { needed_bytes, given_bytes } => {
                 Self::new("the model is cut short").with("needed_bytes", needed_bytes).with("given_bytes", given_bytes)
             }
@@ -85,6 +88,7 @@ impl From<FormatError> for Failure {
             FormatError::SectionChecksum { kind } => {
                 Self::new("the checksum of a section of the model is wrong").with("section", kind.into())
             }
+            #[cfg(not(feature = "linked-model"))]
             FormatError::Misaligned => Self::new("the model does not lie at a multiple of 16 bytes"),
             _ => Self::new("the model in flash is malformed"),
         }
