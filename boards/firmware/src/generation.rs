@@ -242,7 +242,8 @@ impl Piece<'_> {
     /// Appends text, in whole characters, and sends what there is no room for.
     fn push(&mut self, mut text: &str) {
         while !text.is_empty() {
-            let (fits, rest) = text.split_at(text.floor_char_boundary(PIECE_BYTES - self.len));
+            let fits = text.floor_char_boundary(PIECE_BYTES - self.len);
+            let (fits, rest) = text.split_at_checked(fits).unwrap_or((text, ""));
             if let Some(room) = self.bytes.get_mut(self.len..self.len + fits.len()) {
                 room.copy_from_slice(fits.as_bytes());
                 self.len += fits.len();
