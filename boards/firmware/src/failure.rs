@@ -14,7 +14,7 @@ pub struct Failure {
     names: [&'static str; 2],
     figures: [u32; 2],
     /// What it is about, filled up with zeros.
-    #[cfg(feature = "adapters")]
+    #[cfg(all(feature = "adapters", not(feature = "serial")))]
     subject: [u8; siskin_runtime::adapter::NAME_BYTES_MAX],
 }
 
@@ -25,13 +25,13 @@ impl Failure {
             text,
             names: [""; 2],
             figures: [0; 2],
-            #[cfg(feature = "adapters")]
+            #[cfg(all(feature = "adapters", not(feature = "serial")))]
             subject: [0; siskin_runtime::adapter::NAME_BYTES_MAX],
         }
     }
 
     /// Says what it is about, as far as there is room.
-    #[cfg(feature = "adapters")]
+    #[cfg(all(feature = "adapters", not(feature = "serial")))]
     pub fn about(mut self, subject: &str) -> Self {
         let fits = subject.floor_char_boundary(self.subject.len());
         self.subject.iter_mut().zip(subject.bytes().take(fits)).for_each(|(to, from)| *to = from);
@@ -54,7 +54,7 @@ pub fn report(console: &mut Console, outcome: Result<(), Failure>) -> bool {
     let Err(failure) = outcome else { return true };
     let mut record = Record::new(console, "error ");
     record.text(failure.text);
-    #[cfg(feature = "adapters")]
+    #[cfg(all(feature = "adapters", not(feature = "serial")))]
     if let Some(Ok(subject)) = failure.subject.split(|&byte| byte == 0).next().map(core::str::from_utf8)
         && !subject.is_empty()
     {

@@ -7,7 +7,7 @@
 //! no heap, no `core::fmt`, and no interrupt.
 #![no_std]
 
-#[cfg(all(generates, not(feature = "greedy")))]
+#[cfg(all(generates, not(any(feature = "greedy", feature = "serial"))))]
 mod adapting;
 mod arch;
 #[cfg(feature = "conformance")]

@@ -60,34 +60,39 @@ fn listen(writer: &mut Writer, board: &str, buffer: &'static mut [u8]) {
 
 /// Says why there is no text.
 #[inline(never)]
-fn say_error(cause: Cause) {
+fn say_error(cause: Cause<'_>) {
     let mut text = Words::new();
     let written = match cause {
         Cause::Text(words) => text.write_str(words),
         Cause::Error(error) => write!(text, "{error}"),
+        Cause::NoAdapter(name) => write!(text, "{NO_ADAPTER} {name}"),
     };
     // What does not fit is cut off.
     let _ = written;
     say(&Event::Error(text.as_str()));
 }
 
+/// What is said before the name of an adapter that is not there.
+const NO_ADAPTER: &str =
+    if cfg!(feature = "adapters") { "the model has no adapter" } else { "this firmware has no code for the adapter" };
+
 /// Why there is no text.
-enum Cause {
+enum Cause<'r> {
     Text(&'static str),
     Error(Error),
+    /// There is none of this name.
+    NoAdapter(&'r str),
 }
 
-impl From<Error> for Cause {
+impl From<Error> for Cause<'_> {
     fn from(error: Error) -> Self {
         Self::Error(error)
     }
 }
 
 #[inline(never)]
-fn answer(writer: &mut Writer, request: &Generate<'_>) -> Result<(), Cause> {
-    if request.adapter.is_some() {
-        return Err(Cause::Text("this firmware has no adapters"));
-    }
+fn answer<'r>(writer: &mut Writer, request: &Generate<'r>) -> Result<(), Cause<'r>> {
+    adapt(writer, request.adapter)?;
     let sampling = request.settings.sampling().map_err(|error| Cause::Text(error.as_str()))?;
     let (mut stops, mut n_stops) = ([""; STOPS_MAX], 0);
     for stop in request.stops.iter().filter(|stop| !stop.is_empty()) {
@@ -110,6 +115,23 @@ fn answer(writer: &mut Writer, request: &Generate<'_>) -> Result<(), Cause> {
     };
     write(text);
     Ok(())
+}
+
+/// Has the model's adapter of this name on, or none. A change forgets what was read and written, which a text would otherwise go on from.
+#[cfg(feature = "adapters")]
+#[inline(never)]
+fn adapt<'r>(writer: &mut Writer, name: Option<&'r str>) -> Result<(), Cause<'r>> {
+    let session = writer.session();
+    if session.adapter().map(|adapter| adapter.name()) == name {
+        return Ok(());
+    }
+    session.use_adapter(name).map_err(|_| Cause::NoAdapter(name.unwrap_or_default()))
+}
+
+/// Refuses all adapters: there is no code for them.
+#[cfg(not(feature = "adapters"))]
+fn adapt<'r>(_: &mut Writer, name: Option<&'r str>) -> Result<(), Cause<'r>> {
+    name.map_or(Ok(()), |name| Err(Cause::NoAdapter(name)))
 }
 
 /// Sends token after token, and why the text ended: also because the host wants it to.

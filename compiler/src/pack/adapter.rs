@@ -2,7 +2,7 @@
 
 use siskin_runtime::adapter::{
     Adapter as PackedAdapter, AdapterError, HEAD_BYTES, MAGIC, NAME_BYTES_MAX, PAIR_BYTES, PairEntry, VERSION,
-    format_beside, rank_max, weights_crc,
+    rank_max, weights_crc,
 };
 use siskin_runtime::format::{Role, SECTION_ALIGN, SectionKind, TensorId, checksum};
 use siskin_runtime::tensor::MatrixQ8;
@@ -79,12 +79,11 @@ pub fn pack_adapter(name: &str, adapter: &Adapter, model: &PackedModel<'_>) -> R
     pairs.sort_by_key(|(entry, _)| (entry.tensor_idx, entry.first_row));
     for (entry, pair) in pairs {
         let base = model.adaptable(entry.tensor_idx as usize).ok_or(AdapterPackError::OtherFamily)?;
-        let format = format_beside(base.format());
-        file.add_pair(entry, [&pair.a, &pair.b].map(|weight| quantized(weight, format, file.layout)));
+        file.add_pair(entry, [&pair.a, &pair.b].map(|weight| quantized(weight, base.format(), file.layout)));
     }
     if let Some(prompt) = &adapter.prompt {
-        let format = format_beside(model.embedding().format());
-        file.prompt = Some((prompt.shape[0], quantized(prompt, format, file.layout)));
+        let rows = quantized(prompt, model.embedding().format(), file.layout);
+        file.prompt = Some((prompt.shape[0], rows));
     }
     file.write(model)
 }
@@ -151,7 +150,7 @@ fn entry_of(pair: &LowRankPair, model: &PackedModel<'_>) -> Result<PairEntry, Ad
     let tensor_idx = model.raw_tensors().position(place).ok_or(AdapterPackError::OtherFamily)?;
     let base = model.adaptable(tensor_idx).ok_or(AdapterPackError::OtherFamily)?;
     let (rank, inputs) = (pair.a.shape[0], base.cols());
-    let rank_max = rank_max(format_beside(base.format()), inputs);
+    let rank_max = rank_max(base.format(), inputs);
     if rank > rank_max {
         return Err(AdapterPackError::Rank { rank, inputs, rank_max });
     }

@@ -120,7 +120,8 @@ fn build_with(
         cargo.arg("--features=siskin-firmware/families");
     }
     let has_adapters = model.map(has_adapters).transpose()?.unwrap_or(false);
-    if app.is_none() && (room.is_some() || has_adapters || env::var_os("SISKIN_ADAPTER_BYTES").is_some()) {
+    let has_room = room.is_some() || env::var_os("SISKIN_ADAPTER_BYTES").is_some();
+    if matches!(app, None | Some(App::Serial)) && (has_room || has_adapters) {
         cargo.arg("--features=siskin-firmware/adapters");
     }
     repo::run_quietly(&mut cargo)?;

@@ -12,7 +12,7 @@ mod switch;
 
 pub use section::{
     ADAPTABLE, Adapter, AdapterError, Adapters, HEAD_BYTES, MAGIC, NAME_BYTES_MAX, PAIR_BYTES, PairEntry, VERSION,
-    format_beside, rank_max, weights_crc,
+    rank_max, weights_crc,
 };
 pub use switch::UnknownAdapter;
 
@@ -48,9 +48,9 @@ impl<J: Join + Sync> Decoder<'_, J> {
     /// Adds what the adapter has for `w` to `product`, `(n_tokens, rows)`, for the tokens whose activations are staged.
     pub(crate) fn adapt(&self, buffers: &mut Buffers<'_>, w: &Linear<'_>, n_tokens: usize) {
         let Some(adapter) = &self.adapter else { return };
-        let (base, format) = (&w.weight, format_beside(w.weight.format()));
+        let (base, format) = (&w.weight, w.weight.format());
         let (values, scales) = (&*buffers.activations, &*buffers.activation_scales);
-        let lanes = self.kernels.lanes(base.format());
+        let lanes = self.kernels.lanes(format);
         let (cols, stride, groups) = (base.cols(), activation_stride(base.cols()), format.groups(base.cols()));
         for pair in adapter.pairs_of(w.tensor_idx, base) {
             for (i, product) in buffers.product.chunks_mut(base.rows().max(1)).take(n_tokens).enumerate() {

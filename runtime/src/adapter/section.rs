@@ -22,11 +22,6 @@ pub const NAME_BYTES_MAX: usize = 32;
 /// Where the checksum's bytes begin: behind the checksum.
 const CHECKED_FROM: usize = 16;
 
-/// The format of an adapter's matrices that meet the activations of weights in `base`.
-pub fn format_beside(base: WeightFormat) -> WeightFormat {
-    if base == WeightFormat::Int8 { WeightFormat::Int8 } else { WeightFormat::Int8G32 }
-}
-
 /// The highest rank of a pair whose matrices meet activations of `cols` elements in `format`: one token's inner vector, as it is and
 /// quantised, must fit the memory of its input.
 pub fn rank_max(format: WeightFormat, cols: usize) -> usize {
@@ -241,7 +236,7 @@ impl<'m> Adapter<'m> {
             let base = model.adaptable(entry.tensor_idx as usize).ok_or(bad)?;
             let end = u64::from(entry.first_row) + u64::from(entry.rows);
             let is_within = (1..=base.rows() as u64).contains(&end) && entry.rows > 0;
-            let rank_max = rank_max(format_beside(base.format()), base.cols()) as u32;
+            let rank_max = rank_max(base.format(), base.cols()) as u32;
             let is_in_order = (entry.tensor_idx, u64::from(entry.first_row)) >= free;
             let is_suited = is_within && is_in_order && (1..=rank_max).contains(&entry.rank);
             if !is_suited || self.pair(&entry, &base).is_none() {
@@ -258,7 +253,7 @@ impl<'m> Adapter<'m> {
             return Ok(None);
         }
         let is_suited = config.parts().positions == Positions::Rope && n_virtual < config.context_len;
-        let format = format_beside(model.embedding().format());
+        let format = model.embedding().format();
         let rows = is_suited.then(|| self.matrix(u32_at(self.bytes, 64), n_virtual, config.dim, format)).flatten();
         rows.map(Some).ok_or(AdapterError::BadPrompt)
     }
@@ -281,7 +276,7 @@ impl<'m> Adapter<'m> {
     }
 
     fn pair(&self, entry: &PairEntry, base: &MatrixQ8<'_>) -> Option<Pair<'m>> {
-        let (rank, format) = (entry.rank as usize, format_beside(base.format()));
+        let (rank, format) = (entry.rank as usize, base.format());
         let a = self.matrix(entry.a_offset, rank, base.cols(), format)?;
         let b = self.matrix(entry.b_offset, entry.rows as usize, rank, format)?;
         Some(Pair { first_row: entry.first_row as usize, a, b })
