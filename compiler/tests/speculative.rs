@@ -27,7 +27,14 @@ fn packed(seed: u64, dim: usize, vocab_size: usize, context_len: usize, format: 
         parts: Parts::LLAMA,
     };
     let layout = Kernels::detect().preferred_layout();
-    let options = PackOptions { format, layout, context_len: None, prefill_batch: 8, sections: Vec::new() };
+    let options = PackOptions {
+        format,
+        layout,
+        context_len: None,
+        prefill_batch: 8,
+        sections: Vec::new(),
+        exceptions: Vec::new(),
+    };
     PackedFile::from_bytes(pack(&Checkpoint::random(config, seed).unwrap(), &options).unwrap()).unwrap()
 }
 
