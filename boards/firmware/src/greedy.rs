@@ -22,7 +22,7 @@ fn respond(console: &mut Console, memory: Memory) -> Result<(), Failure> {
         return Err(Failure::new("siskin-request.bin cannot be read"));
     };
     let (prompt, max_new_tokens) = tokens(memory.request.get(..bytes).unwrap_or_default(), memory.prompt)?;
-    let model = PackedModel::parse_weights(&linked::MODEL.0)?;
+    let model = PackedModel::parse_weights(linked::model())?;
     let kernels = Kernels::detect();
     linked::check_layout(&model, kernels)?;
     let mut session = Session::new(&model, memory.arena, kernels)?;

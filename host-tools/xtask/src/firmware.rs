@@ -173,7 +173,8 @@ pub fn lint(siskin: &Path) -> Result<()> {
         let toolchain = Toolchain::find(&board.target.triple)?;
         toolchain.ensure_clippy()?;
         let mut clippy = toolchain.cargo("clippy", &board.target.triple, &board.target.cpu);
-        clippy.args(["--quiet", "--release", "--package", &board.name, "--package", "siskin-firmware", "--target-dir"]);
+        // The firmware, which it depends on, is linted with it; named beside it, its build script would have the board's features.
+        clippy.args(["--quiet", "--release", "--package", &board.name, "--target-dir"]);
         clippy.arg(repo::root().join("target/boards")).args(generation_features(&board, true));
         clippy.args(["--", "-D", "warnings"]);
         repo::run(clippy.env("SISKIN_MODEL", random_model::pack(siskin, &board)?))?;
