@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{adapter, board, compile, completions, data, eval, inspect, plan, run, tokenize, train};
+use crate::commands::{adapter, board, compile, completions, data, device, eval, inspect, plan, run, tokenize, train};
 use crate::console::Console;
 
 const AFTER_HELP: &str = "\
@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Data(data::Args),
     /// List the boards, build firmware for one, or run it emulated.
     Board(board::Args),
+    /// Ask a device at the other end of a serial line.
+    Device(device::Args),
     /// Print the completion script for a shell.
     Completions(completions::Args),
 }

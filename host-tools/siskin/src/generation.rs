@@ -102,6 +102,11 @@ impl GenerationArgs {
             .with_presence_penalty(self.presence_penalty.unwrap_or(neutral.presence_penalty()))
     }
 
+    /// Whether there are biases or bans, which name tokens.
+    pub(crate) fn has_biases(&self) -> bool {
+        !self.logit_biases.is_empty() || !self.bans.is_empty()
+    }
+
     /// The biases and bans, for the tokens of `model`.
     pub(crate) fn biases(&self, model: &PackedModel<'_>) -> Result<Vec<EncodedBias>, Failure> {
         let mut biases = Vec::new();

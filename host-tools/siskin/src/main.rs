@@ -8,6 +8,7 @@ mod boards;
 mod command_line;
 mod commands;
 mod console;
+mod device;
 mod draft;
 mod encoding;
 mod failure;

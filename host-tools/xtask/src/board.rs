@@ -16,8 +16,8 @@ pub struct Board {
     pub name: String,
     /// What to compile for.
     pub target: Target,
-    /// How it is emulated.
-    pub emulator: Emulator,
+    /// How it is emulated; a part that no emulator has is built only.
+    pub emulator: Option<Emulator>,
     /// What the firmware may take.
     pub firmware: Budget,
     /// What it is measured with.
@@ -93,6 +93,11 @@ impl Board {
         }
         let text = fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("failed to read {}", path.display()))
+    }
+
+    /// Every board that is emulated, by name.
+    pub fn emulated() -> Result<Vec<Self>> {
+        Ok(Self::all()?.into_iter().filter(|board| board.emulator.is_some()).collect())
     }
 
     /// The path of the board's description.

@@ -4,9 +4,9 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
-use crate::board::{Board, boards_dir};
+use crate::board::{Board, Emulator, boards_dir};
 use crate::repo::ExitWith;
 use crate::toolchain::Toolchain;
 use crate::{packages, repo};
@@ -106,7 +106,9 @@ pub fn run(args: &Args) -> Result<()> {
 pub fn set_up() -> Result<()> {
     for board in Board::all()? {
         Toolchain::find(&board.target.triple)?;
-        Tools::ready(&board)?;
+        if board.emulator.is_some() {
+            Tools::ready(&board)?;
+        }
     }
     Ok(())
 }
@@ -120,11 +122,13 @@ struct Tools {
 impl Tools {
     /// Installs the board's emulator and builds our own tools, where either is missing.
     fn ready(board: &Board) -> Result<Self> {
-        let package = match board.emulator.program.as_str() {
+        let Some(Emulator { program }) = &board.emulator else {
+            bail!("{} is built only: no emulator has it (boards/README.md says how to flash it)", board.name)
+        };
+        let package = match program.as_str() {
             "qemu-system-arm" | "qemu-system-aarch64" => "qemu-system-arm",
             _ => "qemu-system-misc",
         };
-        let program = &board.emulator.program;
         packages::ensure(program, &[package], || packages::find(program).is_some())?;
         let target_dir = repo::root().join("target/tools");
         let mut build = repo::cargo(["build", "--quiet"]);

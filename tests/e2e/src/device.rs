@@ -28,13 +28,14 @@ pub fn boards_dir() -> String {
     root().join("boards").display().to_string()
 }
 
-/// The name of every folder of boards/ that describes a board, in order.
+/// The name of every folder of boards/ that describes a board with an emulator, in order.
 ///
 /// # Panics
 /// If there is no boards/.
 pub fn boards() -> Vec<String> {
     let folders = root().join("boards").read_dir().expect("the boards").flatten();
-    let folders = folders.filter(|folder| folder.path().join("board.toml").is_file());
+    let is_emulated = |toml: String| toml.contains("\n[emulator]\n");
+    let folders = folders.filter(|folder| fs::read_to_string(folder.path().join("board.toml")).is_ok_and(is_emulated));
     let mut names: Vec<String> = folders.map(|folder| folder.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names

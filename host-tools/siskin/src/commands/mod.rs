@@ -5,6 +5,7 @@ pub(crate) mod board;
 pub(crate) mod compile;
 pub(crate) mod completions;
 pub(crate) mod data;
+pub(crate) mod device;
 pub(crate) mod eval;
 pub(crate) mod inspect;
 mod lr_range;
@@ -29,6 +30,7 @@ pub(crate) fn run(command: Command, console: &Console) -> Result<(), Failure> {
         Command::Inspect(args) => inspect::run(&args, console),
         Command::Tokenize(args) => tokenize::run(&args, console),
         Command::Board(args) => board::run(&args, console),
+        Command::Device(args) => device::run(&args, console),
         Command::Data(args) => data::run(&args, console),
         Command::Completions(args) => completions::run(&args, console),
     }

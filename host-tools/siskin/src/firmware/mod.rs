@@ -19,7 +19,7 @@ pub(crate) use request::{Adapter, Prompt, Request};
 use std::env;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, anyhow, bail};
 use siskin_runtime::PackedModel;
@@ -106,6 +106,13 @@ impl BoardTools {
             bail!("the emulation failed ({status}); its transcript is in {}", run_dir.display());
         }
         records.finish(&run_dir.join("counts.txt"))
+    }
+
+    /// Starts `elf` in the emulator, whose standard streams are the board's serial line.
+    pub(crate) fn emulate_serial(&self, elf: &Path) -> anyhow::Result<Child> {
+        let mut xtask = self.xtask("emulate");
+        xtask.arg("--elf").arg(absolute(elf)?).arg("--serial").stdin(Stdio::piped()).stdout(Stdio::piped());
+        xtask.spawn().context("failed to start cargo")
     }
 
     fn xtask(&self, task: &str) -> Command {

@@ -29,7 +29,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let siskin = repo::release_siskin()?;
     let boards = match args.board.as_slice() {
-        [] => Board::all()?,
+        [] => Board::emulated()?,
         names => names.iter().map(|name| Board::load(name)).collect::<Result<_>>()?,
     };
     let mut measured = Vec::new();
@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> Result<()> {
 pub fn check() -> Result<()> {
     let siskin = repo::debug_siskin();
     let (mut cores, mut over) = (Vec::new(), Vec::new());
-    for board in Board::all()? {
+    for board in Board::emulated()? {
         let core = (board.target.triple.clone(), board.target.cpu.clone());
         if cores.contains(&core) {
             continue;

@@ -1,0 +1,10 @@
+//! Links with this folder's memory map.
+
+use std::env;
+
+fn main() {
+    let dir = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    println!("cargo::rerun-if-changed=memory.x");
+    println!("cargo::rustc-link-arg-bins=-L{dir}");
+    println!("cargo::rustc-link-arg-bins=-Tlink.x");
+}

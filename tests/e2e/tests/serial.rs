@@ -1,0 +1,92 @@
+//! A model behind a serial line: what a board says there is what the host says, and noise on the line does no harm.
+
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use siskin_e2e::{Program, assert_keys};
+
+const BOARD: &str = "mps2-an386";
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden/shakespeare-260k.siskin");
+const BOARDS_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../boards");
+
+fn xtask(args: &[&str]) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let root = Path::new(BOARDS_DIR).parent().expect("the repository's root");
+    let mut command = Command::new(cargo);
+    command.args(["run", "--quiet", "--package", "xtask", "--"]).args(args).current_dir(root);
+    command
+}
+
+/// A folder with firmware that talks over the serial line, for `board` around the packed file `model`.
+fn firmware(program: &Program, board: &str, model: &str) -> String {
+    let elf = program.path(&format!("{board}.elf")).display().to_string();
+    let built = xtask(&["firmware", "--board", board, "--app", "serial", "--model", model, "--out", &elf]).output();
+    let built = built.expect("cargo xtask");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    elf
+}
+
+#[test]
+fn a_device_says_what_the_host_says() {
+    let program = Program::new();
+    let elf = firmware(&program, BOARD, MODEL);
+    let device = ["--qemu", BOARD, "--elf", &elf, "--boards-dir", BOARDS_DIR];
+    let hello = program.json(&[&["device", "hello"], &device[..]].concat());
+    assert_keys(&hello, "board model_bytes model_crc context_len frame_bytes");
+    assert_eq!((&hello["board"], &hello["context_len"]), (&BOARD.into(), &256.into()));
+
+    let random =
+        ["--temperature", "0.9", "--top-k", "40", "--min-p", "0.02", "--presence-penalty", "0.5", "--seed", "7"];
+    for flags in [&["--greedy"][..], &random, &["--mirostat-tau", "4", "--seed", "1"], &["--greedy", "--stop", "queen"]]
+    {
+        let flags = [&["--prompt", "ROMEO:", "--max-new-tokens", "40"], flags].concat();
+        let told = program.json(&[&["device", "run"], &device[..], &flags].concat());
+        let host = program.json(&[&["run", MODEL], &flags[..]].concat());
+        assert_eq!(told, host, "{flags:?}");
+    }
+    let too_long = "O ".repeat(3000);
+    let refused = [&["device", "run"], &device[..], &["--prompt", &too_long]].concat();
+    program.fails(&refused, 1, &["continue the prompt on the device", "the context"]);
+    program.fails(&[&["device", "run"], &device[..], &["--prompt", "a", "--chat"]].concat(), 2, &["packed file"]);
+}
+
+#[test]
+fn noise_on_the_line_is_told_and_the_next_frame_is_served() {
+    let program = Program::new();
+    let elf = firmware(&program, BOARD, MODEL);
+    let mut emulator = xtask(&["emulate", "--board", BOARD, "--elf", &elf, "--serial"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("cargo xtask");
+    // A greeting: version 1, variant 0, CRC-32, in COBS; then noise, a frame that is cut short, and a changed one.
+    let hello = [0, 2, 1, 5, 0xbe, 0x23, 0xc2, 0x58, 0];
+    let mut state = 1u32;
+    let noise: Vec<u8> = (0..400)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .collect();
+    let mut changed = hello;
+    changed[5] ^= 4;
+    let mut input = emulator.stdin.take().expect("piped");
+    for bytes in [&noise[..], &[0], &hello[..6], &[0], &changed, &hello] {
+        input.write_all(bytes).expect("the emulator reads");
+    }
+    input.flush().expect("the emulator reads");
+    // The greeting's answer is the only event that holds the board's name behind a zero length of its variant.
+    let (mut said, mut byte) = (Vec::new(), [0]);
+    let mut output = emulator.stdout.take().expect("piped");
+    let answer = b"\x0amps2-an386";
+    while !said.windows(answer.len()).any(|bytes| bytes == answer) && output.read(&mut byte).is_ok_and(|n| n == 1) {
+        said.push(byte[0]);
+    }
+    emulator.kill().expect("it runs");
+    emulator.wait().expect("it was started");
+    let damaged = b"a damaged frame: send it again";
+    let n_damaged = said.windows(damaged.len()).filter(|bytes| bytes == damaged).count();
+    assert!(n_damaged >= 3, "{n_damaged} in {:?}", String::from_utf8_lossy(&said));
+    assert!(said.ends_with(answer), "{:?}", String::from_utf8_lossy(&said));
+}
