@@ -95,15 +95,18 @@ pub struct Memory {
     pub adapter: &'static mut [u8],
 }
 
-/// Defines `main`, which the start-up code calls once: it lends the application the board's memory.
+/// Defines `main`, which the start-up code calls once: it lends the application the board's memory, after it has called what comes `first`,
+/// where there is such.
 #[macro_export]
 macro_rules! main {
-    (request_bytes: $request_bytes:expr, prompt_tokens: $prompt_tokens:expr) => {
+    (request_bytes: $request_bytes:expr, prompt_tokens: $prompt_tokens:expr $(, first: $first:path)?) => {
         /// Lends the application the board's memory.
         #[unsafe(no_mangle)]
         extern "C" fn main() -> ! {
             use siskin_firmware::{Memory, linked};
             use siskin_runtime::{Aligned, TokenId};
+
+            $($first();)?
 
             static mut ARENA: Aligned<[u8; linked::ARENA_BYTES]> = Aligned([0; linked::ARENA_BYTES]);
             static mut REQUEST: [u8; $request_bytes] = [0; $request_bytes];
