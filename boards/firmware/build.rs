@@ -9,8 +9,8 @@ use std::{env, fs, process};
 #[path = "build/products.rs"]
 mod products;
 
-use siskin_runtime::PackedModel;
 use siskin_runtime::format::{SECTION_ALIGN, SectionKind};
+use siskin_runtime::{PackedModel, Snapshot};
 
 fn main() {
     println!("cargo::rerun-if-env-changed=SISKIN_MODEL");
@@ -99,6 +99,9 @@ fn check(file: &[u8]) -> Result<(), String> {
     let model = PackedModel::parse(aligned).map_err(|error| error.to_string())?;
     if model.section(SectionKind::Grammar).is_some() {
         println!("cargo::rustc-cfg=has_grammar");
+    }
+    if let Some(prefix) = model.section(SectionKind::Prefix) {
+        Snapshot::parse(prefix, &model).map_err(|error| error.to_string())?;
     }
     match model.header().file_bytes == file.len() as u64 {
         true => Ok(()),

@@ -111,6 +111,15 @@ pub(crate) struct Stored<'a> {
 }
 
 impl Stored<'_> {
+    /// The bytes of the elements and of the scales.
+    pub fn bytes_mut(&mut self) -> (&mut [u8], &mut [u8]) {
+        let scales = match &mut self.scales {
+            Scales::Bf16(scales) => bytemuck::cast_slice_mut(scales),
+            Scales::Ue5m3(scales) => scales,
+        };
+        (bytemuck::cast_slice_mut(self.elements), scales)
+    }
+
     /// Quantises the heads `x`, `(n_kv_heads, head_dim)`, of a layer into `position`.
     pub fn put(&mut self, kernels: Kernels, config: &ModelConfig, layer_idx: usize, position: usize, x: &[f32]) {
         for (kv_head_idx, x) in x.chunks(config.head_dim.max(1)).enumerate() {

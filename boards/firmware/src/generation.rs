@@ -1,14 +1,13 @@
 //! From the request to the generated text, or to what an encoder finds in it.
 
-#[cfg(has_grammar)]
-use siskin_runtime::format::SectionKind;
-use siskin_runtime::format::checksum;
+use siskin_runtime::format::{SectionKind, checksum};
 #[cfg(has_grammar)]
 use siskin_runtime::grammar::{Grammar, GrammarState};
 use siskin_runtime::parts::Kind;
 use siskin_runtime::sampler::Constraint;
 #[cfg(not(has_grammar))]
 use siskin_runtime::sampler::Unconstrained;
+use siskin_runtime::tokenizer::{EncodeOptions, Specials};
 use siskin_runtime::{
     ArenaError, End, FormatError, Generation, Kernels, Limits, LogitsHash, PackedModel, Sampler, Serial, Session,
     StopMatcher, TokenId,
@@ -130,7 +129,14 @@ pub fn prompt_tokens<'p>(
             let Ok(scratch) = bytemuck::try_cast_slice_mut::<u8, TokenId>(whole) else {
                 return Err(Failure::new("the arena does not start at a multiple of 16 bytes"));
             };
-            let n_tokens = model.encode_input(&tokenizer, text, scratch).map_err(|_| too_long(text.len()))?;
+            let encoded = match prefix(request, model) {
+                None => model.encode_input(&tokenizer, text, scratch),
+                Some(_) => {
+                    let options = EncodeOptions { add_bos: false, specials: Specials::Everywhere };
+                    tokenizer.encode_with(text, scratch, options)
+                }
+            };
+            let n_tokens = encoded.map_err(|_| too_long(text.len()))?;
             let room = prompt.get_mut(..n_tokens).ok_or(too_long(n_tokens))?;
             room.iter_mut().zip(scratch).for_each(|(slot, token)| *slot = *token);
             n_tokens
@@ -143,6 +149,11 @@ pub fn prompt_tokens<'p>(
         }
     };
     Ok(prompt.get(..n_tokens).unwrap_or_default())
+}
+
+/// What the text begins after.
+fn prefix<'m>(request: &Request<'_>, model: &PackedModel<'m>) -> Option<&'m [u8]> {
+    model.section(SectionKind::Prefix).filter(|_| request.after_prefix)
 }
 
 /// Continues the prompt. Marked for counting: the reading of the prompt, then of each token the pass over the model and the draw.
@@ -159,8 +170,13 @@ fn generate<'a>(
     let tokenizer = session.model().tokenizer();
     let start = session.model().config().parts().start_token;
     let eos = tokenizer.as_ref().and_then(|tokenizer| tokenizer.eos());
-    let limits = Limits { max_new_tokens: request.max_new_tokens, end_tokens: eos.as_slice(), slide_to: None };
-    let sampler = Sampler::new(request.sampling, request.seed).with_biases(request.biases);
+    let limits =
+        Limits { max_new_tokens: request.max_new_tokens, end_tokens: eos.as_slice(), slide_to: request.window };
+    let mut sampler = Sampler::new(request.sampling, request.seed).with_biases(request.biases);
+    if let Some(prefix) = prefix(request, session.model()) {
+        session.restore(prefix).map_err(|error| Failure::new(error.as_str()))?;
+        sampler.observe(session.history());
+    }
     #[cfg(has_grammar)]
     let constraint = grammar_state(session.model(), eos.as_slice())?;
     #[cfg(not(has_grammar))]

@@ -57,6 +57,20 @@ pub mod linked {
         if HAS_ROOM { core::hint::black_box(&MODEL.0) } else { &MODEL.0 }
     }
 
+    /// Tokens that a prompt's memory holds, at most `most`: those of two contexts, so that one that is too long is told as such. Encoders cut
+    /// long texts themselves, and where there is room for another model its context may be longer.
+    pub const fn prompt_tokens(most: usize) -> usize {
+        let needed = 2 * SHAPE.context_len;
+        if SHAPE.is_encoder || HAS_ROOM || most < needed { most } else { needed }
+    }
+
+    /// Bytes of a request, at most `most`: 8 a position of the context, and what a prompt without text takes.
+    pub const fn request_bytes(most: usize) -> usize {
+        let needed = 1024 + 8 * SHAPE.context_len;
+        let needed = if needed < 2048 { 2048 } else { needed };
+        if SHAPE.is_encoder || HAS_ROOM || most < needed { most } else { needed }
+    }
+
     /// Refuses weights that `kernels` would read slowly.
     pub(crate) fn check_layout(model: &PackedModel<'_>, kernels: Kernels) -> Result<(), Failure> {
         let (found, wanted) = (model.header().layout, kernels.preferred_layout());
@@ -76,6 +90,16 @@ pub mod linked {
     pub const ARENA_BYTES: usize = 0;
     /// No adapter.
     pub const ADAPTER_BYTES: usize = 0;
+
+    /// No model, so as many as there may be.
+    pub const fn prompt_tokens(most: usize) -> usize {
+        most
+    }
+
+    /// Likewise.
+    pub const fn request_bytes(most: usize) -> usize {
+        most
+    }
 }
 
 use siskin_runtime::TokenId;
@@ -109,8 +133,10 @@ macro_rules! main {
             $($first();)?
 
             static mut ARENA: Aligned<[u8; linked::ARENA_BYTES]> = Aligned([0; linked::ARENA_BYTES]);
-            static mut REQUEST: [u8; $request_bytes] = [0; $request_bytes];
-            static mut PROMPT: [TokenId; $prompt_tokens] = [0; $prompt_tokens];
+            const REQUEST_BYTES: usize = linked::request_bytes($request_bytes);
+            const PROMPT_TOKENS: usize = linked::prompt_tokens($prompt_tokens);
+            static mut REQUEST: [u8; REQUEST_BYTES] = [0; REQUEST_BYTES];
+            static mut PROMPT: [TokenId; PROMPT_TOKENS] = [0; PROMPT_TOKENS];
             static mut ADAPTER: Aligned<[u8; linked::ADAPTER_BYTES]> = Aligned([0; linked::ADAPTER_BYTES]);
             // SAFETY: the statics are named here only, and this runs once on the only core.
             let (arena, adapter, request, prompt) = unsafe {

@@ -6,7 +6,7 @@
 //! | offset | type  | content |
 //! | ---    | ---   | --- |
 //! | 0      | 8 B   | magic `SISKINRQ` |
-//! | 8      | u32   | version, 3 |
+//! | 8      | u32   | version: 3, or 4, which has the fields from byte 84 |
 //! | 12     | u32   | what the prompt is: 0 text, 1 token ids (u32 each) |
 //! | 16     | u32   | bytes of the prompt |
 //! | 20     | u32   | most tokens to generate |
@@ -24,8 +24,12 @@
 //! | 72     | u32   | number of logit biases |
 //! | 76     | u32   | number of stop sequences, at most [`STOPS_MAX`] |
 //! | 80     | u32   | bytes of the adapter's name: 0 for none, all ones for the adapter in the file `siskin-adapter.bin` |
-//! | 84     |       | each bias: u32 token, f32; the prompt; each stop sequence: u32 length, UTF-8 bytes; the adapter's name |
+//! | 84     | u32   | newest tokens that a full context keeps when it slides; 0 ends the text there |
+//! | 88     | u32   | first tokens that it keeps besides: attention sinks |
+//! | 92     | u32   | 1: begin without the model's prefix |
+//! | 84, 96 |       | each bias: u32 token, f32; the prompt; each stop sequence: u32 length, UTF-8 bytes; the adapter's name |
 
+use siskin_runtime::Window;
 use siskin_runtime::sampler::{EncodedBias, Sampling, SamplingError};
 
 use crate::failure::Failure;
@@ -51,7 +55,11 @@ pub fn request_file(request_idx: usize) -> FileName {
 }
 
 const MAGIC: &[u8; 8] = b"SISKINRQ";
-const VERSION: u32 = 3;
+/// The oldest version, and the one that has all fields.
+const VERSIONS: [u32; 2] = [3, 4];
+
+/// The text begins without the model's prefix.
+const WITHOUT_PREFIX: u32 = 1;
 
 /// The text to go on from.
 pub enum Prompt<'r> {
@@ -78,6 +86,10 @@ pub struct Request<'r> {
     pub prompt: Prompt<'r>,
     /// Most tokens to generate.
     pub max_new_tokens: usize,
+    /// What a full context keeps when it slides; `None` ends the text there.
+    pub window: Option<Window>,
+    /// Whether the text begins after the model's prefix, where it has one.
+    pub after_prefix: bool,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// Where the random numbers start.
@@ -99,7 +111,7 @@ impl<'r> Request<'r> {
             return Err(Failure::new("the request does not start with its magic bytes"));
         }
         let version = fields.u32()?;
-        if version != VERSION {
+        if !VERSIONS.contains(&version) {
             return Err(Failure::new("the request has another version").with("found", version.into()));
         }
         let prompt_kind = fields.u32()?;
@@ -115,6 +127,9 @@ impl<'r> Request<'r> {
                 .with("given", n_stops as u64)
                 .with("most", STOPS_MAX as u64));
         }
+        let [n_newest, n_sinks, flags] = if version == VERSIONS[0] { [0; 3] } else { fields.words()? };
+        let window = (n_newest > 0).then_some(Window { n_sinks: n_sinks as usize, n_newest: n_newest as usize });
+        let after_prefix = flags & WITHOUT_PREFIX == 0;
         let biases = fields.bytes(n_biases.saturating_mul(size_of::<EncodedBias>()))?.as_chunks().0;
         let prompt = fields.bytes(prompt_bytes)?;
         let prompt = match prompt_kind {
@@ -132,7 +147,7 @@ impl<'r> Request<'r> {
             u32::MAX => Adapter::Received,
             n_bytes => Adapter::Named(utf8(fields.bytes(n_bytes as usize)?)?),
         };
-        Ok(Self { prompt, max_new_tokens, sampling, seed, biases, adapter, stops, n_stops })
+        Ok(Self { prompt, max_new_tokens, window, after_prefix, sampling, seed, biases, adapter, stops, n_stops })
     }
 
     /// Texts before which the generated text ends.
@@ -157,6 +172,14 @@ impl<'r> Fields<'r> {
 
     fn u32(&mut self) -> Result<u32, Failure> {
         self.bytes(4).map(crate::u32_le)
+    }
+
+    fn words<const N: usize>(&mut self) -> Result<[u32; N], Failure> {
+        let mut words = [0; N];
+        for word in &mut words {
+            *word = self.u32()?;
+        }
+        Ok(words)
     }
 
     fn f32(&mut self) -> Result<f32, Failure> {

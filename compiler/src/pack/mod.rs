@@ -4,6 +4,7 @@ mod adapter;
 mod file;
 mod formats;
 mod memory;
+mod prefix;
 mod sections;
 mod trained;
 
@@ -11,6 +12,7 @@ pub use adapter::{AdapterPackError, pack_adapter, relayout_adapter, with_adapter
 pub use file::relayout;
 pub use formats::FormatException;
 pub use memory::{AlignedBytes, PackedFile, PackedFileError};
+pub use prefix::{PrefixError, with_prefix};
 pub use sections::{with_kv, with_section};
 pub use trained::{pack_trained, packed_trained_config};
 

@@ -265,3 +265,81 @@ fn ten_thousand_mutated_files_neither_parse_nor_run_into_a_panic() {
     }
     assert!(n_run > 1000, "only {n_run} mutants got past the parser: the damage is too crude to test what follows");
 }
+
+/// A packed random model in a format of the cache, with a prefix.
+fn prefixed(kv: siskin_runtime::KvFormat, layout: WeightLayout, prefix: &[u32]) -> PackedFile {
+    let checkpoint = random_checkpoint(config(true), 9);
+    let file = pack(&checkpoint, &options(WeightFormat::Int8, layout, 4)).unwrap();
+    let file = PackedFile::from_bytes(file).unwrap();
+    let file = PackedFile::from_bytes(with_kv(&file, kv).unwrap()).unwrap();
+    PackedFile::from_bytes(with_prefix(&file, Kernels::generic(), prefix).unwrap()).unwrap()
+}
+
+#[test]
+fn a_session_goes_on_from_a_prefix_as_if_it_had_read_it() {
+    let (prefix, prompt) = ((0..9).collect::<Vec<u32>>(), [40, 3, 17]);
+    for kv in siskin_runtime::KvFormat::ALL {
+        let file = prefixed(kv, WeightLayout::RowMajor, &prefix);
+        let model = file.model();
+        let section = model.section(SectionKind::Prefix).unwrap();
+        assert_eq!(section, prefixed(kv, WeightLayout::Rows8, &prefix).model().section(SectionKind::Prefix).unwrap());
+        let mut arena = AlignedBytes::zeroed(model.memory_plan().arena_bytes);
+        let mut session = Session::new(&model, &mut arena, Kernels::detect()).unwrap();
+        session.prefill(&[prefix.clone(), prompt.to_vec()].concat()).unwrap();
+        let mut read = session.logits().to_vec();
+        read.extend_from_slice(session.decode_step(5).unwrap());
+        session.slide(4);
+        read.extend_from_slice(session.logits());
+        session.restore(section).unwrap();
+        assert_eq!((session.position(), session.history()), (9, &prefix[..]));
+        let mut restored = session.prefill(&prompt).unwrap().to_vec();
+        restored.extend_from_slice(session.decode_step(5).unwrap());
+        session.slide(4);
+        restored.extend_from_slice(session.logits());
+        assert!(read == restored, "{kv:?}");
+        // Sliding behind the prefix reads none of it again.
+        session.restore(section).unwrap();
+        session.prefill(&prompt).unwrap();
+        session.slide_behind(9, 2);
+        let slid = session.logits().to_vec();
+        session.reset();
+        assert_eq!(session.prefill(&[&prefix[..], &prompt[1..]].concat()).unwrap(), slid);
+    }
+}
+
+#[test]
+fn a_damaged_prefix_is_refused_by_name() {
+    use siskin_runtime::{KvFormat, SnapshotError};
+
+    let file = prefixed(KvFormat::Int8, WeightLayout::RowMajor, &[1, 2, 3]);
+    let model = file.model();
+    let good = model.section(SectionKind::Prefix).unwrap();
+    let mut arena = AlignedBytes::zeroed(model.memory_plan().arena_bytes);
+    let mut session = Session::new(&model, &mut arena, Kernels::generic()).unwrap();
+    session.prefill(&[7]).unwrap();
+    let mut refused = |bytes: &[u8]| {
+        let error = session.restore(bytes).unwrap_err();
+        assert_eq!(session.history(), [7], "the session is as it was");
+        error
+    };
+    let with = |at: usize, byte: u8| {
+        let mut bytes = good.to_vec();
+        bytes[at] = byte;
+        bytes
+    };
+    assert_eq!(refused(&with(0, b'X')), SnapshotError::NotASnapshot);
+    assert_eq!(refused(&with(4, 9)), SnapshotError::NotASnapshot);
+    assert_eq!(refused(&with(8, 1)), SnapshotError::OtherKvFormat);
+    assert_eq!(refused(&with(12, 0)), SnapshotError::TokenCount);
+    assert_eq!(refused(&with(12, 24)), SnapshotError::TokenCount);
+    assert_eq!(refused(&with(12, 4)), SnapshotError::UnknownToken);
+    assert_eq!(refused(&with(12, 2)), SnapshotError::Length);
+    assert_eq!(refused(&with(16, 61)), SnapshotError::UnknownToken);
+    assert_eq!(refused(&[good, &[0]].concat()), SnapshotError::Length);
+    for len in 0..good.len() {
+        refused(&good[..len]);
+    }
+    let error = with_prefix(&file, Kernels::generic(), &[0; 24]).unwrap_err();
+    assert!(matches!(error, PrefixError::Snapshot(SnapshotError::TokenCount)), "{error}");
+    assert!(matches!(with_prefix(&file, Kernels::generic(), &[]).unwrap_err(), PrefixError::Step(_)));
+}

@@ -260,4 +260,31 @@ mod tests {
         }
         assert_eq!(choose_prefill_batch(&config, format, kv, &board(1 << 20, 1000)), 1);
     }
+
+    #[test]
+    fn the_story_model_fits_its_bars_everything_counted() {
+        // The board's budgets hold whatever its firmware takes: `cargo xtask sizes` fails above them.
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../boards/netduinoplus2");
+        let firmware = Board::load(&dir).expect("the board's description").firmware;
+        for (context_len, bar_bytes) in [(128, 65_536), (512, 210_000)] {
+            let config = ModelConfig { context_len, hidden_dim: 192, ..header(256).config };
+            let plan = MemoryPlan::new(&config, WeightFormat::Int8, KvFormat::Int8Ue5m3, 1).unwrap();
+            let counted = plan.arena_bytes as u64 + firmware.static_ram_bytes + firmware.stack_bytes;
+            assert!(counted <= bar_bytes, "{counted} bytes at a context of {context_len}");
+        }
+    }
+
+    #[test]
+    fn shorter_scales_are_offered_where_they_make_a_model_fit() {
+        let header = header(256);
+        let plan = |kv| MemoryPlan::new(&header.config, header.format, kv, 1).unwrap().arena_bytes as u64;
+        let taken = 4_000;
+        for (ram_bytes, helps) in [(plan(KvFormat::Int8Ue5m3) + taken, true), (plan(KvFormat::Int8Ue5m3), false)] {
+            let board = board(1 << 20, ram_bytes);
+            let ram_parts = ram_parts(&header.memory_plan().unwrap(), &board.firmware);
+            let report = MemoryReport::of_parts(&board, vec![Part::new("all", 320_000)], ram_parts);
+            let remedies = remedies(&header, &report, &board);
+            assert_eq!(remedies[0].contains("--kv int8-ue5m3"), helps, "{remedies:?}");
+        }
+    }
 }

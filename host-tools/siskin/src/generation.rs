@@ -1,9 +1,10 @@
 //! The flags that say how text is generated, shared by `run` and `board run`.
 
 use anyhow::anyhow;
+use siskin_runtime::format::SectionKind;
 use siskin_runtime::sampler::{EncodedBias, LogitBias, Sampling, SamplingError, StopMatcher};
-use siskin_runtime::tokenizer::{EncodeOptions, Tokenizer};
-use siskin_runtime::{PackedModel, TokenId};
+use siskin_runtime::tokenizer::{EncodeOptions, Specials, Tokenizer};
+use siskin_runtime::{PackedModel, Snapshot, TokenId};
 
 use crate::encoding::input_tokens;
 use crate::failure::{Failure, OrFail as _};
@@ -25,6 +26,9 @@ pub(crate) struct GenerationArgs {
     /// Put the prompt into the model's chat template.
     #[arg(long)]
     pub(crate) chat: bool,
+    /// Begin at the start, and not after the prefix that the model was compiled with.
+    #[arg(long)]
+    no_prefix: bool,
     /// Stop after N tokens.
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub(crate) max_new_tokens: usize,
@@ -130,14 +134,34 @@ impl GenerationArgs {
         Ok(stops)
     }
 
+    /// Where the text begins: after the model's prefix, where it has one. A chat does where its first tokens are those of the prefix, which
+    /// are then left out.
+    pub(crate) fn beginning(&self, model: &PackedModel<'_>, tokenizer: &Tokenizer<'_>) -> Result<Beginning, Failure> {
+        let section = model.section(SectionKind::Prefix).filter(|_| !self.no_prefix);
+        let prefix = section.map(|section| Snapshot::parse(section, model)).transpose();
+        let prefix = prefix.map_err(|error| Failure::invalid_input("use the model's prefix", error))?;
+        match prefix {
+            Some(_) if !self.chat => {
+                let options = EncodeOptions { add_bos: false, specials: Specials::Everywhere };
+                Ok(Beginning { prompt: encode(tokenizer, &self.prompt, options)?, after_prefix: true })
+            }
+            Some(prefix) => {
+                let mut prompt = self.prompt_tokens(model, tokenizer)?;
+                let after_prefix = prompt.len() > prefix.n_tokens()
+                    && prefix.tokens().eq(prompt.iter().copied().take(prefix.n_tokens()));
+                if after_prefix {
+                    prompt.drain(..prefix.n_tokens());
+                }
+                Ok(Beginning { prompt, after_prefix })
+            }
+            None => Ok(Beginning { prompt: self.prompt_tokens(model, tokenizer)?, after_prefix: false }),
+        }
+    }
+
     /// The tokens of the prompt, in the model's chat template where that was asked for.
     ///
     /// In a chat the message cannot forge turns: what looks like a special token in it is spelled out.
-    pub(crate) fn prompt_tokens(
-        &self,
-        model: &PackedModel<'_>,
-        tokenizer: &Tokenizer<'_>,
-    ) -> Result<Vec<TokenId>, Failure> {
+    fn prompt_tokens(&self, model: &PackedModel<'_>, tokenizer: &Tokenizer<'_>) -> Result<Vec<TokenId>, Failure> {
         if !self.chat {
             return input_tokens(model, tokenizer, &self.prompt);
         }
@@ -149,6 +173,14 @@ impl GenerationArgs {
         let turns = chat.first(&self.prompt, &mut buffer).or_failed(|| "put the prompt into its turns".to_owned())?;
         encode(tokenizer, turns.text, turns.options)
     }
+}
+
+/// What is read before the first token is drawn.
+pub(crate) struct Beginning {
+    /// The tokens that are yet to be read.
+    pub(crate) prompt: Vec<TokenId>,
+    /// Whether the model's prefix goes before them.
+    pub(crate) after_prefix: bool,
 }
 
 /// The token with this id, or every token with exactly this text.

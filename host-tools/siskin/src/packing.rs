@@ -9,12 +9,12 @@ use serde::Serialize;
 use siskin_compiler::artifact::Checkpoint;
 use siskin_compiler::pack::{
     FormatException, PackOptions, PackedFile, pack, pack_trained, packed_config, packed_trained_config, relayout,
-    with_kv,
+    with_kv, with_prefix,
 };
 use siskin_compiler::plan::{Board, MemoryReport, Part, choose_prefill_batch, remedies};
 use siskin_compiler::tokenizer::{TextSections, TokenizerDef};
 use siskin_runtime::format::SectionKind;
-use siskin_runtime::{Kernels, ModelConfig, PackedModel};
+use siskin_runtime::{Kernels, ModelConfig, PackedModel, Snapshot, TokenId};
 
 use crate::boards::{BoardArgs, HOST};
 use crate::console::Console;
@@ -36,6 +36,9 @@ pub(crate) struct PackingArgs {
     /// How keys and values are cached [default: int8, or as the packed file has it].
     #[arg(long, value_enum)]
     kv: Option<KvFormat>,
+    /// Tokens that share a pass over the weights while a prompt is read; fewer take less RAM [default: as many as fit, at most 8 on a board].
+    #[arg(long, value_name = "N")]
+    prefill_batch: Option<usize>,
     /// The tokenizer, where the model brings none: a tokenizer.json, a SentencePiece .model or a llama2.c .bin.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
@@ -95,12 +98,9 @@ impl PackingArgs {
             exceptions: self.tensor_weights.clone(),
             layout: board.layout,
             context_len: self.context,
-            prefill_batch: choose_prefill_batch(
-                config,
-                FormatException::widest(&self.tensor_weights, format),
-                kv,
-                board,
-            ),
+            prefill_batch: self.prefill_batch.unwrap_or_else(|| {
+                choose_prefill_batch(config, FormatException::widest(&self.tensor_weights, format), kv, board)
+            }),
             sections,
         };
         let bytes = match input::load_unpacked(path, self.tokenizer.as_deref())? {
@@ -134,11 +134,18 @@ impl PackingArgs {
         let file = input::open_packed(path)?;
         let model = file.model();
         let kv = self.kv.map_or(model.header().kv, Into::into);
-        let prefill_batch = choose_prefill_batch(model.config(), model.header().format, kv, board);
+        let chosen = || choose_prefill_batch(model.config(), model.header().format, kv, board);
+        let prefill_batch = self.prefill_batch.unwrap_or_else(chosen);
         let doing = || format!("lay out {} for {}", path.display(), board.name);
         let bytes = relayout(&model, board.layout, prefill_batch).or_invalid_input(doing)?;
         let file = PackedFile::from_bytes(bytes).or_failed(doing)?;
-        PackedFile::from_bytes(with_kv(&file, kv).or_invalid_input(doing)?).or_failed(doing)
+        // A prefix is kept as the cache is, so another format needs it computed anew.
+        let prefix = model.section(SectionKind::Prefix).filter(|_| kv != model.header().kv);
+        let prefix = prefix.map(|prefix| Snapshot::parse(prefix, &model)).transpose().or_invalid_input(doing)?;
+        let file = PackedFile::from_bytes(with_kv(&file, kv).or_invalid_input(doing)?).or_failed(doing)?;
+        let Some(prefix) = prefix else { return Ok(file) };
+        let tokens: Vec<TokenId> = prefix.tokens().collect();
+        PackedFile::from_bytes(with_prefix(&file, Kernels::detect(), &tokens).or_invalid_input(doing)?).or_failed(doing)
     }
 }
 

@@ -101,13 +101,15 @@ pub enum SectionKind {
     Grammar = 8,
     /// What was trained beside the model; a file may have several.
     Adapter = 9,
+    /// What a session holds after the text that every other begins with: a [`crate::snapshot`].
+    Prefix = 10,
     /// A whole packed model of the same vocabulary, for speculative decoding.
     Draft = 11,
 }
 
 impl SectionKind {
     /// Every kind, in the order of their codes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Tensors,
         Self::Weights,
         Self::Rope,
@@ -117,6 +119,7 @@ impl SectionKind {
         Self::Labels,
         Self::Grammar,
         Self::Adapter,
+        Self::Prefix,
         Self::Draft,
     ];
 
@@ -137,6 +140,7 @@ impl SectionKind {
             Self::Labels => "labels",
             Self::Grammar => "grammar",
             Self::Adapter => "adapter",
+            Self::Prefix => "prefix",
             Self::Draft => "draft",
         }
     }

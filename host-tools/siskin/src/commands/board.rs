@@ -222,10 +222,12 @@ fn run_emulated(args: &RunArgs, boards_dir: &BoardsDirArgs, console: &Console) -
     let job = Job::prepare(&args.board, &args.file, boards_dir, console)?;
     let model = job.file.model();
     let biases = args.generation.biases(&model)?;
-    let chat_tokens = match args.generation.chat {
-        true => Some(args.generation.prompt_tokens(&model, &input::packed_tokenizer(&model)?)?),
-        false => None,
+    let beginning = match model.config().parts.kind {
+        // Its input is no prompt to begin with.
+        Kind::Encoder => None,
+        _ => Some(args.generation.beginning(&model, &input::packed_tokenizer(&model)?)?),
     };
+    let chat_tokens = beginning.as_ref().filter(|_| args.generation.chat).map(|beginning| &beginning.prompt[..]);
     let received = args.adapter.received(&args.file, &model)?;
     let (elf, sizes) = match &args.elf {
         Some(elf) => (elf.clone(), Sizes::measure(elf, &model).or_invalid_input(|| "measure the firmware".to_owned())?),
@@ -236,8 +238,10 @@ fn run_emulated(args: &RunArgs, boards_dir: &BoardsDirArgs, console: &Console) -
         }
     };
     let request = Request {
-        prompt: chat_tokens.as_deref().map_or(Prompt::Text(&args.generation.prompt), Prompt::Tokens),
+        prompt: chat_tokens.map_or(Prompt::Text(&args.generation.prompt), Prompt::Tokens),
         max_new_tokens: args.generation.max_new_tokens,
+        after_prefix: beginning.as_ref().is_some_and(|beginning| beginning.after_prefix),
+        window: None,
         sampling,
         seed: args.generation.seed,
         biases: &biases,

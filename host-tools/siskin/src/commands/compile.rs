@@ -5,16 +5,18 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use siskin_compiler::artifact::write_atomic;
-use siskin_compiler::pack::{PackedFile, with_section};
+use siskin_compiler::pack::{PackedFile, with_prefix, with_section};
 use siskin_compiler::plan::MemoryReport;
+use siskin_runtime::Kernels;
 use siskin_runtime::format::SectionKind;
 
 use crate::adapter::{self, NamedFolder};
 use crate::boards::BoardArgs;
 use crate::console::Console;
+use crate::encoding::input_tokens;
 use crate::failure::{Failure, OrFail as _};
 use crate::packing::{self, PackingArgs, ReportText};
-use crate::{draft, grammar};
+use crate::{draft, grammar, input};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -44,6 +46,27 @@ pub(crate) struct Args {
     /// Pack a small packed model with the same tokenizer, which guesses ahead when the model is run on a host.
     #[arg(long, value_name = "FILE")]
     draft: Option<PathBuf>,
+    /// Pack what the model makes of a text that every other begins with, a system prompt or examples: the device need not read it.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    prefix: Option<String>,
+    /// The same, of the text in a file.
+    #[arg(long, value_name = "FILE", conflicts_with = "prefix")]
+    prefix_file: Option<PathBuf>,
+}
+
+impl Args {
+    /// The file with the prefix that was asked for, or as it was.
+    fn with_prefix(&self, file: PackedFile) -> Result<PackedFile, Failure> {
+        let text = match (&self.prefix, &self.prefix_file) {
+            (Some(text), _) => text.clone(),
+            (None, Some(path)) => input::read_text(path)?,
+            (None, None) => return Ok(file),
+        };
+        let doing = || "read the prefix".to_owned();
+        let tokens = input_tokens(&file.model(), &input::packed_tokenizer(&file.model())?, &text)?;
+        let bytes = with_prefix(&file, Kernels::detect(), &tokens).or_invalid_input(doing)?;
+        PackedFile::from_bytes(bytes).or_failed(doing)
+    }
 }
 
 #[derive(Serialize)]
@@ -83,6 +106,7 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         file = PackedFile::from_bytes(bytes).or_failed(doing)?;
     }
     let file = adapter::add(file, &args.adapters)?;
+    let file = args.with_prefix(file)?;
     let model = file.model();
     let report = MemoryReport::new(&model, &board);
     packing::check_fits(&model, &board, &report, console)?;

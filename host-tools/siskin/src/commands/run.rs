@@ -9,6 +9,7 @@ use anyhow::anyhow;
 use serde::Serialize;
 use siskin_compiler::pack::AlignedBytes;
 use siskin_compiler::threads::{TeamJoin, with_threads};
+use siskin_runtime::format::SectionKind;
 use siskin_runtime::parts::Kind;
 use siskin_runtime::speculative::{Ahead, Alone, Draft, Guesses};
 use siskin_runtime::{
@@ -20,7 +21,7 @@ use crate::adapter::AdapterArgs;
 use crate::console::Console;
 use crate::encoding::{Findings, Found, input_tokens};
 use crate::failure::{Failure, OrFail as _};
-use crate::generation::GenerationArgs;
+use crate::generation::{Beginning, GenerationArgs};
 use crate::{draft, grammar, input, packing};
 
 const AFTER_HELP: &str = "\
@@ -175,13 +176,13 @@ fn continue_prompt<'a, J: Join + Sync>(
     model: &PackedModel<'a>,
     session: &mut Session<'a, J>,
     ahead: impl Ahead<J>,
-    sampler: Sampler<'_>,
+    mut sampler: Sampler<'_>,
     stops: StopMatcher<'_>,
     console: &Console,
 ) -> Result<Reply, Failure> {
     let tokenizer = input::packed_tokenizer(model)?;
     let section = args.grammar.as_ref().map(|path| grammar::compile(path, model)).transpose()?;
-    let prompt = args.generation.prompt_tokens(model, &tokenizer)?;
+    let Beginning { prompt, after_prefix } = args.generation.beginning(model, &tokenizer)?;
     let eos = tokenizer.eos();
     let context_len = model.config().context_len;
     let limits = Limits {
@@ -193,6 +194,10 @@ fn continue_prompt<'a, J: Join + Sync>(
     let start = model.config().parts.start_token;
     if start.is_some() {
         session.read_source(&prompt).or_invalid_input(|| "read the prompt".to_owned())?;
+    }
+    if let (true, Some(prefix)) = (after_prefix, model.section(SectionKind::Prefix)) {
+        session.restore(prefix).or_invalid_input(|| "begin after the prefix".to_owned())?;
+        sampler.observe(session.history());
     }
     let first = start.as_ref().map_or(&prompt[..], std::slice::from_ref);
     let constraint = grammar::start(section.as_deref(), model, tokenizer, eos.as_slice())?;

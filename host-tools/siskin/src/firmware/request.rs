@@ -1,10 +1,12 @@
 //! The request that the firmware reads: the layout is documented in boards/firmware/src/request.rs.
 
-use siskin_runtime::TokenId;
 use siskin_runtime::sampler::{EncodedBias, Sampling};
+use siskin_runtime::{TokenId, Window};
 
 const MAGIC: &[u8; 8] = b"SISKINRQ";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
+/// The text begins without the model's prefix.
+const WITHOUT_PREFIX: u32 = 1;
 
 /// The text to go on from.
 pub(crate) enum Prompt<'r> {
@@ -29,6 +31,8 @@ pub(crate) enum Adapter<'r> {
 pub(crate) struct Request<'r> {
     pub(crate) prompt: Prompt<'r>,
     pub(crate) max_new_tokens: usize,
+    pub(crate) after_prefix: bool,
+    pub(crate) window: Option<Window>,
     pub(crate) sampling: Sampling,
     pub(crate) seed: u64,
     pub(crate) biases: &'r [EncodedBias],
@@ -70,6 +74,9 @@ impl Request<'_> {
             Adapter::Received(_) => (u32::MAX, ""),
         };
         put(adapter_bytes);
+        put(self.window.map_or(0, |window| saturated(window.n_newest)));
+        put(self.window.map_or(0, |window| saturated(window.n_sinks)));
+        put(if self.after_prefix { 0 } else { WITHOUT_PREFIX });
         file.extend(self.biases.as_flattened());
         file.extend(prompt);
         for stop in self.stops {
@@ -100,17 +107,19 @@ mod tests {
         let biases = [LogitBias { token: 6, bias: -0.5 }.encode()];
         let (max_new_tokens, seed) = (9, 0x11_2233_4455_6677);
         let (biases, stops, adapter) = (&biases, &["ab"], Adapter::Named("poet"));
-        let file = Request { prompt, max_new_tokens, sampling, seed, biases, stops, adapter }.encode();
+        let (after_prefix, window) = (false, Some(Window { n_sinks: 4, n_newest: 60 }));
+        let request = Request { prompt, max_new_tokens, after_prefix, window, sampling, seed, biases, stops, adapter };
+        let file = request.encode();
         let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
         let number = |at: usize| f32::from_bits(word(at));
         assert_eq!(&file[..8], b"SISKINRQ");
-        assert_eq!([8, 12, 16, 20].map(word), [3, 1, 8, 9]);
+        assert_eq!([8, 12, 16, 20].map(word), [4, 1, 8, 9]);
         assert_eq!([24, 28].map(word), [0x4455_6677, 0x11_2233]);
         assert_eq!([32, 40, 44, 48, 52].map(number), [0.5, 0.75, 0.25, 0.0, 1.0]);
         assert_eq!([56, 60, 64, 68].map(number), [-1.0, 0.0, 5.0, 0.125]);
-        assert_eq!([36, 72, 76, 80, 84].map(word), [3, 1, 1, 4, 6]);
-        assert_eq!(number(88), -0.5);
-        assert_eq!([92, 96, 100].map(word), [7, 0x0102_0304, 2]);
-        assert_eq!(&file[104..], b"abpoet");
+        assert_eq!([36, 72, 76, 80, 84, 88, 92, 96].map(word), [3, 1, 1, 4, 60, 4, 1, 6]);
+        assert_eq!(number(100), -0.5);
+        assert_eq!([104, 108, 112].map(word), [7, 0x0102_0304, 2]);
+        assert_eq!(&file[116..], b"abpoet");
     }
 }

@@ -1,0 +1,108 @@
+//! Formats of the KV cache on a trained model: the same bits with every backend, and next to nothing lost by short scales.
+
+use siskin_runtime::format::HEADER_BYTES;
+use siskin_runtime::kernels::Serial;
+use siskin_runtime::{Kernels, KvFormat, LogitsHash, PackedModel, Session, TokenId};
+
+/// Of all predictions within the text with scales of a byte.
+const UE5M3_HASH: &str = "96a0fbd83fa31dd7";
+
+/// Bytes at a multiple of 16.
+fn aligned(bytes: &[u8]) -> Vec<u128> {
+    let mut words = vec![0u128; bytes.len().div_ceil(size_of::<u128>())];
+    bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
+    words
+}
+
+/// The golden model with its cache in another format.
+fn golden(kv: KvFormat) -> Vec<u128> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden/shakespeare-260k.siskin");
+    let mut file = aligned(&std::fs::read(path).expect("the golden model"));
+    let mut header = *PackedModel::parse(bytemuck::cast_slice(&file)).expect("a packed model").header();
+    header.kv = kv;
+    header.arena_bytes = header.memory_plan().expect("a plan").arena_bytes as u64;
+    bytemuck::cast_slice_mut(&mut file)[..HEADER_BYTES].copy_from_slice(&header.encode());
+    file
+}
+
+/// The logits of each prediction within `text`.
+fn predictions(file: &[u128], kernels: Kernels, text: &[TokenId]) -> Vec<Vec<f32>> {
+    let model = PackedModel::parse(bytemuck::cast_slice(file)).expect("a packed model");
+    let mut memory = vec![0u128; model.memory_plan().arena_bytes / size_of::<u128>()];
+    let arena = bytemuck::cast_slice_mut(&mut memory);
+    let mut session = Session::with_join(&model, arena, kernels, Serial).expect("an arena of the model's size");
+    text.iter().map(|&token| session.decode_step(token).expect("a text that fits").to_vec()).collect()
+}
+
+fn hash(predictions: &[Vec<f32>]) -> String {
+    let mut hash = LogitsHash::EMPTY;
+    predictions.iter().for_each(|logits| hash.add(logits));
+    hash.to_string()
+}
+
+fn log_probabilities(logits: &[f32]) -> Vec<f64> {
+    let most = logits.iter().fold(f64::MIN, |most, &logit| most.max(f64::from(logit)));
+    let total: f64 = logits.iter().map(|&logit| (f64::from(logit) - most).exp()).sum();
+    logits.iter().map(|&logit| f64::from(logit) - most - total.ln()).collect()
+}
+
+/// The mean divergence from predictions to others, in nats.
+fn divergence(from: &[Vec<f32>], to: &[Vec<f32>]) -> f64 {
+    let of_pair = |(from, to): (&Vec<f32>, &Vec<f32>)| {
+        let (p, q) = (log_probabilities(from), log_probabilities(to));
+        p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>()
+    };
+    from.iter().zip(to).map(of_pair).sum::<f64>() / from.len() as f64
+}
+
+/// What the model itself writes after a few tokens, so that its predictions are of a text as it knows them.
+fn text(file: &[u128]) -> Vec<TokenId> {
+    let model = PackedModel::parse(bytemuck::cast_slice(file)).expect("a packed model");
+    let mut memory = vec![0u128; model.memory_plan().arena_bytes / size_of::<u128>()];
+    let mut session =
+        Session::new(&model, bytemuck::cast_slice_mut(&mut memory), Kernels::generic()).expect("an arena");
+    let mut text: Vec<TokenId> = vec![51, 48, 46, 38, 48, 27];
+    let mut next = session.most_probable_after(&text).expect("a prompt that fits");
+    while text.len() < 128 {
+        text.push(next);
+        next = session.most_probable_after(&[next]).expect("a context that is not full");
+    }
+    text
+}
+
+#[test]
+fn scales_of_a_byte_lose_next_to_nothing_and_give_the_same_bits_everywhere() {
+    let (usual, short) = (golden(KvFormat::Int8), golden(KvFormat::Int8Ue5m3));
+    let text = text(&usual);
+    let (want, got) = (predictions(&usual, Kernels::generic(), &text), predictions(&short, Kernels::generic(), &text));
+    let nats = divergence(&want, &got);
+    assert!(nats > 0.0 && nats < 1e-3, "they diverge by {nats} nats");
+    for kernels in Kernels::available() {
+        assert_eq!(hash(&predictions(&short, kernels, &text)), UE5M3_HASH, "{}", kernels.name());
+    }
+}
+
+#[test]
+fn a_snapshot_is_the_same_with_every_backend_and_goes_on_as_the_text_does() {
+    for kv in KvFormat::ALL {
+        let file = golden(kv);
+        let model = PackedModel::parse(bytemuck::cast_slice(&file)).expect("a packed model");
+        let mut memory = vec![0u128; model.memory_plan().arena_bytes / size_of::<u128>()];
+        let (prefix, prompt) = ([51, 48, 46, 38, 48, 27, 200], [42, 85]);
+        let mut first: Option<Vec<u8>> = None;
+        for kernels in Kernels::available() {
+            let arena = bytemuck::cast_slice_mut(&mut memory);
+            let mut session = Session::new(&model, arena, kernels).expect("an arena of the model's size");
+            session.prefill(&prefix).expect("a prefix that fits");
+            let mut bytes = vec![];
+            session.snapshot(|part| bytes.extend_from_slice(part)).expect("a snapshot");
+            let bytes = &*first.get_or_insert_with(|| bytes.clone());
+            let read = session.prefill(&prompt).expect("a prompt that fits").to_vec();
+            session.reset();
+            session.prefill(&[1, 2, 3]).expect("something else");
+            session.restore(bytes).expect("its own snapshot");
+            assert_eq!(session.history(), prefix);
+            assert_eq!(session.prefill(&prompt).expect("a prompt that fits"), read, "{} {kv:?}", kernels.name());
+        }
+    }
+}
