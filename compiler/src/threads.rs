@@ -1,7 +1,8 @@
 //! Threads for the runtime, which itself knows none.
 //!
 //! Generation hands out pieces of some microseconds, dozens of times a token, so threads wait for them awake: a thread that sleeps takes
-//! longer to wake than a piece takes to run. Those that get nothing for a while make way for others, and at last they sleep.
+//! longer to wake than a piece takes to run. Those that get nothing for a while make way for others, and at last they sleep. On a machine
+//! with other work, a piece that nobody came for is taken back.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -34,7 +35,7 @@ struct Team {
 
 /// A thread beside the caller's, and the place where work for it is left.
 struct Helper {
-    /// `FREE`, `CLAIMED` by someone who has work for it, or with `WORK` to run.
+    /// `FREE`, `CLAIMED` by someone who has work for it, with `WORK` to run, or `RUNNING` it.
     state: AtomicU32,
     work: AtomicPtr<Work>,
     is_asleep: AtomicBool,
@@ -44,6 +45,10 @@ struct Helper {
 const FREE: u32 = 0;
 const CLAIMED: u32 = 1;
 const WORK: u32 = 2;
+const RUNNING: u32 = 3;
+
+/// Looks at a piece that was handed over before it is taken back, once there is nothing else to do.
+const LOOKS_PATIENT: u32 = 100;
 
 /// What a panic left.
 type Panic = Box<dyn Any + Send>;
@@ -112,6 +117,11 @@ impl Helper {
         }
     }
 
+    /// Takes back what was handed over, unless it is running.
+    fn take_back(&self) -> bool {
+        self.state.compare_exchange(WORK, CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
     fn wake(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
@@ -130,7 +140,7 @@ impl Helper {
                 }
                 self.is_asleep.store(false, Ordering::SeqCst);
             }
-            if has_work() {
+            if self.state.compare_exchange(WORK, RUNNING, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                 let work = self.work.load(Ordering::Relaxed);
                 // Who waits for the end has more work at once, and then finds the helper free.
                 let is_free = || self.state.store(FREE, Ordering::Release);
@@ -170,7 +180,14 @@ impl Join for TeamJoin {
         let (run, closure) = (runner(&closure), ptr::from_ref(&closure).cast());
         let work = Work { run, closure, panic: UnsafeCell::new(None), is_done: AtomicBool::new(false) };
         helper.hand(&work);
-        let outcome = panic::catch_unwind(AssertUnwindSafe(a));
+        let mut outcome = panic::catch_unwind(AssertUnwindSafe(a));
+        if !watch(LOOKS_PATIENT, || work.is_done.load(Ordering::Acquire)) && helper.take_back() {
+            // SAFETY: the closure lives, and nobody else has it any more.
+            let own = panic::catch_unwind(AssertUnwindSafe(|| unsafe { (work.run)(work.closure) }));
+            helper.state.store(FREE, Ordering::Release);
+            work.is_done.store(true, Ordering::Relaxed);
+            outcome = outcome.and(own);
+        }
         // The helper may still use what lies on this stack, so nothing leaves before its end.
         while !watch(LOOKS_MOST, || work.is_done.load(Ordering::Acquire)) {}
         if let Some(panic) = outcome.err().or(work.panic.into_inner()) {
@@ -263,6 +280,18 @@ mod tests {
         });
         ran.unwrap();
         assert_eq!(total.into_inner(), 3);
+    }
+
+    #[test]
+    fn a_piece_that_nobody_comes_for_is_taken_back() {
+        // A helper without a thread.
+        let join = TeamJoin(Arc::new(Team { helpers: vec![Helper::new()], is_over: AtomicBool::new(false) }));
+        let total = AtomicUsize::new(0);
+        for _ in 0..3 {
+            sum(&join, 0..10, &total);
+        }
+        assert_eq!(total.into_inner(), 3 * 45);
+        assert!(panic::catch_unwind(AssertUnwindSafe(|| join.join(|| (), || panic!("a piece's own")))).is_err());
     }
 
     #[test]
