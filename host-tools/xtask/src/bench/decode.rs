@@ -132,7 +132,7 @@ fn entries(args: &Args) -> Result<Vec<Entry>> {
             options: Vec::new(),
         }),
     };
-    let mut entries = vec![ours("int8"), ours("int8-g32"), limit];
+    let mut entries = vec![ours("int8"), ours("int8-g32"), ours("int4-g32"), limit];
     match &args.llama2c {
         Some(dir) => entries.extend([llama2c(dir, "run.c", false)?, llama2c(dir, "runq.c", true)?]),
         None => eprintln!("llama2.c does not take part: give the folder of its sources as --llama2c DIR"),
@@ -261,8 +261,8 @@ fn gguf(name: &str, type_name: &str, arguments: &[String]) -> Result<PathBuf> {
 fn table(name: &str, n_threads: usize, runners: &[(&Entry, Runner, Rates)]) -> String {
     let threads = if n_threads == 1 { "1 thread".to_owned() } else { format!("{n_threads} threads") };
     let mut text = format!(
-        "**{}, {threads}**\n\n| | generated tokens/s | Siskin int8 is | int8-g32 is | prompt tokens/s | Siskin int8 is | int8-g32 is |\n\
-         | --- | --- | --- | --- | --- | --- | --- |\n",
+        "**{}, {threads}**\n\n| | generated tokens/s | Siskin int8 is | int8-g32 is | int4-g32 is | prompt tokens/s | Siskin int8 is | int8-g32 is | \
+         int4-g32 is |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
         name.to_uppercase()
     );
     let rate = |rates: &[f64]| median(rates.iter().copied());
@@ -277,9 +277,11 @@ fn table(name: &str, n_threads: usize, runners: &[(&Entry, Runner, Rates)]) -> S
             rate(&rates.decode).map(rounded),
             ratio("Siskin int8", |rates| &rates.decode),
             ratio("Siskin int8-g32", |rates| &rates.decode),
+            ratio("Siskin int4-g32", |rates| &rates.decode),
             rate(&rates.prefill).map(rounded),
             ratio("Siskin int8", |rates| &rates.prefill),
             ratio("Siskin int8-g32", |rates| &rates.prefill),
+            ratio("Siskin int4-g32", |rates| &rates.prefill),
         ];
         let cells = cells.map(Option::unwrap_or_default).join(" | ");
         text += &format!("| {} | {cells} |\n", entry.name);
