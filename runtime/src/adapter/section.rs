@@ -260,8 +260,8 @@ impl<'m> Adapter<'m> {
 
     /// The matrix whose values start at `offset`; `None` where it lies outside.
     fn matrix(&self, offset: u32, rows: usize, cols: usize, format: WeightFormat) -> Option<MatrixQ8<'m>> {
-        // Before any product of the two, which a 32-bit address space might not hold.
-        if rows as u64 * cols as u64 > self.bytes.len() as u64 || !offset.is_multiple_of(SECTION_ALIGN as u32) {
+        // Before any product of the two, which a 32-bit address space might not hold; two values of 4 bits share a byte.
+        if rows as u64 * cols as u64 > 2 * self.bytes.len() as u64 || !offset.is_multiple_of(SECTION_ALIGN as u32) {
             return None;
         }
         let (start, data_bytes) = (offset as usize, format.data_bytes(self.layout, rows, cols));
