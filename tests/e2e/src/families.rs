@@ -80,6 +80,33 @@ pub fn write_family_of(folder: &Path, family: Family, seed: u64, shape: &Shape) 
     write("model.safetensors", &safetensors(seed, shapes));
 }
 
+/// Writes an adapter folder as PEFT does: low-rank pairs beside some matrices of the Llama of this shape, random from `seed`.
+///
+/// # Panics
+/// If `folder` cannot be written.
+pub fn write_lora(folder: &Path, seed: u64, shape: &Shape) {
+    const RANK: usize = 3;
+    let &Shape { dim, hidden_dim, n_layers, n_heads, n_kv_heads, .. } = shape;
+    let kv_dim = dim / n_heads * n_kv_heads;
+    let targets =
+        [("self_attn.q_proj", dim, dim), ("self_attn.v_proj", kv_dim, dim), ("mlp.down_proj", dim, hidden_dim)];
+    let mut shapes = Shapes::new();
+    for layer in 0..n_layers {
+        for (target, outputs, inputs) in targets {
+            let name = |part: &str| format!("base_model.model.model.layers.{layer}.{target}.{part}");
+            shapes.extend([matrix(&name("lora_A"), RANK, inputs), matrix(&name("lora_B"), outputs, RANK)]);
+        }
+    }
+    let config = json!({
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": 2 * RANK, "bias": "none",
+        "target_modules": ["q_proj", "v_proj", "down_proj"],
+    });
+    fs::create_dir_all(folder).expect("a writable folder");
+    let write = |name: &str, bytes: &[u8]| fs::write(folder.join(name), bytes).expect("a writable file");
+    write("adapter_config.json", config.to_string().as_bytes());
+    write("adapter_model.safetensors", &safetensors(seed, shapes));
+}
+
 /// A matrix and its bias.
 fn linear(name: &str, outputs: usize, inputs: usize) -> Shapes {
     vec![(format!("{name}.weight"), vec![outputs, inputs]), (format!("{name}.bias"), vec![outputs])]

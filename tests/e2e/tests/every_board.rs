@@ -1,5 +1,5 @@
-//! Every board against the host, bit for bit: each family of models, in each format, with each setting of the sampler, within a
-//! grammar; and every way in which the firmware refuses. Most boards have one build, in whose flash the models take turns.
+//! Every board against the host, bit for bit: each family of models, in each format, with each setting of the sampler, within a grammar,
+//! after a prefix, with an adapter; and every way in which the firmware refuses. Most boards have one build, in whose flash the models take turns.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -7,13 +7,18 @@ use std::sync::OnceLock;
 use siskin_e2e::Program;
 use siskin_e2e::device::{GREEDY, Image, REQUESTS_MAX, Reply, Setting, boards, boards_dir, records, request, root};
 use siskin_e2e::families::Family::{self, Classifier, Gpt2, Gru, Llama, Masked, T5, Tagger, Vector};
-use siskin_e2e::families::write_family_of;
+use siskin_e2e::families::{write_family_of, write_lora};
 use siskin_e2e::fixture::{Shape, USUAL};
 
 /// How weights are stored.
-const FORMATS: [&str; 2] = ["int8", "int8-g32"];
+const FORMATS: [&str; 3] = ["int8", "int8-g32", "int4-g32"];
 /// What a packed model may have besides, in the order in which it is compiled in: a flag of `compile`, its value, and the families.
-const EXTRAS: [(&str, &str, &[Family]); 1] = [("--grammar", "words.gbnf", &[Llama, Gru, T5])];
+const EXTRAS: [(&str, &str, &[Family]); 4] = [
+    ("--grammar", "words.gbnf", &[Llama, Gru, T5]),
+    ("--adapter", "tiny=lora", &[Llama]),
+    ("--prefix", "the ", &[Llama, Gpt2]),
+    ("--kv", "int8-ue5m3", &[Llama]),
+];
 const FAMILIES: [Family; 8] = [Llama, Gpt2, Gru, T5, Classifier, Tagger, Masked, Vector];
 const GRAMMAR: &str = "root ::= word (\" \" word)* \".\"\nword ::= [a-z] [a-z]? [a-z]?\n";
 
@@ -92,6 +97,7 @@ impl Case {
         if !folder.exists() {
             write_family_of(&folder, self.family, 11, shape);
             program.write("words.gbnf", GRAMMAR);
+            write_lora(&program.path("lora"), 12, shape);
         }
         let (folder, boards_dir) = (folder.display().to_string(), boards_dir());
         let flags = ["--board", board, "--boards-dir", &boards_dir, "--weights", self.weights, "-o", PACKED];
@@ -101,17 +107,18 @@ impl Case {
 }
 
 /// What a family is asked. Encoders have no use for a sampler.
-fn asked(family: Family, has_extras: bool) -> Vec<(&'static str, Setting)> {
+fn asked(family: Family, extras: &[&str]) -> Vec<(&'static str, Setting)> {
     let prompt = if family == Masked { "the [MASK] sin[MASK]" } else { "the siskin sings" };
     let others = if family == Masked { ["[MASK]", "マ[MASK]"] } else { ["a", "マヒワ"] };
-    let others = others.map(|prompt| (prompt, GREEDY));
+    let adapter = if extras.contains(&"--adapter") { "tiny" } else { "" };
+    let others = others.map(|prompt| (prompt, Setting { adapter, ..GREEDY }));
     let settings = match family {
         Classifier | Tagger | Masked | Vector => &SETTINGS[..1],
-        // A grammar is tried on a few of them.
-        _ if has_extras => &SETTINGS[..4],
+        // What a model has besides is tried on a few of them.
+        _ if !extras.is_empty() => &SETTINGS[..4],
         _ => &SETTINGS,
     };
-    settings.iter().map(|&setting| (prompt, setting)).chain(others).collect()
+    settings.iter().map(|&setting| (prompt, Setting { adapter, ..setting })).chain(others).collect()
 }
 
 /// Every case of a shape. The host says its part once: the order of a file's weights is the only thing that boards differ in.
@@ -122,7 +129,7 @@ fn cases(shape: &Shape) -> Vec<Case> {
         let extras = EXTRAS.iter().filter(|(_, _, families)| families.contains(&family));
         let extras = extras.map(|&(flag, value, _)| vec![flag, value]);
         for extras in std::iter::once(Vec::new()).chain(extras) {
-            let asked = asked(family, !extras.is_empty());
+            let asked = asked(family, &extras);
             let mut case = Case { family, weights, extras, asked, wanted: Vec::new() };
             case.pack(&program, "host", shape);
             for &(prompt, setting) in &case.asked {
@@ -133,6 +140,10 @@ fn cases(shape: &Shape) -> Vec<Case> {
                 case.wanted.push(Reply::of_host(&program.json(&run)));
             }
             check_host(&case);
+            let is_plain = |other: &&Case| (other.family, other.weights) == (case.family, case.weights);
+            if let Some(plain) = cases.iter().find(is_plain) {
+                assert_ne!(case.wanted[0].hash, plain.wanted[0].hash, "{} changes nothing", case.name());
+            }
             cases.push(case);
         }
     }
@@ -214,9 +225,9 @@ fn board_agrees_with_the_host(board: &str) {
 /// An image for each model: the stack of one that runs them all is more than these boards have. So it is a choice of families.
 fn small_board_agrees_with_the_host(board: &str) {
     let (program, shape) = (Program::new(), shape_of(board));
-    let has_grammar = |case: &&Case| case.extras.is_empty() || (case.family, case.weights) == (Llama, FORMATS[0]);
+    let is_chosen = |case: &&Case| case.extras.is_empty() || (case.family, case.weights) == (Llama, FORMATS[0]);
     let chosen = cases_of(board).iter().filter(|case| [Llama, Gru, T5, Classifier].contains(&case.family));
-    for case in chosen.filter(has_grammar) {
+    for case in chosen.filter(is_chosen) {
         let image = Image::linked(&program, board, &case.pack(&program, board, shape));
         agrees(case, board, &image);
     }
