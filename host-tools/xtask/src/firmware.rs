@@ -112,8 +112,8 @@ fn build_with(
     if let Some(app) = app {
         cargo.arg(format!("--features=siskin-firmware/{}", app.feature()));
     }
-    if model.is_some() {
-        cargo.args(generation_features(board, room.is_none()));
+    if model.is_some() || app == Some(App::Gemv) {
+        cargo.args(generation_features(board, model.is_some() && room.is_none()));
     }
     cargo.envs(room.map(|bytes| ("SISKIN_MODEL_ROOM", bytes.to_string())));
     if room.is_some() || model.map(is_of_other_family).transpose()?.unwrap_or(false) {

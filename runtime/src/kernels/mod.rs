@@ -185,8 +185,8 @@ impl Kernels {
     pub(crate) fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
         assert!(x.cols() == w.cols() && out.len().is_multiple_of(x.n_tokens().max(1)));
         dispatch!(self, backend => {
-            // Firmware has one backend, which quantised the activations; but an adapter's int8 weights meet those of int4 weights.
-            let is_one_kind = cfg!(feature = "linked-model") && !WeightFormat::Int4G32.is_int4();
+            // One backend quantises activations for the weights that they meet, an adapter's too.
+            let is_one_kind = cfg!(all(feature = "sole-backend", target_os = "none"));
             let are_lanes = is_one_kind || x.lanes() == backend.lanes(w.format());
             let is_its_own = w.layout() == self.preferred_layout() && are_lanes;
             match (is_its_own, w.format().is_int4()) {
