@@ -75,10 +75,9 @@ pub fn silu(x: f32) -> f32 {
     let t = x * -core::f32::consts::LOG2_E;
     let shifted = t + ROUND_MAGIC;
     let f = t - (shifted - ROUND_MAGIC);
-    let [mut p, rest @ ..] = SILU_POWERS;
-    for coefficient in rest {
-        p = p * f + coefficient;
-    }
+    let [fifth, fourth, third, second, first, last] = SILU_POWERS;
+    // Written out: compiled for size, a loop copies the coefficients for every number.
+    let p = ((((fifth * f + fourth) * f + third) * f + second) * f + first) * f + last;
     x / (1.0 + f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23)))
 }
 
