@@ -3,8 +3,20 @@
 use siskin_e2e::{Program, assert_keys, fixture};
 
 /// Scripts and people rely on these names; a change here is a change for them.
-const COMMANDS: [&str; 10] =
-    ["train", "compile", "plan", "run", "eval", "inspect", "tokenize", "data", "board", "completions"];
+const COMMANDS: [&str; 12] = [
+    "train",
+    "compile",
+    "adapter",
+    "plan",
+    "run",
+    "eval",
+    "inspect",
+    "tokenize",
+    "data",
+    "board",
+    "device",
+    "completions",
+];
 
 #[test]
 fn help_lists_the_commands_in_order() {

@@ -9,7 +9,7 @@ use super::thumb::{self, Effect};
 use super::{a64, riscv};
 
 /// One function.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Function {
     /// Its symbol's name.
     pub(crate) name: String,

@@ -1,7 +1,7 @@
 //! The deepest stack that any path through a firmware image can take.
 //!
-//! A function's own frame is what the compiler says (`-Z emit-stack-sizes`); where it says nothing, as for assembly and for
-//! what came compiled, all that its instructions push counts. The call graph is read from the machine code. A call through a
+//! A function's own frame is what the compiler says (`-Z emit-stack-sizes`), or all that its instructions push where that is more: the
+//! compiler knows neither what assembly within a function pushes, nor anything of assembly and of what came compiled. The call graph is read from the machine code. A call through a
 //! register may reach every function whose address is taken. Recursion has no bound, so it is an error.
 
 use std::collections::BTreeMap;
@@ -90,7 +90,7 @@ impl Search<'_> {
             deepest = deepest.max(self.depth(callee)?);
         }
         self.path.pop();
-        let frame = self.frames.get(&address).copied().unwrap_or(u64::from(function.pushed_bytes));
+        let frame = self.frames.get(&address).copied().unwrap_or(0).max(function.pushed_bytes.into());
         self.depths.insert(address, Some(frame + deepest));
         Ok(frame + deepest)
     }
@@ -124,14 +124,16 @@ mod tests {
     }
 
     #[test]
-    fn the_deepest_path_counts_and_the_compiler_knows_better() {
+    fn the_deepest_path_counts_with_what_is_pushed_beyond_the_compilers_frames() {
         let functions = vec![
-            (10, function(&[20, 40], true, 1000)),
+            (10, function(&[20, 40], true, 12)),
             (20, function(&[], false, 100)),
             (30, function(&[20], false, 60)),
             (40, function(&[], false, 8)),
         ];
-        assert_eq!(depth(functions, &[(10, 16)]).unwrap(), 16 + 60 + 100);
+        assert_eq!(depth(functions.clone(), &[(10, 16)]).unwrap(), 16 + 60 + 100);
+        // The first is a large array that no instruction pushes at once, the second has assembly that pushes.
+        assert_eq!(depth(functions, &[(10, 16), (20, 400), (30, 44)]).unwrap(), 16 + 60 + 400);
     }
 
     #[test]
