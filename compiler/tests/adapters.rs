@@ -1,6 +1,7 @@
 //! Adapters as PEFT saves them, against the logits that PEFT computes; then quantised, in every layout and with every backend.
 //!
-//! `tests/oracles/peft_adapters.py` loads the folder that the ignored test below writes, saves adapters for it, and records its hash and logits.
+//! `tests/oracles/peft_adapters.py` loads the folder that the first test leaves in `ORACLE_FOLDER`, saves adapters for it, and records its hash
+//! and logits.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -109,9 +110,10 @@ fn worst(got: &[f32], want: &[f32]) -> f32 {
 #[test]
 fn the_reference_computes_what_peft_does() {
     let dir = tempfile::tempdir().unwrap();
-    hf::save_folder(dir.path(), &base()).unwrap();
+    let folder = std::env::var_os("ORACLE_FOLDER").map_or(dir.path().to_owned(), PathBuf::from);
+    hf::save_folder(&folder, &base()).unwrap();
     let mut hash = Sha256::new();
-    ["config.json", "model.safetensors"].iter().for_each(|name| hash.update(fs::read(dir.path().join(name)).unwrap()));
+    ["config.json", "model.safetensors"].iter().for_each(|name| hash.update(fs::read(folder.join(name)).unwrap()));
     let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     let record = record();
     assert_eq!(record.sha256, hash, "record anew with tests/oracles/peft_adapters.py");
@@ -223,12 +225,4 @@ fn what_is_not_supported_in_a_peft_folder_is_named() {
     assert!(problem("\"LORA\"", "\"PROMPT_TUNING\"").contains("prompt_embeddings"));
     let missing = hf::load_adapter(tempfile::tempdir().unwrap().path()).unwrap_err().to_string();
     assert!(missing.contains("adapter_config.json"), "{missing}");
-}
-
-/// Writes the folder for `tests/oracles/peft_adapters.py` into `ORACLE_FOLDER`.
-#[test]
-#[ignore = "only to record the golden files anew"]
-fn write_the_base_for_the_oracle() {
-    let folder = std::env::var("ORACLE_FOLDER").expect("ORACLE_FOLDER names the folder to write to");
-    hf::save_folder(&Path::new(&folder).join("base"), &base()).unwrap();
 }

@@ -1,7 +1,7 @@
 """Trains nothing: saves random adapters by PEFT into tests/golden/adapters, and records the logits that PEFT computes with them.
 
-    ORACLE_FOLDER=/tmp/folders cargo test -p siskin-compiler --test adapters -- --ignored
-    python tests/oracles/peft_adapters.py /tmp/folders/base tests/golden/adapters
+    ORACLE_FOLDER=/tmp/base cargo test -p siskin-compiler --test adapters peft   # fails where the hash is new
+    python tests/oracles/peft_adapters.py /tmp/base tests/golden/adapters
 """
 
 import hashlib
