@@ -4,6 +4,7 @@
 //! numbers, infinities) it does with the language's operators.
 
 pub(crate) mod arithmetic;
+pub(crate) mod grouped;
 mod silu;
 
 use arithmetic::{

@@ -2,6 +2,7 @@
 
 mod attention;
 mod dots;
+mod int4;
 mod matmul;
 mod quantize;
 mod scale;
@@ -29,6 +30,10 @@ impl Backend for RiscvScalar {
 
     fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
         matmul::matmul_rows(out, first_row, w, x);
+    }
+
+    fn matmul_rows_int4(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        int4::matmul_rows(out, first_row, w, x);
     }
 
     fn sum_rows(self, sums: &mut [f32], w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
