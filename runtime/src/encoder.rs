@@ -149,7 +149,7 @@ impl<'a, J: Join + Sync> Encoder<'a, J> {
     /// # Panics
     /// If the text has no such token: a caller's bug.
     pub fn predict(&mut self, token_idx: usize) -> &mut [f32] {
-        assert!(token_idx < self.n_tokens);
+        require!(token_idx < self.n_tokens);
         self.decoder.predict(&mut self.buffers, token_idx);
         self.buffers.logits
     }

@@ -19,11 +19,17 @@
 #![no_std]
 #![deny(unsafe_code)]
 
-/// An assertion on a device: its function is over at once, with nothing to show (zeros, or an empty slice). There is no panic in firmware,
-/// whose text nobody would read. What is asserted are shapes, which the code that calls a kernel has from a checked model.
+/// What a caller owes, mostly shapes that it has from a checked model. On a host a panic, as of `assert!`. On a device, where nobody
+/// would read a panic's text, the function is over at once, with nothing to show: zeros, or an empty slice.
+#[cfg(not(target_os = "none"))]
+macro_rules! require {
+    ($condition:expr $(,)?) => {
+        assert!($condition)
+    };
+}
 #[cfg(target_os = "none")]
-macro_rules! assert {
-    ($condition:expr $(, $($message:tt)*)?) => {
+macro_rules! require {
+    ($condition:expr $(,)?) => {
         if !$condition {
             return Default::default();
         }

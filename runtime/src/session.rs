@@ -230,7 +230,7 @@ impl<'a, J: Join + Sync> Session<'a, J> {
     /// # Panics
     /// If `batch_idx` is not below the number that it gave: a caller's bug.
     pub fn predict_after(&mut self, batch_idx: usize) -> &mut [f32] {
-        assert!(batch_idx < self.prefill_batch);
+        require!(batch_idx < self.prefill_batch);
         self.decoder.predict(&mut self.buffers, batch_idx);
         self.buffers.logits
     }

@@ -183,7 +183,7 @@ impl Kernels {
     /// # Panics
     /// If the shapes disagree: a caller's bug, never bad input.
     pub(crate) fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
-        assert!(x.cols() == w.cols() && out.len().is_multiple_of(x.n_tokens().max(1)));
+        require!(x.cols() == w.cols() && out.len().is_multiple_of(x.n_tokens().max(1)));
         dispatch!(self, backend => {
             // One backend quantises activations for the weights that they meet, an adapter's too.
             let is_one_kind = cfg!(all(feature = "sole-backend", target_os = "none"));
@@ -208,7 +208,7 @@ impl Kernels {
     /// The exact sums of one token's product with a matrix that has a scale a row, in this backend's layout, as `i32` in the places of `sums`,
     /// `(rows,)`: for measures beside kernels that go no further. Nothing where there is no such step.
     pub fn sum_rows(self, sums: &mut [f32], w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
-        assert!(w.layout() == self.preferred_layout() && sums.len() == w.rows());
+        require!(w.layout() == self.preferred_layout() && sums.len() == w.rows());
         dispatch!(self, backend => backend.sum_rows(sums, w, x))
     }
 
@@ -425,7 +425,7 @@ pub fn matmul_f32_q8_q8(
     w: &MatrixQ8<'_>,
     x: &ActivationsQ8<'_>,
 ) {
-    assert!(out.len() == x.n_tokens() * w.rows());
+    require!(out.len() == x.n_tokens() * w.rows());
     if join.n_threads() < 2 {
         // So that a device has no code that splits.
         kernels.matmul_rows(out, 0, w, x);

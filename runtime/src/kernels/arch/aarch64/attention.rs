@@ -52,7 +52,7 @@ fn load_8(bytes: &[i8]) -> int16x8_t {
 /// See [`crate::kernels::Kernels::score_exponents`].
 #[target_feature(enable = "neon")]
 pub fn score_exponents(scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
-    assert!(scores.len() == key_scales.len());
+    require!(scores.len() == key_scales.len());
     let (mantissa, right_of_zero) = generic::fixed_point(per_unit);
     let (fours, rest) = scores.as_chunks_mut::<4>();
     let (four_scales, rest_scales) = key_scales.as_chunks::<4>();
@@ -90,7 +90,7 @@ fn split_bf16(scales: &[u16; 4]) -> (uint32x4_t, uint32x4_t) {
 /// See [`crate::kernels::Kernels::softmax_weights`].
 #[target_feature(enable = "neon")]
 pub fn softmax_weights(scores: &mut [i32], greatest: i32, value_scales: &[u16], greatest_exponent: u32) -> u32 {
-    assert!(scores.len() == value_scales.len());
+    require!(scores.len() == value_scales.len());
     let (fours, rest) = scores.as_chunks_mut::<4>();
     let (four_scales, rest_scales) = value_scales.as_chunks::<4>();
     let mut total = vdupq_n_u32(0);
@@ -136,7 +136,7 @@ pub fn weighted_values(weights: &[i32], v: &[i8], sums: &mut [i32]) {
     if !head_dim.is_multiple_of(8) {
         return generic::weighted_values(weights, v, sums);
     }
-    assert!(v.len() == weights.len() * head_dim);
+    require!(v.len() == weights.len() * head_dim);
     let (wide, rest) = sums.as_chunks_mut::<32>();
     let mut first = 0;
     for sums in wide {

@@ -93,8 +93,8 @@ fn token(
 ) {
     let (n_whole, n_groups) = (x.len() / GROUP_SIZE, x_scales.len());
     let (whole_bytes, rest) = (n_whole * GROUP_PAIRS * TILE_BYTES, &x[n_whole * GROUP_SIZE..]);
-    assert!(n_groups == x.len().div_ceil(GROUP_SIZE) && block_bytes >= whole_bytes);
-    assert!(data.len() >= out.len() * block_bytes && scales.len() >= out.len() * n_groups * ROWS);
+    require!(n_groups == x.len().div_ceil(GROUP_SIZE) && block_bytes >= whole_bytes);
+    require!(data.len() >= out.len() * block_bytes && scales.len() >= out.len() * n_groups * ROWS);
     if n_whole == 0 {
         out.fill([-0.0; ROWS]);
     } else if !out.is_empty() {

@@ -87,11 +87,11 @@ pub fn matmul_rows(tiles: impl Tiles, out: &mut [f32], first_row: usize, w: &Mat
     let data = &w.data()[first_row * n_tiles * COLUMNS..];
     let n_blocks = n_rows.div_ceil(ROWS);
     // What the kernels rely on: shapes that a view of a matrix and of activations has been checked for.
-    assert!(data.len() >= n_blocks * n_tiles * TILE_BYTES && x.all_values().len() == n_tokens * n_tiles * COLUMNS);
+    require!(data.len() >= n_blocks * n_tiles * TILE_BYTES && x.all_values().len() == n_tokens * n_tiles * COLUMNS);
     match w.scales() {
         Scales::PerRow(scales) => {
             let scales = &scales[first_row..];
-            assert!(scales.len() >= n_blocks * ROWS && x.all_scales().len() == n_tokens);
+            require!(scales.len() >= n_blocks * ROWS && x.all_scales().len() == n_tokens);
             let blocks = Blocks { data: data.as_ptr(), scales: scales.as_ptr(), n_tiles };
             // SAFETY: as asserted.
             unsafe {
@@ -104,7 +104,7 @@ pub fn matmul_rows(tiles: impl Tiles, out: &mut [f32], first_row: usize, w: &Mat
         Scales::PerGroup(scales) => {
             let n_groups = n_tiles.div_ceil(GROUP_TILES);
             let scales = &scales[first_row * n_groups..];
-            assert!(scales.len() >= n_blocks * ROWS * n_groups && x.all_scales().len() == n_tokens * n_groups);
+            require!(scales.len() >= n_blocks * ROWS * n_groups && x.all_scales().len() == n_tokens * n_groups);
             let blocks = Blocks { data: data.as_ptr(), scales: scales.as_ptr(), n_tiles };
             // SAFETY: as asserted.
             unsafe { grouped_rows(tiles, out, n_rows, blocks, x) }

@@ -104,7 +104,7 @@ macro_rules! largest_16 {
 /// See [`crate::kernels::Kernels::quantize_to`].
 #[target_feature(enable = "neon")]
 pub fn quantize_to(limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
-    assert!(x.len() == values.len());
+    require!(x.len() == values.len());
     let (scale, inverse) = tensor::scale_to(limit, magnitude_bits(x));
     // With no scale, what is not finite rounds in the definition's own way.
     if scale == 0.0 {
@@ -122,7 +122,7 @@ pub fn quantize_to(limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
 /// See [`crate::kernels::Kernels::quantize_to_int8`].
 #[target_feature(enable = "neon")]
 pub fn quantize_to_int8(x: &[f32], values: &mut [i8]) -> f32 {
-    assert!(x.len() == values.len());
+    require!(x.len() == values.len());
     let (scale, inverse) = tensor::scale_to(tensor::INT8_LIMIT, magnitude_bits(x));
     if scale == 0.0 {
         return generic::quantize_to_int8(x, values);

@@ -14,7 +14,7 @@ pub fn score_dots(_: Neon32, q: &[i16], k: &[i8], dots: &mut [i32]) {
     if q.is_empty() || !q.len().is_multiple_of(PIECE) || dots.is_empty() {
         return generic::score_dots(q, k, dots);
     }
-    assert!(k.len() >= dots.len() * q.len());
+    require!(k.len() >= dots.len() * q.len());
     // SAFETY: it reads `q` and a key for each of `dots`, which it writes.
     unsafe {
         asm!(
@@ -45,7 +45,7 @@ pub fn softmax_weights(
     value_scales: &[u16],
     greatest_exponent: u32,
 ) -> u32 {
-    assert!(scores.len() == value_scales.len());
+    require!(scores.len() == value_scales.len());
     let (fours, rest) = scores.as_chunks_mut::<4>();
     let (four_scales, rest_scales) = value_scales.as_chunks::<4>();
     let total = generic::softmax_weights(rest, greatest, rest_scales, greatest_exponent);
@@ -98,7 +98,7 @@ pub fn weighted_values(neon: Neon32, weights: &[i32], v: &[i8], sums: &mut [i32]
     if !head_dim.is_multiple_of(PIECE) {
         return generic::weighted_values(weights, v, sums);
     }
-    assert!(v.len() >= weights.len() * head_dim);
+    require!(v.len() >= weights.len() * head_dim);
     for (piece_idx, sums) in sums.as_chunks_mut::<PIECE>().0.iter_mut().enumerate() {
         // SAFETY: `v` holds `weights.len()` rows of `head_dim`, of which this is the piece that starts at `PIECE * piece_idx`.
         unsafe { value_piece(neon, weights, v.as_ptr().wrapping_add(PIECE * piece_idx), head_dim, sums) };

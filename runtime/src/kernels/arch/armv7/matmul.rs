@@ -22,13 +22,13 @@ pub fn matmul_rows(neon: Neon32, out: &mut [f32], first_row: usize, w: &MatrixQ8
     let n_tiles = w.cols().div_ceil(COLUMNS);
     let block_bytes = n_tiles * ROWS * COLUMNS;
     let data = w.data().get(first_row * n_tiles * COLUMNS..).unwrap_or_default();
-    assert!(block_bytes != 0 && data.len() >= n_rows.div_ceil(ROWS) * block_bytes);
+    require!(block_bytes != 0 && data.len() >= n_rows.div_ceil(ROWS) * block_bytes);
     for (token_idx, out) in out.chunks_mut(n_rows).enumerate() {
         let (values, x_scales) = (x.values(token_idx), x.scales(token_idx));
         let blocks = out.chunks_mut(ROWS).zip(data.chunks_exact(block_bytes));
         match (w.scales(), x_scales) {
             (Scales::PerRow(scales), &[x_scale]) => {
-                assert!(size_of_val(values) >= n_tiles * COLUMNS);
+                require!(size_of_val(values) >= n_tiles * COLUMNS);
                 for ((out, data), scales) in blocks.zip(scales.get(first_row..).unwrap_or_default().chunks(ROWS)) {
                     // SAFETY: `data` is a block, and as asserted there is a byte for each of its columns.
                     let sums = unsafe { block_sums(neon, data.as_ptr(), values.as_ptr().cast(), n_tiles) };

@@ -100,10 +100,10 @@ fn groups_of_blocks(
     groups: &[Group; GROUPS_MAX + 1],
 ) {
     let Some(n_more) = out.len().checked_sub(1) else { return };
-    assert!(!x.is_empty() && x.len() <= GROUPS_MAX && x.len() <= n_groups && x.len() * GROUP_SIZE <= n_cols);
-    assert!(data.len() >= n_more * block_bytes(n_cols) + block_bytes(x.len() * GROUP_SIZE));
-    assert!(scales.len() >= n_more * n_groups + x.len());
-    assert!(are_words(data, x.as_flattened()) && scales.as_ptr().addr().is_multiple_of(4));
+    require!(!x.is_empty() && x.len() <= GROUPS_MAX && x.len() <= n_groups && x.len() * GROUP_SIZE <= n_cols);
+    require!(data.len() >= n_more * block_bytes(n_cols) + block_bytes(x.len() * GROUP_SIZE));
+    require!(scales.len() >= n_more * n_groups + x.len());
+    require!(are_words(data, x.as_flattened()) && scales.as_ptr().addr().is_multiple_of(4));
     let skipped = (block_bytes(n_cols - x.len() * GROUP_SIZE), (n_groups - x.len()) * size_of::<[u16; ROWS]>());
     // SAFETY: the assertions are its conditions.
     unsafe { group_blocks(out, data.as_ptr(), scales.as_ptr(), x, groups, skipped) };
@@ -223,7 +223,7 @@ unsafe fn group_blocks(
 /// Dot products of a block's four rows with `x`, whole fours; `offset` is -8 times the sum of `x`.
 #[inline(never)]
 fn rest_dots(data: &[u8], x: &[i16], offset: i32) -> [i32; ROWS] {
-    assert!(!x.is_empty() && x.len().is_multiple_of(4) && data.len() >= block_bytes(x.len()) && are_words(data, x));
+    require!(!x.is_empty() && x.len().is_multiple_of(4) && data.len() >= block_bytes(x.len()) && are_words(data, x));
     let [s0, s1, s2, s3]: [i32; ROWS];
     // SAFETY: the assertion gives the lengths that are read, and their alignment. Registers and stack are restored.
     unsafe {

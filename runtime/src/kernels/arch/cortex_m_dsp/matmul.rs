@@ -69,9 +69,9 @@ pub fn are_words(data: &[u8], x: &[i16]) -> bool {
 fn per_row(out: &mut [f32], data: &[u8], scales: &[f32], values: &[i16], x_scale: f32) {
     in_whole_blocks(out, |out, block_idx| {
         let (data, scales) = (data.cut(block_idx * ROWS * values.len()..), scales.cut(block_idx * ROWS..));
-        assert!(!values.is_empty() && values.len().is_multiple_of(4) && values.len() <= COLUMNS_MAX);
-        assert!(are_words(data, values) && data.len() >= out.len() * ROWS * values.len());
-        assert!(!out.is_empty() && scales.len() >= out.len() * ROWS);
+        require!(!values.is_empty() && values.len().is_multiple_of(4) && values.len() <= COLUMNS_MAX);
+        require!(are_words(data, values) && data.len() >= out.len() * ROWS * values.len());
+        require!(!out.is_empty() && scales.len() >= out.len() * ROWS);
         // SAFETY: the assertions are its conditions.
         unsafe { blocks_f32(values, data.as_ptr(), out, scales.as_ptr(), x_scale) };
     });
@@ -83,11 +83,11 @@ fn long_rows(out: &mut [f32], data: &[u8], scales: &[f32], values: &[i16], x_sca
     let n_first = (values.len() - 1) % COLUMNS_MAX + 1;
     in_whole_blocks(out, |out, block_idx| {
         let (data, scales) = (data.cut(block_idx * ROWS * values.len()..), scales.cut(block_idx * ROWS..));
-        assert!(
+        require!(
             n_first.is_multiple_of(4) && values.len() > n_first && (values.len() - n_first).is_multiple_of(COLUMNS_MAX)
         );
-        assert!(are_words(data, values) && data.len() >= out.len() * ROWS * values.len());
-        assert!(!out.is_empty() && scales.len() >= out.len() * ROWS);
+        require!(are_words(data, values) && data.len() >= out.len() * ROWS * values.len());
+        require!(!out.is_empty() && scales.len() >= out.len() * ROWS);
         // SAFETY: the assertions are its conditions.
         unsafe { long_blocks_f32(values, n_first, data.as_ptr(), out, scales.as_ptr(), x_scale) };
     });
@@ -101,9 +101,9 @@ fn per_group(out: &mut [f32], data: &[u8], scales: &[[u16; ROWS]], values: &[i16
         in_whole_blocks(out, |out, block_idx| {
             let (data, scales) =
                 (data.cut(block_idx * ROWS * values.len()..), scales.cut(block_idx * x_scales.len()..));
-            assert!(!out.is_empty() && are_words(data, values) && data.len() >= out.len() * ROWS * values.len());
-            assert!(scales.as_ptr().addr().is_multiple_of(4) && scales.len() >= out.len() * x_scales.len());
-            assert!(x_scales.len() == values.len().div_ceil(GROUP_SIZE));
+            require!(!out.is_empty() && are_words(data, values) && data.len() >= out.len() * ROWS * values.len());
+            require!(scales.as_ptr().addr().is_multiple_of(4) && scales.len() >= out.len() * x_scales.len());
+            require!(x_scales.len() == values.len().div_ceil(GROUP_SIZE));
             // SAFETY: the assertions are its conditions.
             unsafe { group_blocks(out, data.as_ptr(), scales.as_ptr(), whole, rest.len(), x_scales.as_ptr()) };
         });
@@ -395,7 +395,7 @@ unsafe fn group_blocks(
 /// Dot products of a block's four rows with `x`, whole fours and at most [`COLUMNS_MAX`] of them.
 #[inline(never)]
 fn piece_dots(data: &[u8], x: &[i16]) -> [i32; ROWS] {
-    assert!(!x.is_empty() && x.len().is_multiple_of(4) && data.len() == ROWS * x.len() && are_words(data, x));
+    require!(!x.is_empty() && x.len().is_multiple_of(4) && data.len() == ROWS * x.len() && are_words(data, x));
     let mut dots = [0; ROWS];
     // SAFETY: the assertion gives the lengths that are read, and their alignment; `dots` is the 16 bytes that are written. Registers and stack
     // are restored.

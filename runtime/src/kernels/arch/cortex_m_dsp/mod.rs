@@ -44,7 +44,7 @@ impl Backend for CortexMDsp {
         if !rest.is_empty() || pieces.is_empty() || dots.is_empty() {
             return generic::score_dots(q, k, dots);
         }
-        assert!(k.len() == dots.len() * q.len());
+        require!(k.len() == dots.len() * q.len());
         if let ([q], true) = (pieces, k.as_ptr().addr().is_multiple_of(4)) {
             let (pairs, last) = dots.as_chunks_mut::<2>();
             if !pairs.is_empty() {
@@ -66,7 +66,7 @@ impl Backend for CortexMDsp {
     }
 
     fn score_exponents(self, scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
-        assert!(scores.len() == key_scales.len());
+        require!(scores.len() == key_scales.len());
         let (pairs, last) = scores.as_chunks_mut::<2>();
         let (pair_scales, last_scale) = key_scales.parts(2 * pairs.len());
         let greatest = generic::score_exponents(last, last_scale, per_unit);
@@ -79,7 +79,7 @@ impl Backend for CortexMDsp {
     }
 
     fn softmax_weights(self, scores: &mut [i32], greatest: i32, value_scales: &[u16], greatest_exponent: u32) -> u32 {
-        assert!(scores.len() == value_scales.len());
+        require!(scores.len() == value_scales.len());
         // Scales of 2^119 and more would want shifts that a register's byte does not hold.
         if scores.is_empty() || greatest_exponent > 246 {
             return generic::softmax_weights(scores, greatest, value_scales, greatest_exponent);
@@ -115,7 +115,7 @@ impl Backend for CortexMDsp {
         if !rest.is_empty() || weights.is_empty() {
             return generic::weighted_values(weights, v, sums);
         }
-        assert!(v.len() == weights.len() * head_dim);
+        require!(v.len() == weights.len() * head_dim);
         if let ([sums], true) = (&mut *pieces, v.as_ptr().addr().is_multiple_of(4)) {
             // SAFETY: `v` starts at a whole word and has 8 bytes for each weight, of which there are some.
             return unsafe { attention::values_of_eights(weights, v.as_ptr(), sums) };

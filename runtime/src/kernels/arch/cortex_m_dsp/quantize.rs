@@ -8,7 +8,7 @@ use crate::tensor;
 
 /// See [`crate::kernels::Kernels::quantize_to`].
 pub fn quantize_to(limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
-    assert!(x.len() == values.len());
+    require!(x.len() == values.len());
     let (eights, rest) = x.as_chunks::<8>();
     let magnitude = tensor::magnitude_bits(rest).max(magnitude_bits(eights));
     let (scale, inverse) = tensor::scale_to(limit, magnitude);

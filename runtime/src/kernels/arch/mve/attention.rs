@@ -7,7 +7,7 @@ use crate::math;
 
 /// The loops of [`generic::score_dots`]: any head of up to `2^16` elements.
 pub fn score_dots(q: &[i16], k: &[i8], dots: &mut [i32]) {
-    assert!(k.len() >= dots.len() * q.len());
+    require!(k.len() >= dots.len() * q.len());
     if let Ok(q) = <&[i16; 8]>::try_from(q) {
         // SAFETY: there are eight elements of a key for each dot product.
         return unsafe { score_dots_of_8(q, k.as_ptr(), dots) };
@@ -78,7 +78,7 @@ pub fn greatest_scale(scales: &[u16]) -> u16 {
 
 /// Scales of a byte as bfloat16.
 pub fn unpack_ue5m3(scales: &[u8], unpacked: &mut [u16]) {
-    assert!(scales.len() == unpacked.len());
+    require!(scales.len() == unpacked.len());
     // SAFETY: it reads `scales`, and writes as many halves to `unpacked`.
     unsafe {
         vector_asm!(
@@ -94,7 +94,7 @@ pub fn unpack_ue5m3(scales: &[u8], unpacked: &mut [u16]) {
 
 /// See [`generic::score_exponents`].
 pub fn score_exponents(scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
-    assert!(scores.len() == key_scales.len());
+    require!(scores.len() == key_scales.len());
     let (mantissa, right_of_zero) = generic::fixed_point(per_unit);
     // Shifts to the left saturate in a way of their own.
     if i32::from(greatest_scale(key_scales) >> 7) > right_of_zero {
@@ -132,7 +132,7 @@ const SOFTMAX_BLOCK: usize = 8;
 
 /// See [`generic::softmax_weights`].
 pub fn softmax_weights(scores: &mut [i32], greatest: i32, value_scales: &[u16], greatest_exponent: u32) -> u32 {
-    assert!(scores.len() == value_scales.len());
+    require!(scores.len() == value_scales.len());
     if greatest < GREATEST_LEAST {
         return generic::softmax_weights(scores, greatest, value_scales, greatest_exponent);
     }
@@ -162,7 +162,7 @@ macro_rules! define_copy {
     ($name:ident, $element:ty, $instructions:literal) => {
         #[inline(always)]
         fn $name(to: &mut [$element], from: &[$element]) {
-            assert!(to.len() == from.len());
+            require!(to.len() == from.len());
             // SAFETY: it reads `from` and writes `to`, as long.
             unsafe {
                 vector_asm!(
@@ -227,7 +227,7 @@ macro_rules! define_softmax_blocks {
             value_scales: &[[u16; SOFTMAX_BLOCK]],
             greatest_exponent: u32,
         ) -> u32 {
-            assert!(value_scales.len() >= scores.len());
+            require!(value_scales.len() >= scores.len());
             let mut total = 0;
             // SAFETY: it reads and writes `scores`, and reads as many scales.
             unsafe {
@@ -279,7 +279,7 @@ pub fn softmax_values(
     v: &[i8],
     sums: &mut [i32],
 ) -> u32 {
-    assert!(scores.len() == value_scales.len());
+    require!(scores.len() == value_scales.len());
     let sums = match <&mut [i32; 8]>::try_from(&mut *sums) {
         Ok(sums) if greatest >= GREATEST_LEAST => sums,
         _ => {
@@ -288,7 +288,7 @@ pub fn softmax_values(
             return total;
         }
     };
-    assert!(v.len() >= 8 * scores.len());
+    require!(v.len() >= 8 * scores.len());
     let (whole, rest) = scores.as_chunks_mut::<SOFTMAX_BLOCK>();
     let (whole_scales, rest_scales) = value_scales.as_chunks::<SOFTMAX_BLOCK>();
     let mut total = softmax_rest(rest, greatest, rest_scales, greatest_exponent);
@@ -311,7 +311,7 @@ pub fn weighted_values(weights: &[i32], v: &[i8], sums: &mut [i32]) {
     if !rest.is_empty() {
         return generic::weighted_values(weights, v, sums);
     }
-    assert!(v.len() >= weights.len() * head_dim);
+    require!(v.len() >= weights.len() * head_dim);
     for (piece_idx, piece) in pieces.iter_mut().enumerate() {
         let n_blocks = if head_dim == 8 { weights.len() / 8 } else { 0 };
         let (blocks, rest) = weights.split_at(8 * n_blocks);

@@ -12,7 +12,7 @@ const LEAST_TO_SQUARE: f32 = f32::from_bits((127 - 63) << 23);
 
 /// See [`generic::rmsnorm`].
 pub fn rmsnorm(out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
-    assert!(out.len() == x.len() && gain.len() == x.len());
+    require!(out.len() == x.len() && gain.len() == x.len());
     if x.is_empty() || !x.len().is_multiple_of(8) {
         return generic::rmsnorm(out, x, gain, eps);
     }
@@ -99,7 +99,7 @@ fn least_but_zero(x: &[f32]) -> f32 {
 ///
 /// Up to the division flushing changes nothing: what is below the normal numbers is added to constants, or is multiplied before it is.
 pub fn swiglu(out: &mut [f32], gate: &[f32], up: &[f32]) {
-    assert!(out.len() == gate.len() && up.len() == gate.len());
+    require!(out.len() == gate.len() && up.len() == gate.len());
     // The least magnitude of the results, the greatest of `gate`, the coefficients of `2^f` from the highest on.
     let powers = math::SILU_POWERS;
     let (mut least, mut greatest) = (f32::INFINITY.to_bits(), 0u32);

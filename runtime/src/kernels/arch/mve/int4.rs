@@ -57,8 +57,8 @@ fn blocks(out: &mut [[f32; ROWS]], data: &[u8], scales: &[u16], x: &[i16], x_sca
         return f32::INFINITY;
     }
     let n_groups = x_scales.len();
-    assert!(n_groups != 0 && size_of_val(x) >= n_groups * GROUP_SIZE);
-    assert!(data.len() >= out.len() * n_groups * GROUP_BYTES && scales.len() >= out.len() * n_groups * ROWS);
+    require!(n_groups != 0 && size_of_val(x) >= n_groups * GROUP_SIZE);
+    require!(data.len() >= out.len() * n_groups * GROUP_BYTES && scales.len() >= out.len() * n_groups * ROWS);
     fill(out, -0.0);
     // SAFETY: the assertions give the lengths that it asks for.
     unsafe { add_groups(out, data.as_ptr(), scales.as_ptr(), x.as_ptr().cast(), x_scales) }

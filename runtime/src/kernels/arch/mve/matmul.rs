@@ -86,7 +86,7 @@ fn whole_rows(out: &mut [[f32; ROWS]], data: &[u8], scales: &[f32], x: &[i16], c
     if out.is_empty() {
         return true;
     }
-    assert!(size_of_val(x) >= columns && data.len() >= out.len() * ROWS * columns && scales.len() >= out.len() * ROWS);
+    require!(size_of_val(x) >= columns && data.len() >= out.len() * ROWS * columns && scales.len() >= out.len() * ROWS);
     // SAFETY: the assertion gives the lengths that they ask for; the caller has looked at the alignment, and that there are whole tiles.
     let least = unsafe {
         if columns == 4 * COLUMNS {
@@ -294,8 +294,8 @@ fn group_blocks(out: &mut [[f32; ROWS]], data: &[u8], scales: &[u16], x: &Groups
     }
     let (n_whole, groups) = (x.whole.len(), x.whole.len() + usize::from(!x.last.is_empty()));
     let [whole_bytes, block_bytes] = [ROWS * n_whole * GROUP_SIZE, ROWS * columns];
-    assert!(columns >= n_whole * GROUP_SIZE + x.last.len() && x.scales.len() >= groups);
-    assert!(data.len() >= out.len() * block_bytes && scales.len() >= out.len() * ROWS * groups);
+    require!(columns >= n_whole * GROUP_SIZE + x.last.len() && x.scales.len() >= groups);
+    require!(data.len() >= out.len() * block_bytes && scales.len() >= out.len() * ROWS * groups);
     fill(out, -0.0);
     let mut least = f32::INFINITY;
     if n_whole != 0 {

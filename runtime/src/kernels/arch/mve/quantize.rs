@@ -8,7 +8,7 @@ use crate::tensor;
 
 /// See [`crate::kernels::Kernels::quantize_to_int8`].
 pub fn quantize_to_int8(x: &[f32], values: &mut [i8]) -> f32 {
-    assert!(x.len() == values.len());
+    require!(x.len() == values.len());
     let (scale, inverse) = tensor::scale_to(tensor::INT8_LIMIT, magnitude_bits(x));
     round!("vstrb.32 q0, [r1], #4", inverse, x, values);
     scale
@@ -16,7 +16,7 @@ pub fn quantize_to_int8(x: &[f32], values: &mut [i8]) -> f32 {
 
 /// See [`crate::kernels::Kernels::quantize_to`].
 pub fn quantize_to(limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
-    assert!(x.len() == values.len());
+    require!(x.len() == values.len());
     let (scale, inverse) = tensor::scale_to(limit, magnitude_bits(x));
     round!("vstrh.32 q0, [r1], #8", inverse, x, values);
     scale
@@ -24,7 +24,7 @@ pub fn quantize_to(limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
 
 /// See [`crate::kernels::Kernels::store`]. Without a scale all products are 0, or not numbers, whose low byte is 0.
 pub fn store(x: &[f32], values: &mut [i8], scales: ScaleFormat) -> u16 {
-    assert!(x.len() == values.len());
+    require!(x.len() == values.len());
     let (scale, _) = tensor::scale_to(tensor::INT8_LIMIT, magnitude_bits(x));
     let bits = scales.at_least(scale);
     if scales.is_greatest(bits) {

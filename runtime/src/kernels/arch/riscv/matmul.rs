@@ -62,7 +62,7 @@ fn grouped_block(out: &mut [f32], data: &[u8], values: &[i16], scales: &[u16], x
 /// Leaves the dot products of the rows with the activations, as `i32`, in the places of `out`.
 pub fn dot_rows(out: &mut [f32], data: &[u8], values: &[i16]) {
     let block_bytes = ROWS * values.len();
-    assert!(values.len().is_multiple_of(COLUMNS) && data.len() >= out.len().div_ceil(ROWS) * block_bytes);
+    require!(values.len().is_multiple_of(COLUMNS) && data.len() >= out.len().div_ceil(ROWS) * block_bytes);
     if values.is_empty() {
         return out.fill(0.0);
     }

@@ -47,7 +47,7 @@ impl Backend for RiscvScalar {
         if !rest.is_empty() || pieces.is_empty() || dots.is_empty() {
             return generic::score_dots(q, k, dots);
         }
-        assert!(k.len() == dots.len() * q.len());
+        require!(k.len() == dots.len() * q.len());
         for (piece_idx, piece) in pieces.iter().enumerate() {
             // SAFETY: `k` holds `dots.len()` rows of `q.len()`, of which this is the piece that starts at `8 * piece_idx`.
             unsafe {
@@ -57,7 +57,7 @@ impl Backend for RiscvScalar {
     }
 
     fn score_exponents(self, scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
-        assert!(scores.len() == key_scales.len());
+        require!(scores.len() == key_scales.len());
         if scores.is_empty() {
             return i32::MIN;
         }
@@ -67,7 +67,7 @@ impl Backend for RiscvScalar {
     }
 
     fn softmax_weights(self, scores: &mut [i32], greatest: i32, value_scales: &[u16], greatest_exponent: u32) -> u32 {
-        assert!(scores.len() == value_scales.len());
+        require!(scores.len() == value_scales.len());
         if scores.is_empty() {
             return 0;
         }
@@ -81,7 +81,7 @@ impl Backend for RiscvScalar {
         if !rest.is_empty() || weights.is_empty() {
             return generic::weighted_values(weights, v, sums);
         }
-        assert!(v.len() == weights.len() * head_dim);
+        require!(v.len() == weights.len() * head_dim);
         for (piece_idx, piece) in pieces.iter_mut().enumerate() {
             // SAFETY: `v` holds `weights.len()` rows of `head_dim`, of which this is the piece that starts at
             // `8 * piece_idx`.

@@ -32,7 +32,7 @@ pub fn matmul_rows(out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &Acti
                 }
                 Scales::PerGroup(scales) => {
                     let scales = &scales[block * ROWS * x_scales.len()..][..ROWS * x_scales.len()];
-                    assert!(x_scales.len() == values.len().div_ceil(GROUP_SIZE));
+                    require!(x_scales.len() == values.len().div_ceil(GROUP_SIZE));
                     // SAFETY: the same, with a scale for each row and group.
                     unsafe { block_per_group(out, data.as_ptr(), values, scales.as_ptr(), x_scales) };
                 }

@@ -32,7 +32,7 @@ impl Backend for RiscvV {
     }
 
     fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
-        assert!(x.len() == values.len());
+        require!(x.len() == values.len());
         let (scale, inverse) = tensor::scale_to(limit, elementwise::magnitude_bits(x));
         // SAFETY: they are as long.
         unsafe { elementwise::round_scaled(inverse, x.as_ptr(), values.as_mut_ptr(), x.len()) };
@@ -43,13 +43,13 @@ impl Backend for RiscvV {
         if q.is_empty() || dots.is_empty() {
             return generic::score_dots(q, k, dots);
         }
-        assert!(k.len() == dots.len() * q.len());
+        require!(k.len() == dots.len() * q.len());
         // SAFETY: `k` holds a key for each of the dots, which are not none.
         unsafe { attention::score_dots(q, k.as_ptr(), dots) };
     }
 
     fn score_exponents(self, scores: &mut [i32], key_scales: &[u16], per_unit: f32) -> i32 {
-        assert!(scores.len() == key_scales.len());
+        require!(scores.len() == key_scales.len());
         if scores.is_empty() {
             return i32::MIN;
         }
@@ -60,7 +60,7 @@ impl Backend for RiscvV {
     }
 
     fn softmax_weights(self, scores: &mut [i32], greatest: i32, value_scales: &[u16], greatest_exponent: u32) -> u32 {
-        assert!(scores.len() == value_scales.len());
+        require!(scores.len() == value_scales.len());
         if scores.is_empty() {
             return 0;
         }
@@ -72,19 +72,19 @@ impl Backend for RiscvV {
         if sums.is_empty() || weights.is_empty() {
             return generic::weighted_values(weights, v, sums);
         }
-        assert!(v.len() == weights.len() * sums.len());
+        require!(v.len() == weights.len() * sums.len());
         // SAFETY: `v` holds a value for each of the weights, which are not none.
         unsafe { attention::weighted_values(weights, v.as_ptr(), sums) };
     }
 
     fn scale_integers(self, out: &mut [f32], sums: &[i32], factor: f32) {
-        assert!(out.len() == sums.len());
+        require!(out.len() == sums.len());
         // SAFETY: they are as long.
         unsafe { elementwise::scale_integers(out, sums.as_ptr(), factor) };
     }
 
     fn add(self, x: &mut [f32], y: &[f32]) {
-        assert!(y.len() >= x.len());
+        require!(y.len() >= x.len());
         // SAFETY: there are no fewer of `y`.
         unsafe { elementwise::add(x, y.as_ptr()) };
     }
