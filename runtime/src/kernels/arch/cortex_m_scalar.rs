@@ -3,6 +3,8 @@
 //! Rows are summed side by side, so that an activation is loaded once for several products: eight on the M3, whose `mla` adds a product to
 //! any register, four on the M0.
 
+mod int4;
+
 #[cfg(feature = "cortex-m3")]
 use core::arch::asm;
 use core::slice;
@@ -52,6 +54,10 @@ impl Backend for CortexMScalar {
                 }
             }
         }
+    }
+
+    fn matmul_rows_int4(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        int4::matmul_rows(out, first_row, w, x);
     }
 
     soft_float::float_kernels!(soft_float::quantize_to);

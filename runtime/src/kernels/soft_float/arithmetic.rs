@@ -55,8 +55,9 @@ pub fn leading_zeros(x: u32) -> u32 {
     }
 }
 
+/// The same by a table, which is shorter than a library's way.
 #[inline(always)]
-fn leading_zeros_by_table(x: u32) -> u32 {
+pub fn leading_zeros_by_table(x: u32) -> u32 {
     let (byte, above) = if x < 1 << 16 {
         if x < 1 << 8 { (x, 24) } else { (x >> 8, 16) }
     } else if x < 1 << 24 {

@@ -3,7 +3,7 @@
 //! With mantissas of 8 bits (a bfloat16's) and sums of 16 both products come of factors that fit one register's multiplication, so that no
 //! core needs a wider one.
 
-use super::arithmetic::{TOP, add, cold, is_normal, leading_zeros};
+use super::arithmetic::{TOP, add, cold, is_normal, leading_zeros_by_table};
 use crate::math;
 
 /// The scale of a group's activations, beside bfloat16 scales of rows of weights.
@@ -52,7 +52,7 @@ impl GroupScale {
         if high == 0 {
             return f32::from_bits(sign);
         }
-        let left = leading_zeros(high);
+        let left = if cfg!(feature = "cortex-m3") { high.leading_zeros() } else { leading_zeros_by_table(high) };
         let full = high << left | (below & 0xff) << left >> 8;
         let mut rounded = ((full >> 7) + 1) >> 1;
         if full & 0xff == 0x80 {

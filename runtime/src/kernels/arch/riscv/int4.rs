@@ -106,7 +106,7 @@ macro_rules! row {
 #[inline(never)]
 fn dots(tiles: &[u32], group: &Group) -> [i32; ROWS_AT_ONCE] {
     let n_words = group.n_words;
-    assert!((1..=GROUP_WORDS).contains(&n_words) && tiles.len() >= (n_words - 1) * ROWS + ROWS_AT_ONCE);
+    require!((1..=GROUP_WORDS).contains(&n_words) && tiles.len() >= (n_words - 1) * ROWS + ROWS_AT_ONCE);
     let pairs = group.pairs.as_ptr();
     // What lies below the sums is taken off by rounding to the nearest.
     let start = (group.offset as u32) << 16 | 1 << 15;
