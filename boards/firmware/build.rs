@@ -1,7 +1,7 @@
 //! Checks the packed model named by `SISKIN_MODEL` and turns it into a `static` in flash; what its header says, or `SISKIN_ARENA_BYTES`,
 //! into constants. The applications that need no model have none; `gemv` gets matrices in the layout named by `SISKIN_LAYOUT`.
 //!
-//! `SISKIN_MODEL_ROOM` is the flash that the model has to itself, where another may take its place without a new build.
+//! `SISKIN_FAULT=rounding` has `selftest` find a fault: a Cortex-M's FPU that rounds to zero. `SISKIN_MODEL_ROOM` is the flash that the model has to itself, where another may take its place without a new build.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, process};
@@ -21,15 +21,24 @@ fn main() {
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_else(|| fail("cargo sets OUT_DIR")));
     let has_feature = |name: &str| env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
     let (conforms, multiplies) = (has_feature("CONFORMANCE"), has_feature("GEMV"));
-    println!("cargo::rustc-check-cfg=cfg(generates, armv6m, has_grammar)");
+    println!("cargo::rustc-check-cfg=cfg(has_model, generates, armv6m, has_grammar, rounds_to_zero)");
     if env::var("TARGET").is_ok_and(|triple| triple.starts_with("thumbv6m")) {
         println!("cargo::rustc-cfg=armv6m");
+    }
+    println!("cargo::rerun-if-env-changed=SISKIN_FAULT");
+    match env::var("SISKIN_FAULT").as_deref() {
+        Err(_) => {}
+        Ok("rounding") => println!("cargo::rustc-cfg=rounds_to_zero"),
+        Ok(other) => fail(&format!("SISKIN_FAULT is {other:?}; there is \"rounding\"")),
     }
     if multiplies {
         write(&out_dir.join("products.rs"), products::source(has_feature("SMALL_RAM")).as_bytes());
     }
     if !conforms && !multiplies {
-        println!("cargo::rustc-cfg=generates");
+        println!("cargo::rustc-cfg=has_model");
+        if !["GREEDY", "SERIAL", "SELFTEST"].into_iter().any(has_feature) {
+            println!("cargo::rustc-cfg=generates");
+        }
         write(&out_dir.join("model.rs"), linked_model(&out_dir).as_bytes());
     }
 }

@@ -39,6 +39,7 @@
 mod error;
 mod memory;
 mod model;
+pub mod self_test;
 #[cfg(feature = "serial")]
 pub mod serial;
 mod shape;

@@ -23,7 +23,7 @@ impl<T: ?Sized> Memory<T> {
     }
 }
 
-/// Comes true once.
+/// Comes true once, until it is given back.
 pub(crate) struct Key(AtomicBool);
 
 impl Key {
@@ -32,16 +32,21 @@ impl Key {
         Self(AtomicBool::new(true))
     }
 
-    /// Whether the caller is the first, ever, also of several cores or interrupts.
+    /// Whether the caller is the first since it was made or given back, also of several cores or interrupts.
     pub(crate) fn take(&self) -> bool {
         #[cfg(target_has_atomic = "8")]
-        return self.0.swap(false, Ordering::Relaxed);
+        return self.0.swap(false, Ordering::Acquire);
         #[cfg(not(target_has_atomic = "8"))]
         critical_section::with(|_| {
             let is_there = self.0.load(Ordering::Relaxed);
             self.0.store(false, Ordering::Relaxed);
             is_there
         })
+    }
+
+    /// Makes it come true again: for who took it and is done with what it stands for.
+    pub(crate) fn give_back(&self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 

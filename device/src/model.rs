@@ -4,6 +4,7 @@ use siskin_runtime::{Aligned, Kernels, PackedModel, Session, TokenId};
 
 use crate::error::Error;
 use crate::memory::{Key, Memory};
+use crate::self_test::{self, Fault, Golden};
 use crate::shape::Shape;
 use crate::writer::Writer;
 
@@ -88,11 +89,27 @@ impl Model {
         Ok(self.take()?.arena)
     }
 
+    /// Tries the file's checksums, the core's kernels, and what the model is known to say (`siskin compile --self-test`), before its memory is
+    /// handed out.
+    ///
+    /// # Errors
+    /// The first [`Fault`], which names what failed; [`Error::Taken`] where the memory is in use.
+    pub fn self_test(&'static self) -> Result<(), Fault> {
+        let (model, kernels) = (self.parse()?, Kernels::detect());
+        self_test::check_kernels(&model, kernels).map_err(Fault::Kernel)?;
+        let golden = Golden::of(&model)?;
+        let outcome = golden.check(&model, kernels, self.take()?.arena);
+        // Nothing is left of the session that borrowed it.
+        self.key.give_back();
+        Ok(outcome?)
+    }
+
     fn take(&'static self) -> Result<Taken, Error> {
         if !self.key.take() {
             return Err(Error::Taken);
         }
-        // SAFETY: the key says so to one caller, ever, and the two are this model's alone.
+        // SAFETY: the key says so to one caller until it is given back, which is done where neither is borrowed any more, and the two are
+        // this model's alone.
         let (arena, prompt) = unsafe { (&mut *self.arena.get(), &mut *self.prompt.get()) };
         Ok(Taken { arena: &mut arena.0, prompt })
     }

@@ -1,5 +1,7 @@
 //! The order of a weight matrix's bytes: one for each kind of kernel, all holding the same numbers.
 
+use crate::cut::{Cut, copy};
+
 /// How the bytes of a weight matrix are ordered, so that one core's kernel reads them front to back.
 ///
 /// Every layout holds the same numbers, and every backend gives the same results from any of them; a backend is fast on its own.
@@ -143,11 +145,11 @@ impl WeightLayout {
     /// Writes the 4-bit value at `(row, col)` of a `(_, cols)` matrix, -8 to 7, into its place in `data`.
     ///
     /// # Panics
-    /// If the place lies outside `data`.
+    /// If the place lies outside `data` and debug assertions are on.
     pub fn set_nibble(self, data: &mut [u8], cols: usize, row: usize, col: usize, value: i8) {
         let (at, shift, added) = self.nibble_place(cols, row, col);
         let stored = (value as u8).wrapping_add(added) & 15;
-        data[at] = data[at] & !(15 << shift) | stored << shift;
+        data.cut_mut(at..at + 1).iter_mut().for_each(|byte| *byte = *byte & !(15 << shift) | stored << shift);
     }
 
     /// Reads the 4-bit value at `(row, col)` of a `(_, cols)` matrix; 0 outside `data`.
@@ -176,17 +178,16 @@ impl WeightLayout {
     /// Writes the value at `(row, col)` of a `(_, cols)` matrix into its place in `data`.
     ///
     /// # Panics
-    /// If the place lies outside `data`.
+    /// If the place lies outside `data` and debug assertions are on.
     pub fn set(self, data: &mut [u8], cols: usize, row: usize, col: usize, value: i8) {
         let at = self.offset(cols, row, col);
         if self != Self::RowPairs {
-            data[at] = value as u8;
-            return;
+            return data.cut_mut(at..at + 1).fill(value as u8);
         }
         let (even, odd) = split_lane(lane(data, at));
         let (even, odd) = if row.is_multiple_of(2) { (value, odd) } else { (even, value) };
         let lane = 256 * i16::from(odd) + i16::from(even);
-        data[at..at + 2].copy_from_slice(&lane.to_le_bytes());
+        copy(data.cut_mut(at..at + 2), &lane.to_le_bytes());
     }
 
     /// Reads the value at `(row, col)` of a `(_, cols)` matrix; 0 outside `data`.

@@ -129,7 +129,7 @@ impl WeightFormat {
     /// Writes the value at `(row, col)` of a `(_, cols)` matrix into its place in `data`; it is within [`WeightFormat::weight_limits`].
     ///
     /// # Panics
-    /// If the place lies outside `data`.
+    /// If the place lies outside `data` and debug assertions are on.
     pub fn set(self, layout: WeightLayout, data: &mut [u8], cols: usize, row: usize, col: usize, value: i8) {
         match self {
             Self::Int8 | Self::Int8G32 => layout.set(data, cols, row, col, value),

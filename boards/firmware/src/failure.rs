@@ -1,6 +1,6 @@
 //! What went wrong, as a text and up to two figures: enough for the host to say it in words, without `core::fmt`.
 
-#[cfg(generates)]
+#[cfg(has_model)]
 use siskin_runtime::{ArenaError, FormatError, StepError};
 
 use crate::host::Console;
@@ -39,7 +39,7 @@ impl Failure {
     }
 
     /// Adds a figure, 4,294,967,295 where it is greater. There is room for two.
-    #[cfg(generates)]
+    #[cfg(has_model)]
     pub fn with(mut self, name: &'static str, figure: u64) -> Self {
         let free = self.names.iter_mut().zip(&mut self.figures).find(|(name, _)| name.is_empty());
         if let Some((free_name, free_figure)) = free {
@@ -69,7 +69,7 @@ pub fn report(console: &mut Console, outcome: Result<(), Failure>) -> bool {
     false
 }
 
-#[cfg(generates)]
+#[cfg(has_model)]
 impl From<FormatError> for Failure {
     /// The build script has read the model, so any of these means that the flash does not hold what was built. A linked model is told by its
     /// checksums.
@@ -95,7 +95,7 @@ impl From<FormatError> for Failure {
     }
 }
 
-#[cfg(generates)]
+#[cfg(has_model)]
 impl From<ArenaError> for Failure {
     fn from(error: ArenaError) -> Self {
         match error {
@@ -108,7 +108,7 @@ impl From<ArenaError> for Failure {
     }
 }
 
-#[cfg(generates)]
+#[cfg(has_model)]
 impl From<StepError> for Failure {
     fn from(error: StepError) -> Self {
         match error {

@@ -5,11 +5,11 @@ use core::ffi::CStr;
 use semihosting::process;
 use semihosting::sys::arm_compat::OpenMode;
 use semihosting::sys::arm_compat::syscall::{OperationNumber, ParamRegR, syscall_readonly};
-#[cfg(generates)]
+#[cfg(any(generates, feature = "greedy"))]
 use semihosting::sys::arm_compat::syscall::{ParamRegW, syscall};
 
 /// Why a file of the host could not be read.
-#[cfg(generates)]
+#[cfg(any(generates, feature = "greedy"))]
 pub enum ReadError {
     /// It could not be opened.
     Missing,
@@ -20,7 +20,7 @@ pub enum ReadError {
 }
 
 /// Reads the host's file `name`, which ends in a 0, into the front of `buffer`; returns its length in bytes.
-#[cfg(generates)]
+#[cfg(any(generates, feature = "greedy"))]
 pub fn read_file(name: &[u8], buffer: &mut [u8]) -> Result<usize, ReadError> {
     const FAILED: usize = usize::MAX;
     let name = CStr::from_bytes_until_nul(name).map_err(|_| ReadError::Missing)?;

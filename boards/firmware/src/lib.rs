@@ -1,31 +1,33 @@
 //! The application that every board runs: it continues a prompt with the model that is linked into its flash, or says what an encoder
 //! finds in it. Features put another in its place: `conformance` tries every kernel, `gemv` has products of fixed shapes counted, `greedy` is
-//! the smallest, and `serial` talks over a serial line in place of a debugger.
+//! the smallest, `serial` talks over a serial line in place of a debugger, and `selftest` is what a device may try before it trusts its model.
 //!
 //! A board's own crate holds its memory map and a `main` that hands [`run`] the memory to work in. What to do comes from the
 //! host in one file ([`request`]); what comes of it goes back as records, one a line (boards/README.md lists them). There is
 //! no heap, no `core::fmt`, and no interrupt.
 #![no_std]
 
-#[cfg(all(generates, not(any(feature = "greedy", feature = "serial"))))]
+#[cfg(generates)]
 mod adapting;
 mod arch;
 #[cfg(feature = "conformance")]
 mod conformance;
-#[cfg(all(generates, not(any(feature = "greedy", feature = "serial"))))]
+#[cfg(generates)]
 mod encoding;
 mod failure;
 #[cfg(feature = "gemv")]
 mod gemv;
-#[cfg(all(generates, not(any(feature = "greedy", feature = "serial"))))]
+#[cfg(generates)]
 mod generation;
 #[cfg(feature = "greedy")]
 mod greedy;
 #[cfg_attr(feature = "serial", path = "line.rs")]
 mod host;
 mod record;
-#[cfg(all(generates, not(any(feature = "greedy", feature = "serial"))))]
+#[cfg(generates)]
 pub mod request;
+#[cfg(feature = "selftest")]
+mod selftest;
 #[cfg(feature = "serial")]
 mod serial;
 #[cfg(feature = "serial")]
@@ -35,15 +37,17 @@ mod uart;
 use conformance as application;
 #[cfg(feature = "gemv")]
 use gemv as application;
-#[cfg(all(generates, not(any(feature = "greedy", feature = "serial"))))]
+#[cfg(generates)]
 use generation as application;
 #[cfg(feature = "greedy")]
 use greedy as application;
+#[cfg(feature = "selftest")]
+use selftest as application;
 #[cfg(feature = "serial")]
 use serial as application;
 
 /// The model and the size of its arena, as the build script found them.
-#[cfg(generates)]
+#[cfg(has_model)]
 pub mod linked {
     use siskin_device::Shape;
     use siskin_runtime::{Kernels, PackedModel};
@@ -53,6 +57,7 @@ pub mod linked {
     include!(concat!(env!("OUT_DIR"), "/model.rs"));
 
     /// What the flash holds in the model's place. Where another model may be put there, the compiler must not look.
+    #[cfg(not(feature = "serial"))]
     pub(crate) fn model() -> &'static [u8] {
         if HAS_ROOM { core::hint::black_box(&MODEL.0) } else { &MODEL.0 }
     }
@@ -84,7 +89,7 @@ pub mod linked {
 }
 
 /// What an application that needs no model has in its place.
-#[cfg(not(generates))]
+#[cfg(not(has_model))]
 pub mod linked {
     /// No arena.
     pub const ARENA_BYTES: usize = 0;
@@ -158,7 +163,7 @@ pub fn run(board: &str, memory: Memory) -> ! {
 }
 
 /// The little-endian number in four bytes.
-#[cfg(all(generates, not(feature = "serial")))]
+#[cfg(any(generates, feature = "greedy"))]
 fn u32_le(bytes: &[u8]) -> u32 {
     bytes.iter().rev().fold(0, |number, &byte| number << 8 | u32::from(byte))
 }

@@ -48,7 +48,7 @@ impl<'c> Record<'c> {
     }
 
     /// Appends a space and a text of any content, in which `\n`, `\r` and `\\` stand for the bytes that would end the line.
-    #[cfg(all(generates, not(any(feature = "greedy", feature = "serial"))))]
+    #[cfg(generates)]
     pub fn escaped(&mut self, text: &str) -> &mut Self {
         self.push(b' ');
         for byte in text.bytes() {

@@ -14,6 +14,7 @@ mod encoding;
 mod failure;
 mod firmware;
 mod generation;
+mod golden;
 mod grammar;
 mod input;
 mod interrupt;

@@ -13,12 +13,14 @@ use siskin_compiler::pack::{
 };
 use siskin_compiler::plan::{Board, MemoryReport, Part, choose_prefill_batch, remedies};
 use siskin_compiler::tokenizer::{TextSections, TokenizerDef};
+use siskin_device::self_test::{Golden, GoldenError};
 use siskin_runtime::format::SectionKind;
 use siskin_runtime::{Kernels, ModelConfig, PackedModel, Snapshot, TokenId};
 
 use crate::boards::{BoardArgs, HOST};
 use crate::console::Console;
 use crate::failure::{Failure, OrFail as _, Status};
+use crate::golden;
 use crate::input::{self, Unpacked};
 
 /// How a model is quantised and cut to size.
@@ -139,13 +141,20 @@ impl PackingArgs {
         let doing = || format!("lay out {} for {}", path.display(), board.name);
         let bytes = relayout(&model, board.layout, prefill_batch).or_invalid_input(doing)?;
         let file = PackedFile::from_bytes(bytes).or_failed(doing)?;
-        // A prefix is kept as the cache is, so another format needs it computed anew.
-        let prefix = model.section(SectionKind::Prefix).filter(|_| kv != model.header().kv);
-        let prefix = prefix.map(|prefix| Snapshot::parse(prefix, &model)).transpose().or_invalid_input(doing)?;
-        let file = PackedFile::from_bytes(with_kv(&file, kv).or_invalid_input(doing)?).or_failed(doing)?;
-        let Some(prefix) = prefix else { return Ok(file) };
-        let tokens: Vec<TokenId> = prefix.tokens().collect();
-        PackedFile::from_bytes(with_prefix(&file, Kernels::detect(), &tokens).or_invalid_input(doing)?).or_failed(doing)
+        if kv == model.header().kv {
+            return Ok(file);
+        }
+        let mut other = PackedFile::from_bytes(with_kv(&file, kv).or_invalid_input(doing)?).or_failed(doing)?;
+        // A prefix is kept as the cache is, so another format needs it computed anew; golden answers depend on it as well.
+        if let Some(prefix) = model.section(SectionKind::Prefix) {
+            let tokens: Vec<TokenId> = Snapshot::parse(prefix, &model).or_invalid_input(doing)?.tokens().collect();
+            let bytes = with_prefix(&other, Kernels::detect(), &tokens).or_invalid_input(doing)?;
+            other = PackedFile::from_bytes(bytes).or_failed(doing)?;
+        }
+        match Golden::of(&model) {
+            Err(GoldenError::Missing) => Ok(other),
+            golden => golden::with_golden(&other, golden.or_invalid_input(doing)?.prompt()),
+        }
     }
 }
 

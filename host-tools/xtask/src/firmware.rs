@@ -19,7 +19,7 @@ pub struct Args {
     /// The packed model.
     #[arg(long, value_name = "FILE", required_unless_present = "app")]
     model: Option<PathBuf>,
-    /// Build this application instead of the one that generates; of them only `greedy` and `serial` have a model.
+    /// Build this application instead of the one that generates; of them `greedy`, `selftest` and `serial` have a model.
     #[arg(long, value_enum)]
     app: Option<App>,
     /// Link without a panic handler, which fails where a panic can be reached.
@@ -27,7 +27,7 @@ pub struct Args {
     panic_free: bool,
     /// Leave so much flash for the model and build in the code for all families and for grammars: another model can then be put in
     /// this one's place, filled up with zeros. `SISKIN_ARENA_BYTES` must be enough for each.
-    #[arg(long, value_name = "BYTES", requires = "model", conflicts_with_all = ["app", "panic_free"])]
+    #[arg(long, value_name = "BYTES", requires = "model", conflicts_with = "panic_free")]
     room: Option<u64>,
     /// Where the firmware goes.
     #[arg(long, value_name = "ELF")]
@@ -43,6 +43,8 @@ pub enum App {
     Gemv,
     /// Generates without tokenizer and sampler: the most probable tokens after a prompt of tokens.
     Greedy,
+    /// Tries the checksums, the kernels, and what the model is known to say.
+    Selftest,
     /// Talks over a serial line, on boards that have a driver for theirs.
     Serial,
 }
@@ -54,6 +56,7 @@ impl App {
             Self::Conformance => "conformance",
             Self::Gemv => "gemv",
             Self::Greedy => "greedy",
+            Self::Selftest => "selftest",
             Self::Serial => "serial",
         }
     }
@@ -63,11 +66,15 @@ impl App {
 pub fn run(args: &Args) -> Result<()> {
     let board = Board::load(&args.board)?;
     let model = args.model.as_deref().map(find_model).transpose()?;
-    let has_model = matches!(args.app, None | Some(App::Greedy | App::Serial));
+    let has_model = matches!(args.app, None | Some(App::Greedy | App::Selftest | App::Serial));
     ensure!(
         model.is_some() == has_model,
         "this application is built with{} a model",
         if has_model { "" } else { "out" }
+    );
+    ensure!(
+        args.room.is_none() || matches!(args.app, None | Some(App::Selftest)),
+        "this application is for the one model that it is built with"
     );
     if args.panic_free {
         return build_panic_free(&board, model.as_deref(), args.app, &args.out);

@@ -105,11 +105,13 @@ pub enum SectionKind {
     Prefix = 10,
     /// A whole packed model of the same vocabulary, for speculative decoding.
     Draft = 11,
+    /// What the model is known to say, for a self-test.
+    Golden = 12,
 }
 
 impl SectionKind {
     /// Every kind, in the order of their codes.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Tensors,
         Self::Weights,
         Self::Rope,
@@ -121,6 +123,7 @@ impl SectionKind {
         Self::Adapter,
         Self::Prefix,
         Self::Draft,
+        Self::Golden,
     ];
 
     /// The kind with this code.
@@ -142,6 +145,7 @@ impl SectionKind {
             Self::Adapter => "adapter",
             Self::Prefix => "prefix",
             Self::Draft => "draft",
+            Self::Golden => "golden",
         }
     }
 }

@@ -292,6 +292,27 @@ impl<'p> Image<'p> {
         Self::build(program, board, first, &["--room", &room], &[("SISKIN_ARENA_BYTES", &arena)], room_bytes)
     }
 
+    /// Builds the application `selftest` around this packed model, with room for any of `room_bytes` that need at most `arena_bytes`, or for this
+    /// one alone; with variables in the build's environment.
+    ///
+    /// # Panics
+    /// If it does not build.
+    pub fn that_tests_itself(
+        program: &'p Program,
+        board: &str,
+        model: &[u8],
+        room: Option<(usize, usize)>,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let app = ["--app", "selftest"];
+        let Some((room_bytes, arena_bytes)) = room else {
+            return Self::build(program, board, model, &app, variables, model.len());
+        };
+        let (room, arena) = (room_bytes.to_string(), arena_bytes.to_string());
+        let variables = [variables, &[("SISKIN_ARENA_BYTES", &arena)]].concat();
+        Self::build(program, board, model, &[&app[..], &["--room", &room]].concat(), &variables, room_bytes)
+    }
+
     fn build(
         program: &'p Program,
         board: &str,

@@ -48,3 +48,10 @@ fn add_fault_status(record: &mut Record<'_>) {
 /// ARMv6-M knows nothing of a fault but that it happened.
 #[cfg(armv6m)]
 fn add_fault_status(_: &mut Record<'_>) {}
+
+/// Has the FPU round to zero, as no kernel expects: what a self-test must find.
+#[cfg(rounds_to_zero)]
+pub fn round_to_zero() {
+    // SAFETY: it changes the mode of rounding alone, of a core that has an FPU: others have no such register to assemble.
+    unsafe { core::arch::asm!("vmrs {word}, fpscr", "orr {word}, #0xc00000", "vmsr fpscr, {word}", word = out(reg) _) };
+}

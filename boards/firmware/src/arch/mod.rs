@@ -7,7 +7,7 @@ mod aarch64;
 mod cortex_m;
 #[cfg(target_arch = "arm")]
 mod cortex_m_memory;
-#[cfg(not(any(feature = "conformance", feature = "serial")))]
+#[cfg(any(generates, feature = "gemv", feature = "greedy"))]
 mod count;
 mod crash;
 #[cfg(any(target_arch = "riscv32", target_arch = "riscv64"))]
@@ -16,6 +16,8 @@ mod riscv;
 mod sections;
 mod stack;
 
-#[cfg(not(any(feature = "conformance", feature = "serial")))]
+#[cfg(rounds_to_zero)]
+pub use cortex_m::round_to_zero;
+#[cfg(any(generates, feature = "gemv", feature = "greedy"))]
 pub use count::{count_start, count_stop};
 pub use stack::used_bytes as stack_used_bytes;

@@ -16,7 +16,7 @@ use crate::console::Console;
 use crate::encoding::input_tokens;
 use crate::failure::{Failure, OrFail as _};
 use crate::packing::{self, PackingArgs, ReportText};
-use crate::{draft, grammar, input};
+use crate::{draft, golden, grammar, input};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -52,6 +52,9 @@ pub(crate) struct Args {
     /// The same, of the text in a file.
     #[arg(long, value_name = "FILE", conflicts_with = "prefix")]
     prefix_file: Option<PathBuf>,
+    /// Pack what the model answers to TEXT, for firmware that tests itself: up to 16 tokens, or what an encoder finds.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    self_test: Option<String>,
 }
 
 impl Args {
@@ -106,7 +109,10 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         file = PackedFile::from_bytes(bytes).or_failed(doing)?;
     }
     let file = adapter::add(file, &args.adapters)?;
-    let file = args.with_prefix(file)?;
+    let mut file = args.with_prefix(file)?;
+    if let Some(text) = &args.self_test {
+        file = golden::with_golden_text(&file, text)?;
+    }
     let model = file.model();
     let report = MemoryReport::new(&model, &board);
     packing::check_fits(&model, &board, &report, console)?;
