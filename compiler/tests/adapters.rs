@@ -62,6 +62,7 @@ fn packed(checkpoint: &Checkpoint, format: WeightFormat, layout: WeightLayout) -
         layout,
         context_len: None,
         prefill_batch: 8,
+        keep_zero_blocks: false,
         sections: Vec::new(),
     };
     pack(checkpoint, &options).unwrap()

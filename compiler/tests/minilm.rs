@@ -99,6 +99,7 @@ fn packed_vectors_point_where_the_float_models_do() {
             layout,
             context_len: None,
             prefill_batch: 16,
+            keep_zero_blocks: false,
             sections: Vec::new(),
         };
         let file = pack_trained(&loaded, &options, None).unwrap();

@@ -69,7 +69,15 @@ fn cases() -> Vec<Case> {
 }
 
 fn options(format: WeightFormat, layout: WeightLayout, prefill_batch: usize) -> PackOptions {
-    PackOptions { format, exceptions: Vec::new(), layout, context_len: None, prefill_batch, sections: Vec::new() }
+    PackOptions {
+        format,
+        exceptions: Vec::new(),
+        layout,
+        context_len: None,
+        prefill_batch,
+        keep_zero_blocks: false,
+        sections: Vec::new(),
+    }
 }
 
 fn tokens(n: u32, salt: u32) -> Vec<u32> {

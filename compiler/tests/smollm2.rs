@@ -106,6 +106,7 @@ fn packed_perplexity_is_within_seven_thousandths_of_f32() {
         layout: kernels.preferred_layout(),
         context_len: None,
         prefill_batch: 32,
+        keep_zero_blocks: false,
         sections: Vec::new(),
     };
     let file = PackedFile::from_bytes(pack(&checkpoint, &options).unwrap()).unwrap();

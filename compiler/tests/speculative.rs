@@ -32,6 +32,7 @@ fn packed(seed: u64, dim: usize, vocab_size: usize, context_len: usize, format: 
         layout,
         context_len: None,
         prefill_batch: 8,
+        keep_zero_blocks: false,
         sections: Vec::new(),
         exceptions: Vec::new(),
     };

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use crate::TokenId;
 use crate::arena::Buffers;
-use crate::attention::{self, CachedHead, Scoring, Scratch};
+use crate::attention::{self, CachedHead, Scoring};
 use crate::config::ModelConfig;
 use crate::cut::{Cut, copy};
 use crate::format::{AttentionWeights, LayerWeights, Linear, Norm, PackedModel, Projections};
@@ -12,7 +12,8 @@ use crate::kernels::{Activation, Join, Kernels, matmul_f32_q8_q8};
 use crate::kv_cache::Stored;
 use crate::lanes::{Lane, Lanes};
 use crate::parts::{FeedForward, NormKind, NormPlace};
-use crate::tensor::{ActivationsQ8, MatrixQ8, WeightFormat, activation_stride, quantize};
+use crate::sparse;
+use crate::tensor::{ActivationsQ8, WeightFormat, activation_stride, quantize};
 
 /// What a pass over the weights needs besides its buffers.
 pub(crate) struct Decoder<'m, J> {
@@ -42,12 +43,12 @@ const SPLIT_KEYS_MIN: usize = 1 << 14;
 /// The lanes that there are, of buffers of which others are in use.
 macro_rules! lanes {
     ($decoder:expr, $buffers:expr) => {
-        Lanes {
+        $crate::lanes::Lanes {
             n_threads: $decoder.join.n_threads(),
-            lane: Lane {
+            lane: $crate::lanes::Lane {
                 row: &mut *$buffers.row,
                 unpacked_scales: [&mut *$buffers.unpacked_key_scales, &mut *$buffers.unpacked_value_scales],
-                scratch: Scratch {
+                scratch: $crate::attention::Scratch {
                     query: &mut *$buffers.query,
                     scores: &mut *$buffers.scores,
                     value_sums: &mut *$buffers.value_sums,
@@ -57,6 +58,7 @@ macro_rules! lanes {
         }
     };
 }
+pub(crate) use lanes;
 
 /// What one token's queries see.
 #[derive(Clone, Copy)]
@@ -149,7 +151,7 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
             if let Some(projection) = projection {
                 let mut staged = self.staged(&projection, buffers.activations, buffers.activation_scales);
                 staged.put(0, x);
-                self.linear(residual, &projection, &staged.view(1));
+                self.linear(lanes!(self, buffers), residual, &projection, &staged.view(1));
             }
         }
     }
@@ -172,7 +174,7 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         }
         let mut staged = self.staged(&output, buffers.activations, buffers.activation_scales);
         staged.put(0, buffers.row.cut(..output.weight.cols()));
-        self.linear(buffers.logits, &output, &staged.view(1));
+        self.linear(lanes!(self, buffers), buffers.logits, &output, &staged.view(1));
     }
 
     /// Computes the logits of what follows each of the first `n_tokens` residual streams, `(n_tokens, vocab_size)`, in one pass over the head.
@@ -185,7 +187,8 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
             staged.put(row_idx, buffers.row.cut(..output.weight.cols()));
         }
         let staged = self.staged(&output, buffers.activations, buffers.activation_scales);
-        self.linear(logits.cut_mut(..n_tokens * output.weight.rows()), &output, &staged.view(n_tokens));
+        let logits = logits.cut_mut(..n_tokens * output.weight.rows());
+        self.linear(lanes!(self, buffers), logits, &output, &staged.view(n_tokens));
     }
 
     /// Brings the residual stream in `row_idx` to its final form, `(dim,)`, in `row`.
@@ -203,17 +206,18 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
     fn linear_of_row(&self, buffers: &mut Buffers<'_>, w: &Linear<'_>) -> usize {
         let mut staged = self.staged(w, buffers.activations, buffers.activation_scales);
         staged.put(0, buffers.row.cut(..w.weight.cols()));
-        self.linear(buffers.product.cut_mut(..w.weight.rows()), w, &staged.view(1));
+        self.linear(lanes!(self, buffers), buffers.product.cut_mut(..w.weight.rows()), w, &staged.view(1));
         w.weight.rows()
     }
 
-    fn matmul(&self, out: &mut [f32], w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
-        matmul_f32_q8_q8(self.kernels, &self.join, out, w, x);
-    }
-
     /// `out = w . x + bias` for each token.
-    pub fn linear(&self, out: &mut [f32], w: &Linear<'_>, x: &ActivationsQ8<'_>) {
-        self.matmul(out, &w.weight, x);
+    #[inline(always)]
+    pub fn linear(&self, lanes: Lanes<'_>, out: &mut [f32], w: &Linear<'_>, x: &ActivationsQ8<'_>) {
+        if w.weight.is_sparse() {
+            sparse::product(self.kernels, &self.join, lanes, out, 0, &w.weight, x);
+        } else {
+            matmul_f32_q8_q8(self.kernels, &self.join, out, &w.weight, x);
+        }
         if cfg!(feature = "families") && !w.bias.is_empty() {
             out.chunks_mut(w.bias.len().max(1)).for_each(|out| self.kernels.add(out, w.bias));
         }
@@ -464,7 +468,8 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
                 }
             }
         });
-        self.linear(buffers.product.cut_mut(..rows.len() * w.weight.rows()), w, &staged.view(rows.len()));
+        let product = buffers.product.cut_mut(..rows.len() * w.weight.rows());
+        self.linear(lanes!(self, buffers), product, w, &staged.view(rows.len()));
         #[cfg(feature = "adapters")]
         self.adapt(buffers, w, rows.len());
     }
@@ -473,7 +478,8 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
     fn add_staged_product(&self, buffers: &mut Buffers<'_>, w: &Linear<'_>, norm: &Norm<'_>, rows: Range<usize>) {
         let dim = self.model.config().dim;
         let staged = self.staged(w, buffers.activations, buffers.activation_scales);
-        self.linear(buffers.product.cut_mut(..rows.len() * dim), w, &staged.view(rows.len()));
+        let product = buffers.product.cut_mut(..rows.len() * dim);
+        self.linear(lanes!(self, buffers), product, w, &staged.view(rows.len()));
         #[cfg(feature = "adapters")]
         self.adapt(buffers, w, rows.len());
         let residual = buffers.residual.cut_mut(rows.start * dim..rows.end * dim);

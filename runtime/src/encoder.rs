@@ -6,7 +6,7 @@
 use crate::TokenId;
 use crate::arena::{ArenaError, Buffers};
 use crate::cut::{Cut, copy};
-use crate::decoder::{Cache, Decoder, View};
+use crate::decoder::{Cache, Decoder, View, lanes};
 use crate::format::{LayerWeights, PackedModel, Projections};
 use crate::generate::LogitsHash;
 use crate::kernels::{Join, Kernels, Serial};
@@ -77,7 +77,8 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
                     staged.put(i, buffers.residual.cut(row * config.dim..(row + 1) * config.dim));
                 }
                 let width = key_value.weight.rows();
-                self.linear(buffers.product.cut_mut(..rows.len() * width), &key_value, &staged.view(rows.len()));
+                let product = buffers.product.cut_mut(..rows.len() * width);
+                self.linear(lanes!(self, buffers), product, &key_value, &staged.view(rows.len()));
                 for (i, row) in rows.clone().enumerate() {
                     self.store(buffers, Cache::Source, layer_idx, row, i * width);
                 }

@@ -61,6 +61,7 @@ mod recurrent;
 pub mod sampler;
 pub mod session;
 pub mod snapshot;
+mod sparse;
 pub mod speculative;
 pub mod tensor;
 pub mod tokenizer;

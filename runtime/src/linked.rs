@@ -49,6 +49,9 @@ pub(crate) const fn has_groups() -> bool {
     has_format(WeightFormat::Int8G32) || has_format(WeightFormat::Int4G32)
 }
 
+/// Whether it has matrices whose zero blocks are not stored.
+pub(crate) const HAS_SPARSE: bool = CONTENTS.has_sparse();
+
 /// Whether its KV cache has this format.
 #[inline(always)]
 pub(crate) const fn has_kv(kv: KvFormat) -> bool {

@@ -5,7 +5,7 @@
 use crate::TokenId;
 use crate::arena::Buffers;
 use crate::cut::{Cut, copy};
-use crate::decoder::Decoder;
+use crate::decoder::{Decoder, lanes};
 use crate::kernels::Join;
 
 impl<J: Join + Sync> Decoder<'_, J> {
@@ -28,11 +28,11 @@ impl<J: Join + Sync> Decoder<'_, J> {
                 staged.put(i, x);
             }
             let (inputs, recurrent) = buffers.product.cut_mut(..(n_tokens + 1) * 3 * dim).parts_mut(n_tokens * 3 * dim);
-            self.linear(inputs, &gates.input, &staged.view(n_tokens));
+            self.linear(lanes!(self, buffers), inputs, &gates.input, &staged.view(n_tokens));
             let mut staged = self.staged(&gates.state, buffers.activations, buffers.activation_scales);
             for (inputs, x) in inputs.chunks(3 * dim).zip(buffers.residual.chunks_mut(dim)) {
                 staged.put(0, state);
-                self.linear(recurrent, &gates.state, &staged.view(1));
+                self.linear(lanes!(self, buffers), recurrent, &gates.state, &staged.view(1));
                 self.kernels.recur(state, inputs, recurrent);
                 copy(x, state);
             }

@@ -1,5 +1,10 @@
 //! Views of int8 and int4 matrices and of activations: shapes are checked when a view is made, kernels then take views.
 
+mod blocks;
+
+pub(crate) use blocks::Band;
+pub use blocks::{BAND_ROWS, BLOCK_COLS, block_bytes, index_words, sparse_scales_bytes};
+
 use crate::cut::Cut;
 use crate::kernels::Kernels;
 use crate::layout::WeightLayout;
@@ -170,6 +175,8 @@ pub struct MatrixQ8<'m> {
     format: WeightFormat,
     data: &'m [u8],
     scales: Scales<'m>,
+    /// Which blocks are stored; empty where all are.
+    index: &'m [u32],
 }
 
 impl<'m> MatrixQ8<'m> {
@@ -181,6 +188,7 @@ impl<'m> MatrixQ8<'m> {
         format: WeightFormat::Int8,
         data: &[],
         scales: Scales::PerRow(&[]),
+        index: &[],
     };
 
     /// A view of a matrix, or `None` where the slices are not exactly as long as the shape asks, or the scales are not the format's.
@@ -198,7 +206,7 @@ impl<'m> MatrixQ8<'m> {
             Scales::PerGroup(scales) => format.is_grouped() && scales.len() == n_scales,
         };
         let fits = fits && data.len() == format.data_bytes(layout, rows, cols);
-        fits.then_some(Self { rows, cols, layout, format, data, scales })
+        fits.then_some(Self { rows, cols, layout, format, data, scales, index: &[] })
     }
 
     /// Output elements.
@@ -223,12 +231,12 @@ impl<'m> MatrixQ8<'m> {
         self.format.known()
     }
 
-    /// The values' bytes, padding included.
+    /// The bytes of the values that are stored, padding included.
     pub fn data(&self) -> &'m [u8] {
         self.data
     }
 
-    /// The scales, padding included.
+    /// The scales that are stored, padding included.
     #[inline]
     pub fn scales(&self) -> Scales<'m> {
         self.scales.known()
@@ -237,6 +245,12 @@ impl<'m> MatrixQ8<'m> {
     /// The value at `(row, col)`.
     #[inline]
     pub fn value(&self, row: usize, col: usize) -> i8 {
+        if self.is_sparse() { self.sparse_value(row, col) } else { self.stored_value(row, col) }
+    }
+
+    /// The value at `(row, col)` of what is stored.
+    #[inline]
+    fn stored_value(&self, row: usize, col: usize) -> i8 {
         match self.format.is_int4() {
             false => self.layout().get(self.data, self.cols, row, col),
             true => self.layout().get_nibble(self.data, self.cols, row, col),
@@ -246,6 +260,15 @@ impl<'m> MatrixQ8<'m> {
     /// The scale of `row` in `group`.
     #[inline]
     pub fn scale(&self, row: usize, group: usize) -> f32 {
+        match self.scales() {
+            Scales::PerGroup(_) if self.is_sparse() => self.sparse_scale(row, group),
+            _ => self.stored_scale(row, group),
+        }
+    }
+
+    /// The scale of `row` in `group` of what is stored.
+    #[inline]
+    fn stored_scale(&self, row: usize, group: usize) -> f32 {
         match self.scales() {
             Scales::PerRow(scales) => scales.get(row).copied().unwrap_or(0.0),
             Scales::PerGroup(scales) => {
@@ -258,15 +281,18 @@ impl<'m> MatrixQ8<'m> {
 
     /// Writes `value * scale` of each element of `row` to `out`, `(cols,)`: an embedding look-up.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
+        if self.is_sparse() {
+            return self.dequantize_sparse_row(row, out);
+        }
         if self.format.is_int4() {
             for (col, out) in out.iter_mut().enumerate() {
-                *out = f32::from(self.value(row, col)) * self.scale(row, col / GROUP_SIZE);
+                *out = f32::from(self.stored_value(row, col)) * self.stored_scale(row, col / GROUP_SIZE);
             }
             return;
         }
         let group_size = self.format().group_size(self.cols);
         for (group, out) in out.chunks_mut(group_size.max(1)).enumerate() {
-            let scale = self.scale(row, group);
+            let scale = self.stored_scale(row, group);
             let run = self.layout().run().min(group_size.max(1));
             for (run_idx, out) in out.chunks_mut(run).enumerate() {
                 let col = group * group_size + run_idx * run;
@@ -274,7 +300,7 @@ impl<'m> MatrixQ8<'m> {
                 for (i, out) in out.iter_mut().enumerate() {
                     let value = match bytes {
                         Some(bytes) => bytes.get(i).map_or(0, |&byte| byte as i8),
-                        None => self.value(row, col + i),
+                        None => self.stored_value(row, col + i),
                     };
                     *out = f32::from(value) * scale;
                 }
@@ -421,6 +447,11 @@ impl<'a> ActivationsQ8<'a> {
     #[inline]
     pub fn scales(&self, token_idx: usize) -> &'a [f32] {
         self.scales.get(token_idx * self.groups..(token_idx + 1) * self.groups).unwrap_or(&[])
+    }
+
+    /// One token.
+    pub(crate) fn token(&self, token_idx: usize) -> Self {
+        Self { n_tokens: 1, values: self.values(token_idx), scales: self.scales(token_idx), ..*self }
     }
 
     /// The first `n` tokens and the rest.

@@ -43,6 +43,7 @@ pub fn packed(format: &str, numbers: &[&str]) -> Result<AlignedBytes> {
         layout: Kernels::detect().preferred_layout(),
         context_len: None,
         prefill_batch: PREFILL_BATCH,
+        keep_zero_blocks: false,
         sections: Vec::new(),
     };
     Ok(pack::pack(&Checkpoint::random(config, 1)?, &options)?)

@@ -1,7 +1,7 @@
 //! The bytes of a packed file: places, padding and checksums.
 
 use siskin_runtime::format::{
-    ENTRY_BYTES, HEADER_BYTES, Header, PREFILL_BATCH_MAX, SECTION_ALIGN, SectionEntry, SectionKind, TensorData,
+    ENTRY_BYTES, HEADER_BYTES, Header, PREFILL_BATCH_MAX, SECTION_ALIGN, SPARSE, SectionEntry, SectionKind, TensorData,
     TensorEntry, TensorId, checksum,
 };
 use siskin_runtime::tensor::{MatrixQ8, Scales};
@@ -21,18 +21,38 @@ pub(super) struct Tensor {
 pub(super) struct TensorBytes {
     pub data: Vec<u8>,
     pub scales: Vec<u8>,
-    format: Option<WeightFormat>,
+    pub(super) format: Option<WeightFormat>,
+    /// Where zero blocks are not stored.
+    pub(super) blocks: Option<StoredBlocks>,
+}
+
+/// Which blocks of a matrix are stored.
+pub(super) struct StoredBlocks {
+    /// The bytes of its index.
+    pub index: Vec<u8>,
+    pub n_blocks: u32,
 }
 
 impl TensorBytes {
     pub fn floats(numbers: &[f32]) -> Self {
-        Self { data: numbers.iter().flat_map(|x| x.to_le_bytes()).collect(), scales: Vec::new(), format: None }
+        Self::vector(numbers.iter().flat_map(|x| x.to_le_bytes()).collect())
     }
 
     pub fn integers(numbers: &[i32]) -> Self {
-        Self { data: numbers.iter().flat_map(|x| x.to_le_bytes()).collect(), scales: Vec::new(), format: None }
+        Self::vector(numbers.iter().flat_map(|x| x.to_le_bytes()).collect())
     }
 
+    fn vector(data: Vec<u8>) -> Self {
+        Self { data, scales: Vec::new(), format: None, blocks: None }
+    }
+
+    /// The scales of rows, padded to whole blocks of the layout.
+    pub fn row_scales(scales: &[f32], layout: WeightLayout) -> Vec<u8> {
+        let padded = scales.len().next_multiple_of(layout.row_block());
+        (0..padded).flat_map(|row| scales.get(row).copied().unwrap_or(0.0).to_le_bytes()).collect()
+    }
+
+    /// All blocks of a matrix.
     pub fn matrix(matrix: &QuantizedMatrix, layout: WeightLayout) -> Self {
         let &QuantizedMatrix { rows, cols, format, .. } = matrix;
         let mut data = vec![format.zero_byte(layout); format.data_bytes(layout, rows, cols)];
@@ -42,16 +62,13 @@ impl TensorBytes {
             }
         }
         let scales = match &matrix.scales {
-            QuantizedScales::PerRow(scales) => {
-                let padded = rows.next_multiple_of(layout.row_block());
-                (0..padded).flat_map(|row| scales.get(row).copied().unwrap_or(0.0).to_le_bytes()).collect()
-            }
+            QuantizedScales::PerRow(scales) => Self::row_scales(scales, layout),
             QuantizedScales::PerGroup(scales) => {
                 let n_groups = format.groups(cols);
                 block_scales(layout, rows, n_groups, |row, group| scales[row * n_groups + group])
             }
         };
-        Self { data, scales, format: Some(format) }
+        Self { data, scales, format: Some(format), blocks: None }
     }
 }
 
@@ -131,7 +148,9 @@ fn place_tensors(
     tensors: &[Tensor],
 ) -> Result<(Vec<u8>, Vec<u8>), PackError> {
     let aligned = |n: usize| n.next_multiple_of(SECTION_ALIGN);
-    let total: usize = tensors.iter().map(|t| aligned(t.bytes.data.len()) + aligned(t.bytes.scales.len())).sum();
+    let index_bytes = |bytes: &TensorBytes| bytes.blocks.as_ref().map_or(0, |blocks| blocks.index.len());
+    let sizes = |bytes: &TensorBytes| [bytes.data.len(), bytes.scales.len(), index_bytes(bytes)];
+    let total: usize = tensors.iter().flat_map(|t| sizes(&t.bytes)).map(aligned).sum();
     if u32::try_from(total).is_err() {
         return Err(PackError::TooLarge { bytes: total as u64 });
     }
@@ -147,6 +166,11 @@ fn place_tensors(
         let (rows, cols) = tensor.id.shape(config);
         let data_offset = place(&tensor.bytes.data);
         let scales_offset = if tensor.bytes.scales.is_empty() { 0 } else { place(&tensor.bytes.scales) };
+        let own_format = tensor.bytes.format.filter(|&own| own != format).map_or(0, |own| own as u32 + 1);
+        let (sparse, index_offset, n_blocks) = match &tensor.bytes.blocks {
+            Some(blocks) => (SPARSE, place(&blocks.index), blocks.n_blocks),
+            None => (0, 0, 0),
+        };
         let entry = TensorEntry {
             role: tensor.id.code(),
             layer_idx: tensor.id.layer_idx as u16,
@@ -154,7 +178,9 @@ fn place_tensors(
             cols: cols as u32,
             data_offset,
             scales_offset,
-            own_format: tensor.bytes.format.filter(|&own| own != format).map_or(0, |own| own as u32 + 1),
+            own_format: own_format + sparse,
+            index_offset,
+            n_blocks,
         };
         table.extend(entry.encode());
     }
@@ -188,6 +214,7 @@ fn relayout_without_adapters(
     let tensors = model.raw_tensors().map(|(id, data)| Tensor {
         id,
         bytes: match data {
+            TensorData::Matrix(w) if w.is_sparse() => TensorBytes::smallest(&row_major(&w), layout),
             TensorData::Matrix(w) => TensorBytes::matrix(&row_major(&w), layout),
             TensorData::Floats(numbers) => TensorBytes::floats(numbers),
             TensorData::Integers(numbers) => TensorBytes::integers(numbers),

@@ -1,6 +1,7 @@
 //! From a checkpoint to the packed file that devices run (runtime/FORMAT.md).
 
 mod adapter;
+mod blocks;
 mod file;
 mod formats;
 mod memory;
@@ -9,6 +10,7 @@ mod sections;
 mod trained;
 
 pub use adapter::{AdapterPackError, pack_adapter, relayout_adapter, with_adapters};
+pub use blocks::dropped_blocks;
 pub use file::relayout;
 pub use formats::FormatException;
 pub use memory::{AlignedBytes, PackedFile, PackedFileError};
@@ -37,6 +39,8 @@ pub struct PackOptions {
     pub context_len: Option<usize>,
     /// Tokens that share a pass over the weights in prefill.
     pub prefill_batch: usize,
+    /// Whether blocks of weights that are all zero are stored like any other.
+    pub keep_zero_blocks: bool,
     /// Sections to carry along as they are: tokenizer, chat template, provenance.
     pub sections: Vec<(SectionKind, Vec<u8>)>,
 }
@@ -115,6 +119,14 @@ impl PackOptions {
         FormatException::format_of(&self.exceptions, self.format, tensor)
     }
 
+    /// The bytes of a matrix.
+    fn matrix_bytes(&self, matrix: &QuantizedMatrix) -> file::TensorBytes {
+        match self.keep_zero_blocks {
+            true => file::TensorBytes::matrix(matrix, self.layout),
+            false => file::TensorBytes::smallest(matrix, self.layout),
+        }
+    }
+
     fn check_exceptions(&self, tensors: &[TensorId]) -> Result<(), PackError> {
         let idle = |(exception, names)| PackError::IdleException { exception, names };
         FormatException::check(&self.exceptions, tensors).map_err(idle)
@@ -135,10 +147,7 @@ pub fn pack(checkpoint: &Checkpoint, options: &PackOptions) -> Result<AlignedByt
             id,
             bytes: match id.role.is_norm() {
                 true => file::TensorBytes::floats(norm(checkpoint, id.role, id.layer_idx)),
-                false => file::TensorBytes::matrix(
-                    &quantized(checkpoint, &config, id, options.format_of(id)),
-                    options.layout,
-                ),
+                false => options.matrix_bytes(&quantized(checkpoint, &config, id, options.format_of(id))),
             },
         })
         .collect();

@@ -7,7 +7,7 @@ use siskin_runtime::{FormatError, Kernels, PackedModel, Session};
 use super::*;
 use crate::artifact::{Checkpoint, NamedWeights, Weight, names};
 
-fn config(tied_head: bool) -> ModelConfig {
+pub(crate) fn config(tied_head: bool) -> ModelConfig {
     ModelConfig {
         dim: 36,
         hidden_dim: 70,
@@ -39,12 +39,20 @@ pub(crate) fn random_checkpoint(config: ModelConfig, seed: u64) -> Checkpoint {
     Checkpoint::new(config, tensors).expect("the shapes are the expected ones")
 }
 
-fn options(format: WeightFormat, layout: WeightLayout, prefill_batch: usize) -> PackOptions {
-    PackOptions { format, exceptions: Vec::new(), layout, context_len: None, prefill_batch, sections: Vec::new() }
+pub(crate) fn options(format: WeightFormat, layout: WeightLayout, prefill_batch: usize) -> PackOptions {
+    PackOptions {
+        format,
+        exceptions: Vec::new(),
+        layout,
+        context_len: None,
+        prefill_batch,
+        keep_zero_blocks: false,
+        sections: Vec::new(),
+    }
 }
 
 /// Logits of every position, as bits.
-fn logits(file: &[u8], kernels: Kernels, tokens: &[u32]) -> Vec<Vec<u32>> {
+pub(crate) fn logits(file: &[u8], kernels: Kernels, tokens: &[u32]) -> Vec<Vec<u32>> {
     let model = PackedModel::parse(file).expect("a packed file parses");
     let mut arena = AlignedBytes::zeroed(model.header().arena_bytes as usize);
     arena.fill(0xa5);
@@ -201,7 +209,7 @@ fn damaged_files_each_get_their_own_error() {
 }
 
 /// Damages bytes, then mends the checksums, so that the damage gets past them.
-fn mend(bytes: &mut [u8]) {
+pub(crate) fn mend(bytes: &mut [u8]) {
     use siskin_runtime::format::{ENTRY_BYTES, HEADER_BYTES, checksum};
     let n_sections = bytes[12] as usize;
     for i in 0..n_sections.min(8) {
@@ -235,9 +243,15 @@ fn ten_thousand_mutated_files_neither_parse_nor_run_into_a_panic() {
         .into_iter()
         .flat_map(|format| WeightLayout::ALL.map(|layout| pack(&checkpoint, &options(format, layout, 2)).unwrap()))
         .collect();
-    let mut rng = ChaCha8Rng::seed_from_u64(10);
+    let n_run = run_mutants(&files, 10, 10_000);
+    assert!(n_run > 1000, "only {n_run} mutants got past the parser: the damage is too crude to test what follows");
+}
+
+/// Damages `files` in turn and runs what still parses; gives how many did.
+pub(crate) fn run_mutants(files: &[AlignedBytes], seed: u64, n_rounds: usize) -> usize {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut n_run = 0;
-    for round in 0..10_000 {
+    for round in 0..n_rounds {
         let mut bytes = files[round % files.len()].clone();
         for _ in 0..rng.random_range(1..4) {
             // Most damage goes where structure is: the header and the tables.
@@ -263,7 +277,7 @@ fn ten_thousand_mutated_files_neither_parse_nor_run_into_a_panic() {
             }
         }
     }
-    assert!(n_run > 1000, "only {n_run} mutants got past the parser: the damage is too crude to test what follows");
+    n_run
 }
 
 /// A packed random model in a format of the cache, with a prefix.

@@ -119,7 +119,7 @@ pub fn pack_trained(
         let bytes = match id.storage() {
             Storage::Matrix => {
                 let matrix = quantize_matrix(&source.numbers(id), rows, cols, options.format_of(id));
-                TensorBytes::matrix(&matrix, options.layout)
+                options.matrix_bytes(&matrix)
             }
             Storage::Floats => TensorBytes::floats(&source.numbers(id)),
             Storage::Integers => TensorBytes::integers(&source.relative_bias(id)),

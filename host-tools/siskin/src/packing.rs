@@ -41,6 +41,10 @@ pub(crate) struct PackingArgs {
     /// Tokens that share a pass over the weights while a prompt is read; fewer take less RAM [default: as many as fit, at most 8 on a board].
     #[arg(long, value_name = "N")]
     prefill_batch: Option<usize>,
+    /// Store blocks of weights that are all zero, as pruning leaves them, like any other [default: they are left out, and the kernels skip
+    /// them, in a matrix whose values take an eighth less without them].
+    #[arg(long)]
+    keep_zero_blocks: bool,
     /// The tokenizer, where the model brings none: a tokenizer.json, a SentencePiece .model or a llama2.c .bin.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
@@ -103,6 +107,7 @@ impl PackingArgs {
             prefill_batch: self.prefill_batch.unwrap_or_else(|| {
                 choose_prefill_batch(config, FormatException::widest(&self.tensor_weights, format), kv, board)
             }),
+            keep_zero_blocks: self.keep_zero_blocks,
             sections,
         };
         let bytes = match input::load_unpacked(path, self.tokenizer.as_deref())? {
@@ -125,10 +130,10 @@ impl PackingArgs {
     }
 
     fn pack_again(&self, path: &Path, board: &Board) -> Result<PackedFile, Failure> {
-        let has_weights = self.weights.is_some() || !self.tensor_weights.is_empty();
+        let has_weights = self.weights.is_some() || !self.tensor_weights.is_empty() || self.keep_zero_blocks;
         if has_weights || self.context.is_some() || self.tokenizer.is_some() {
             let cause = anyhow!(
-                "{} is packed already: --weights, --tensor-weights, --context and --tokenizer are for the model that it was made from",
+                "{} is packed already: --weights, --tensor-weights, --keep-zero-blocks, --context and --tokenizer are for the model that it was made from",
                 path.display()
             );
             return Err(Failure::command_line(cause));

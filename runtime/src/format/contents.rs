@@ -100,6 +100,19 @@ impl<'m> Contents<'m> {
         has
     }
 
+    /// Whether there are matrices whose zero blocks are not stored.
+    #[cfg(feature = "linked-model")]
+    pub(crate) const fn has_sparse(&self) -> bool {
+        let mut entries = self.tensors.as_chunks::<ENTRY_BYTES>().0;
+        while let [bytes, others @ ..] = entries {
+            if TensorEntry::decode(bytes).is_sparse() {
+                return true;
+            }
+            entries = others;
+        }
+        false
+    }
+
     #[cfg(feature = "linked-model")]
     pub(crate) const fn header(&self) -> &Header {
         &self.header

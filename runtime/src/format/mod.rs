@@ -176,6 +176,9 @@ impl SectionEntry {
     }
 }
 
+/// Added to a tensor's own format where its zero blocks are not stored: readers of files without such tensors take it for no format.
+pub const SPARSE: u32 = 256;
+
 /// One tensor's place in the weights section. Its layout is the header's, and so is its format, where it has none of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorEntry {
@@ -191,8 +194,13 @@ pub struct TensorEntry {
     pub data_offset: u32,
     /// First byte of the scales; a multiple of 16. 0 where there are none.
     pub scales_offset: u32,
-    /// 0 where a matrix has the header's format, else one more than its own's code, which is below the header's.
+    /// 0 where a matrix has the header's format, else one more than its own's code, which is below the header's; [`SPARSE`] added where its
+    /// zero blocks are not stored.
     pub own_format: u32,
+    /// First byte of the index of the blocks that are stored; a multiple of 16. 0 where all are.
+    pub index_offset: u32,
+    /// Blocks that are stored; 0 where all are.
+    pub n_blocks: u32,
 }
 
 impl TensorEntry {
@@ -201,7 +209,11 @@ impl TensorEntry {
         let [role, layer_idx] = [self.role, self.layer_idx].map(u16::to_le_bytes);
         let [rows, cols] = [self.rows, self.cols].map(u32::to_le_bytes);
         let [data_offset, scales_offset] = [self.data_offset, self.scales_offset].map(u32::to_le_bytes);
-        entry_of(&[&role, &layer_idx, &rows, &cols, &data_offset, &scales_offset, &self.own_format.to_le_bytes()])
+        let [format, index_offset, n_blocks] =
+            [self.own_format, self.index_offset, self.n_blocks].map(u32::to_le_bytes);
+        let fields: [&[u8]; 9] =
+            [&role, &layer_idx, &rows, &cols, &data_offset, &scales_offset, &format, &index_offset, &n_blocks];
+        entry_of(&fields)
     }
 
     const fn decode(bytes: &[u8; ENTRY_BYTES]) -> Self {
@@ -214,16 +226,23 @@ impl TensorEntry {
             data_offset: u32_at(bytes, 12),
             scales_offset: u32_at(bytes, 16),
             own_format: u32_at(bytes, 20),
+            index_offset: u32_at(bytes, 24),
+            n_blocks: u32_at(bytes, 28),
         }
     }
 
     /// The format of a matrix in a file whose header says `format`; `None` where the entry's own is not below it.
     pub const fn format(&self, format: WeightFormat) -> Option<WeightFormat> {
-        match self.own_format.checked_sub(1) {
+        match (self.own_format & !SPARSE).checked_sub(1) {
             None => Some(format),
             Some(code) if code < format as u32 => WeightFormat::from_code(code),
             Some(_) => None,
         }
+    }
+
+    /// Whether zero blocks are not stored.
+    pub const fn is_sparse(&self) -> bool {
+        self.own_format & SPARSE != 0
     }
 }
 

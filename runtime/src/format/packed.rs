@@ -8,7 +8,7 @@ use crate::config::ModelConfig;
 #[cfg(not(feature = "linked-model"))]
 use crate::parts::Positions;
 use crate::plan::MemoryPlan;
-use crate::tensor::{MatrixQ8, Scales, WeightFormat};
+use crate::tensor::{self, MatrixQ8, Scales, WeightFormat};
 #[cfg(not(feature = "linked-model"))]
 use crate::tokenizer::TokenizerError;
 use crate::tokenizer::{ChatPrompt, Tokenizer};
@@ -242,6 +242,13 @@ impl<'m> PackedModel<'m> {
     }
 
     fn try_matrix(&self, entry: &TensorEntry) -> Option<MatrixQ8<'m>> {
+        #[cfg(feature = "linked-model")]
+        let is_sparse = crate::linked::HAS_SPARSE && entry.is_sparse();
+        #[cfg(not(feature = "linked-model"))]
+        let is_sparse = entry.is_sparse();
+        if is_sparse {
+            return self.try_sparse(entry);
+        }
         let format = entry.format(self.header().format)?;
         let layout = self.header().layout;
         let (rows, cols) = (entry.rows as usize, entry.cols as usize);
@@ -250,20 +257,44 @@ impl<'m> PackedModel<'m> {
         if u64::from(entry.rows) * u64::from(entry.cols) / values_a_byte > self.contents().weights.len() as u64 {
             return None;
         }
-        let start = entry.data_offset as usize;
-        if !(entry.data_offset | entry.scales_offset).is_multiple_of(SECTION_ALIGN as u32) {
+        let data = self.weight_bytes(entry.data_offset, format.data_bytes(layout, rows, cols))?;
+        let scales = self.weight_bytes(entry.scales_offset, format.scales_bytes(layout, rows, cols))?;
+        MatrixQ8::new(rows, cols, layout, format, data, scales_of(format, scales)?)
+    }
+
+    /// A matrix whose zero blocks are not stored; its index is one of the shape, if not of sound numbers.
+    fn try_sparse(&self, entry: &TensorEntry) -> Option<MatrixQ8<'m>> {
+        let format = entry.format(self.header().format)?;
+        let layout = self.header().layout;
+        let (rows, cols) = (entry.rows as usize, entry.cols as usize);
+        // As above. A row has at least one word in the index, and a scale or a share of one.
+        let weights = self.contents().weights.len() as u64;
+        let blocks_bytes = u64::from(entry.n_blocks) * tensor::block_bytes(format) as u64;
+        if u64::from(entry.rows) / tensor::BAND_ROWS as u64 > weights || blocks_bytes > weights {
             return None;
         }
-        let n_bytes = format.data_bytes(layout, rows, cols);
-        let data = self.contents().weights.get(start..start.checked_add(n_bytes)?)?;
-        let start = entry.scales_offset as usize;
-        let scales = self.contents().weights.get(start..start.checked_add(format.scales_bytes(layout, rows, cols))?)?;
-        let scales = match format {
-            WeightFormat::Int8 => Scales::PerRow(bytemuck::try_cast_slice(scales).ok()?),
-            WeightFormat::Int8G32 | WeightFormat::Int4G32 => Scales::PerGroup(bytemuck::try_cast_slice(scales).ok()?),
-        };
-        MatrixQ8::new(rows, cols, layout, format, data, scales)
+        let data = self.weight_bytes(entry.data_offset, blocks_bytes as usize)?;
+        let scales_bytes = tensor::sparse_scales_bytes(format, layout, rows, entry.n_blocks as usize);
+        let scales = self.weight_bytes(entry.scales_offset, scales_bytes)?;
+        let index_bytes = tensor::index_words(rows, cols).checked_mul(size_of::<u32>())?;
+        let index = bytemuck::try_cast_slice(self.weight_bytes(entry.index_offset, index_bytes)?).ok()?;
+        MatrixQ8::sparse_of_checked((rows, cols), layout, format, data, scales_of(format, scales)?, index)
     }
+
+    /// Some bytes of the weights; `None` where they do not lie there, or do not start at a multiple of 16.
+    fn weight_bytes(&self, offset: u32, n_bytes: usize) -> Option<&'m [u8]> {
+        let start = offset as usize;
+        let is_aligned = offset.is_multiple_of(SECTION_ALIGN as u32);
+        self.contents().weights.get(start..start.checked_add(n_bytes)?).filter(|_| is_aligned)
+    }
+}
+
+/// The scales of a format.
+fn scales_of(format: WeightFormat, bytes: &[u8]) -> Option<Scales<'_>> {
+    Some(match format {
+        WeightFormat::Int8 => Scales::PerRow(bytemuck::try_cast_slice(bytes).ok()?),
+        WeightFormat::Int8G32 | WeightFormat::Int4G32 => Scales::PerGroup(bytemuck::try_cast_slice(bytes).ok()?),
+    })
 }
 
 #[cfg(not(feature = "linked-model"))]
@@ -318,7 +349,7 @@ impl<'m> PackedModel<'m> {
                 return Err(bad);
             }
             let there = match tensor.storage() {
-                Storage::Matrix => self.try_matrix(&entry).is_some(),
+                Storage::Matrix => self.try_matrix(&entry).is_some_and(|matrix| matrix.is_index_sound()),
                 Storage::Floats => self.try_numbers(&entry).is_some_and(|x: &[f32]| x.iter().all(|x| x.is_finite())),
                 Storage::Integers => self.try_numbers::<i32>(&entry).is_some(),
             };

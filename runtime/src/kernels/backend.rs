@@ -32,6 +32,18 @@ pub(crate) trait Backend: Copy {
         generic::matmul_rows(out, first_row, w, x);
     }
 
+    /// [`Backend::matmul_rows`] of a matrix that is stored without its zero blocks. False where this backend has no way of its own: then what is
+    /// left of each band is a product by itself.
+    fn matmul_rows_sparse(
+        self,
+        _out: &mut [f32],
+        _first_row: usize,
+        _w: &MatrixQ8<'_>,
+        _x: &ActivationsQ8<'_>,
+    ) -> bool {
+        false
+    }
+
     fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
         generic::quantize_to(limit, x, values)
     }

@@ -99,6 +99,8 @@ macro_rules! dispatch {
     };
 }
 
+mod sparse;
+
 impl Kernels {
     /// The plain loops that define every result.
     #[cfg(not(all(feature = "sole-backend", target_os = "none")))]
@@ -188,7 +190,7 @@ impl Kernels {
             // One backend quantises activations for the weights that they meet, an adapter's too.
             let is_one_kind = cfg!(all(feature = "sole-backend", target_os = "none"));
             let are_lanes = is_one_kind || x.lanes() == backend.lanes(w.format());
-            let is_its_own = w.layout() == self.preferred_layout() && are_lanes;
+            let is_its_own = w.layout() == self.preferred_layout() && are_lanes && !w.is_sparse();
             match (is_its_own, w.format().is_int4()) {
                 (false, _) => generic::matmul_rows(out, first_row, w, x),
                 (true, false) => backend.matmul_rows(out, first_row, w, x),

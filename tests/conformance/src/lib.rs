@@ -11,6 +11,7 @@ mod matmul;
 mod quantize;
 mod random;
 mod sampler;
+mod sparse;
 
 pub use matmul::Memory;
 use siskin_runtime::Kernels;
@@ -28,9 +29,10 @@ pub struct Mismatch {
 pub type Family = fn(Kernels, &mut Memory) -> Result<usize, Mismatch>;
 
 /// Every family, by the name of the kernel that it tries.
-pub const FAMILIES: [(&str, Family); 8] = [
+pub const FAMILIES: [(&str, Family); 9] = [
     ("quantize", quantize::check),
     ("matmul", matmul::check),
+    ("sparse", sparse::check),
     ("scores", attention::check_scores),
     ("values", attention::check_values),
     ("heads", heads::check),

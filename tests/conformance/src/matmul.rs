@@ -16,16 +16,17 @@ const WEIGHTS_MAX: usize = 16 * COLS_MAX;
 /// Most rows of a case, padding included.
 const ROWS_MAX: usize = 32;
 /// Most tokens of a case.
-const TOKENS_MAX: usize = 3;
+pub(crate) const TOKENS_MAX: usize = 3;
 
 /// What the cases work in: too much for a small stack, so the caller has it in a `static`.
 pub struct Memory {
-    weights: Aligned<[u8; WEIGHTS_MAX + 4]>,
-    row_scales: [f32; ROWS_MAX],
-    group_scales: Aligned<[u16; ROWS_MAX * COLS_MAX.div_ceil(32) + 1]>,
-    values: Aligned<[i16; TOKENS_MAX * COLS_MAX + 2]>,
-    value_scales: [f32; TOKENS_MAX * COLS_MAX.div_ceil(32)],
-    out: [f32; TOKENS_MAX * ROWS_MAX],
+    pub(crate) weights: Aligned<[u8; WEIGHTS_MAX + 4]>,
+    pub(crate) row_scales: [f32; ROWS_MAX],
+    pub(crate) group_scales: Aligned<[u16; ROWS_MAX * COLS_MAX.div_ceil(32) + 1]>,
+    pub(crate) values: Aligned<[i16; TOKENS_MAX * COLS_MAX + 2]>,
+    pub(crate) value_scales: [f32; TOKENS_MAX * COLS_MAX.div_ceil(32)],
+    pub(crate) out: [f32; TOKENS_MAX * ROWS_MAX],
+    pub(crate) room: [f32; COLS_MAX],
     pub(crate) kv: Aligned<[i8; CACHED_MAX]>,
     pub(crate) scales: [u16; POSITIONS_MAX],
     pub(crate) scores: [[i32; POSITIONS_MAX]; 2],
@@ -42,6 +43,7 @@ impl Memory {
             values: Aligned([0; TOKENS_MAX * COLS_MAX + 2]),
             value_scales: [0.0; TOKENS_MAX * COLS_MAX.div_ceil(32)],
             out: [0.0; TOKENS_MAX * ROWS_MAX],
+            room: [0.0; COLS_MAX],
             kv: Aligned([0; CACHED_MAX]),
             scales: [0; POSITIONS_MAX],
             scores: [[0; POSITIONS_MAX]; 2],

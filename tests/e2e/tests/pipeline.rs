@@ -27,7 +27,9 @@ fn sum_of_parts(report: &Value, parts: &str) -> u64 {
 fn compile_and_plan_report_every_byte() {
     let program = packed();
     let compiled = program.json(&["compile", "model", "--board", "host", "-o", "again.siskin", "--context", "32"]);
-    assert_keys(&compiled, &format!("{REPORT_KEYS} out file_bytes weights layout kv context_len prefill_batch"));
+    let keys =
+        "out file_bytes weights layout kv context_len prefill_batch zero_blocks_dropped blocks_of_sparse_matrices";
+    assert_keys(&compiled, &format!("{REPORT_KEYS} {keys}"));
     assert_eq!((&compiled["context_len"], &compiled["weights"]), (&Value::from(32), &Value::from("int8-g32")));
     assert_eq!(compiled["file_bytes"], std::fs::metadata(program.path("again.siskin")).unwrap().len());
 

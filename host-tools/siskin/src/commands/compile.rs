@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use siskin_compiler::artifact::write_atomic;
-use siskin_compiler::pack::{PackedFile, with_prefix, with_section};
+use siskin_compiler::pack::{PackedFile, dropped_blocks, with_prefix, with_section};
 use siskin_compiler::plan::MemoryReport;
 use siskin_runtime::Kernels;
 use siskin_runtime::format::SectionKind;
@@ -81,6 +81,9 @@ struct Reply {
     kv: &'static str,
     context_len: usize,
     prefill_batch: u32,
+    /// Blocks of zero weights that are not stored, and all blocks of the matrices where they were.
+    zero_blocks_dropped: usize,
+    blocks_of_sparse_matrices: usize,
     #[serde(flatten)]
     report: MemoryReport,
 }
@@ -89,7 +92,9 @@ impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n", ReportText(&self.report))?;
         write!(f, "{}: {} bytes, {} weights, ", self.out, self.file_bytes, self.weights)?;
-        write!(f, "context {} in {}", self.context_len, self.kv)
+        write!(f, "context {} in {}", self.context_len, self.kv)?;
+        let (n_dropped, n_all) = (self.zero_blocks_dropped, self.blocks_of_sparse_matrices);
+        if n_all == 0 { Ok(()) } else { write!(f, "\n{n_dropped} of {n_all} blocks are zero and left out") }
     }
 }
 
@@ -118,6 +123,7 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     packing::check_fits(&model, &board, &report, console)?;
     write_atomic(&args.out, file.bytes()).or_failed(|| "write the packed model".to_owned())?;
     let header = model.header();
+    let (zero_blocks_dropped, blocks_of_sparse_matrices) = dropped_blocks(&model);
     console.reply(&Reply {
         out: args.out.display().to_string(),
         file_bytes: header.file_bytes,
@@ -126,6 +132,8 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         kv: header.kv.name(),
         context_len: header.config.context_len,
         prefill_batch: header.prefill_batch,
+        zero_blocks_dropped,
+        blocks_of_sparse_matrices,
         report,
     })
 }

@@ -133,7 +133,7 @@ pub fn block_tiles<'a, const B: usize>(job: &Job<'a>, block: usize) -> [&'a [[u8
 /// Four weights of each of 16 rows, plus 128.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn unsigned(tile: &[u8; TILE]) -> __m512i {
+pub fn unsigned(tile: &[u8; TILE]) -> __m512i {
     // SAFETY: a tile is 64 readable bytes.
     _mm512_xor_si512(unsafe { _mm512_loadu_si512(tile.as_ptr().cast()) }, _mm512_set1_epi8(-128))
 }

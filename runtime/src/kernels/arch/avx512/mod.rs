@@ -5,6 +5,7 @@ mod attention;
 mod elementwise;
 mod int4;
 mod matmul;
+mod sparse;
 
 use crate::kernels::backend::Backend;
 use crate::layout::WeightLayout;
@@ -54,6 +55,11 @@ impl Backend for Avx512 {
     fn matmul_rows_int4(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
         // SAFETY: as above.
         unsafe { matmul::matmul_rows(out, first_row, w, x, self.is_far) }
+    }
+
+    fn matmul_rows_sparse(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) -> bool {
+        // SAFETY: as above.
+        unsafe { sparse::matmul_rows(out, first_row, w, x) }
     }
 
     fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
