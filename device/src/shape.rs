@@ -15,6 +15,8 @@ pub struct Shape {
     pub dim: usize,
     /// Layers.
     pub n_layers: usize,
+    /// Texts side by side that a beam search has room for; 0 for none.
+    pub n_beams: usize,
     /// Whether the model is an encoder alone, which says something about a text and continues none.
     pub is_encoder: bool,
 }
@@ -23,6 +25,8 @@ pub struct Shape {
 const MAGIC: [u8; 8] = [0x53, 0x49, 0x53, 0x4b, 0x49, 0x4e, 0x0d, 0x9a];
 /// Where what a model is made of begins and ends: all zeros for a Llama.
 const PARTS: [usize; 2] = [88, 120];
+/// Where the beams are that there is room for.
+const BEAMS_AT: usize = 121;
 
 impl Shape {
     /// Reads the header of a packed file.
@@ -47,6 +51,7 @@ impl Shape {
             vocab_size: word(file, 56) as usize,
             dim: word(file, 32) as usize,
             n_layers: word(file, 40) as usize,
+            n_beams: file[BEAMS_AT] as usize,
             is_encoder: file[PARTS[0]] == 1,
         };
         assert!(file.len() >= shape.file_bytes, "the packed model is cut short");
@@ -149,7 +154,7 @@ mod tests {
         assert_eq!(shape.arena_bytes as u64, header.arena_bytes);
         let found = [shape.context_len, shape.vocab_size, shape.dim, shape.n_layers];
         assert_eq!(found, [config.context_len, config.vocab_size, config.dim, config.n_layers]);
-        assert!(!shape.is_encoder);
+        assert!(!shape.is_encoder && shape.n_beams == 0);
     }
 
     fn refusal(check: impl FnOnce() + std::panic::UnwindSafe) -> String {
@@ -170,10 +175,12 @@ mod tests {
         let mut other = FILE.to_vec();
         other[90] = 1;
         assert_eq!(cfg!(feature = "families"), catch_unwind(|| Shape::read(&other)).is_ok());
-        // How keys and values are kept is no part of it.
+        // How keys and values are kept is no part of it; room for beams is.
         let mut kept = FILE.to_vec();
         kept[120] = 1;
         assert_eq!(Shape::read(&kept), Shape::read(FILE));
+        kept[121] = 4;
+        assert_eq!(Shape::read(&kept), Shape { n_beams: 4, ..Shape::read(FILE) });
         other[8] = 2;
         assert!(refusal(|| _ = Shape::read(&other)).contains("version"));
         let shape = Shape::read(FILE);

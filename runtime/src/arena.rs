@@ -5,6 +5,7 @@ use core::ops::Range;
 
 use bytemuck::{AnyBitPattern, NoUninit};
 
+use crate::beam::Record;
 use crate::kv_cache::{KvFormat, Scales, Stored};
 use crate::plan::{ARENA_ALIGN, MemoryPlan};
 
@@ -52,6 +53,8 @@ pub(crate) struct Buffers<'a> {
     pub cross_keys: Stored<'a>,
     pub cross_values: Stored<'a>,
     pub state: &'a mut [f32],
+    pub beam_nodes: &'a mut [u32],
+    pub beam_records: &'a mut [Record],
     pub history: &'a mut [u32],
     pub residual: &'a mut [f32],
     pub product: &'a mut [f32],
@@ -130,6 +133,8 @@ impl<'a> Buffers<'a> {
             cross_keys,
             cross_values,
             state: cutter.cut(&plan.state)?,
+            beam_nodes: cutter.cut(&plan.beam_nodes)?,
+            beam_records: cutter.cut(&plan.beam_records)?,
             history: cutter.cut(&plan.history)?,
             residual: cutter.cut(&plan.residual)?,
             product: cutter.cut(&plan.product)?,

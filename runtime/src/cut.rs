@@ -51,3 +51,15 @@ pub(crate) fn copy<T: Copy>(to: &mut [T], from: &[T]) {
     debug_assert_eq!(to.len(), from.len());
     to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
 }
+
+/// Copies `n` elements of `all` from one place to another, which do not overlap.
+#[inline(always)]
+pub(crate) fn copy_part<T: Copy>(all: &mut [T], from: usize, to: usize, n: usize) {
+    if from < to {
+        let (front, back) = all.parts_mut(to);
+        copy(back.cut_mut(..n), front.cut(from..from + n));
+    } else {
+        let (front, back) = all.parts_mut(from);
+        copy(front.cut_mut(to..to + n), back.cut(..n));
+    }
+}

@@ -9,6 +9,7 @@ use crate::config::ModelConfig;
 use crate::cut::{Cut, copy};
 use crate::format::{AttentionWeights, LayerWeights, Linear, Norm, PackedModel, Projections};
 use crate::kernels::{Activation, Join, Kernels, matmul_f32_q8_q8};
+use crate::known;
 use crate::kv_cache::Stored;
 use crate::lanes::{Lane, Lanes};
 use crate::parts::{FeedForward, NormKind, NormPlace};
@@ -32,6 +33,43 @@ pub(crate) enum Cache {
     Own,
     /// An encoder's output.
     Source,
+}
+
+/// Where the tokens of a batch stand.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    position: usize,
+    first_beam: Option<usize>,
+}
+
+impl Place {
+    /// One behind the other, in the first beam.
+    #[inline(always)]
+    pub fn sequence(first_position: usize) -> Self {
+        Self { position: first_position, first_beam: None }
+    }
+
+    /// All at the same position, each in a beam of its own.
+    pub fn beams(first_beam: usize, position: usize) -> Self {
+        Self { position, first_beam: Some(first_beam) }
+    }
+
+    #[inline(always)]
+    fn first_beam(self) -> Option<usize> {
+        self.first_beam.filter(|_| known::has_beams())
+    }
+
+    /// The position of token `i` of the batch.
+    #[inline(always)]
+    fn position(self, i: usize) -> usize {
+        if self.first_beam().is_some() { self.position } else { self.position + i }
+    }
+
+    /// The layer in the cache, which has those of a beam after those of another.
+    #[inline(always)]
+    fn cached_layer(self, config: &ModelConfig, layer_idx: usize, i: usize) -> usize {
+        layer_idx + self.first_beam().map_or(0, |first| (first + i) * config.n_layers)
+    }
 }
 
 /// Fewest elements worth sharing between threads where each is read, computed with and written once or twice.
@@ -93,23 +131,23 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         }
     }
 
-    /// Runs `tokens`, at most a batch, through all layers at the positions from `first_position`; leaves their residual
-    /// streams in the buffers, and their keys and values in the cache. An encoder's output has `source_len` positions.
+    /// Runs `tokens`, at most a batch, through all layers at their `place`; leaves their residual streams in the buffers, and their keys
+    /// and values in the cache. An encoder's output has `source_len` positions.
     ///
     /// The caller has checked that the tokens are in the vocabulary and the positions in the context.
-    pub fn forward(&self, buffers: &mut Buffers<'_>, first_position: usize, source_len: usize, tokens: &[TokenId]) {
-        self.embed(buffers, 0, first_position, tokens);
-        self.layers(buffers, first_position, source_len, tokens.len());
+    pub fn forward(&self, buffers: &mut Buffers<'_>, place: Place, source_len: usize, tokens: &[TokenId]) {
+        self.embed(buffers, 0, place, tokens);
+        self.layers(buffers, place, source_len, tokens.len());
     }
 
     /// The same for `n_tokens` whose first residual streams are in the buffers already.
     #[inline]
-    pub fn layers(&self, buffers: &mut Buffers<'_>, first_position: usize, source_len: usize, n_tokens: usize) {
+    pub fn layers(&self, buffers: &mut Buffers<'_>, place: Place, source_len: usize, n_tokens: usize) {
         let config = self.model.config();
         let (temperature, rows) = (self.temperature(), 0..n_tokens);
         for layer_idx in 0..config.n_layers {
             let layer = self.model.layer(layer_idx);
-            self.attention_block(buffers, layer_idx, &layer, temperature, first_position, n_tokens);
+            self.attention_block(buffers, layer_idx, &layer, temperature, place, n_tokens);
             if let Some(cross) = &layer.cross {
                 let view = View { layer_idx, n_positions: source_len, temperature, relative_bias: None };
                 self.query_block(buffers, cross, rows.clone(), Cache::Source, |_| view);
@@ -125,7 +163,7 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
     }
 
     /// Writes the first residual streams of `tokens` to the rows from `first_row`.
-    pub fn embed(&self, buffers: &mut Buffers<'_>, first_row: usize, first_position: usize, tokens: &[TokenId]) {
+    pub fn embed(&self, buffers: &mut Buffers<'_>, first_row: usize, place: Place, tokens: &[TokenId]) {
         let config = self.model.config();
         let embedding = self.model.embedding();
         let (positions, norm, projection) = self.model.after_embedding();
@@ -141,7 +179,7 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
                 x.iter_mut().for_each(|x| *x *= config.parts().embedding_scale);
             }
             if let Some(positions) = positions {
-                positions.dequantize_row(first_position + i, row);
+                positions.dequantize_row(place.position(i), row);
                 self.kernels.add(x, row);
             }
             if let Some(norm) = norm {
@@ -254,7 +292,7 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         layer_idx: usize,
         layer: &LayerWeights<'m>,
         temperature: f32,
-        first_position: usize,
+        place: Place,
         n_tokens: usize,
     ) {
         let config = self.model.config();
@@ -262,16 +300,17 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         let Projections::Stacked(qkv) = &layer.attention.projections else { return };
         self.stream_product(buffers, &layer.attention.norm, qkv, 0..n_tokens);
         for i in 0..n_tokens {
-            let (qkv, position) = (i * qkv_dim, first_position + i);
+            let (qkv, position) = (i * qkv_dim, place.position(i));
             let rotated = qkv..qkv + config.q_dim() + config.kv_dim();
             if let angles @ [_, ..] = self.model.rope(position) {
                 self.kernels.rotate_heads(buffers.product.cut_mut(rotated), angles);
             }
-            self.store(buffers, Cache::Own, layer_idx, position, qkv + config.q_dim());
+            let cached_layer = place.cached_layer(config, layer_idx, i);
+            self.store(buffers, Cache::Own, cached_layer, position, qkv + config.q_dim());
         }
         let table = self.model.relative_bias(false);
         self.attend(buffers, Cache::Own, &layer.attention.output, n_tokens, qkv_dim, &|i| {
-            let position = first_position + i;
+            let (position, layer_idx) = (place.position(i), place.cached_layer(config, layer_idx, i));
             let relative_bias = (!table.is_empty()).then_some((table, position));
             View { layer_idx, n_positions: position + 1, temperature, relative_bias }
         });

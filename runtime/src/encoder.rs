@@ -6,7 +6,7 @@
 use crate::TokenId;
 use crate::arena::{ArenaError, Buffers};
 use crate::cut::{Cut, copy};
-use crate::decoder::{Cache, Decoder, View, lanes};
+use crate::decoder::{Cache, Decoder, Place, View, lanes};
 use crate::format::{LayerWeights, PackedModel, Projections};
 use crate::generate::LogitsHash;
 use crate::kernels::{Join, Kernels, Serial};
@@ -22,7 +22,7 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
     pub fn encode(&self, buffers: &mut Buffers<'_>, batch: usize, tokens: &[TokenId]) {
         let config = self.model.config();
         for (i, tokens) in tokens.chunks(batch).enumerate() {
-            self.embed(buffers, i * batch, i * batch, tokens);
+            self.embed(buffers, i * batch, Place::sequence(i * batch), tokens);
         }
         let n_layers = if config.parts().has_source() { config.parts().n_encoder_layers } else { config.n_layers };
         for layer_idx in 0..n_layers {

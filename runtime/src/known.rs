@@ -33,3 +33,12 @@ pub(crate) fn context_max() -> usize {
 pub(crate) fn head_dim() -> Option<usize> {
     config().map(|config| config.head_dim)
 }
+
+/// Whether a beam search may run, which needs room in the arena.
+#[inline(always)]
+pub(crate) fn has_beams() -> bool {
+    #[cfg(feature = "linked-model")]
+    return crate::linked::N_BEAMS > 0;
+    #[cfg(not(feature = "linked-model"))]
+    true
+}

@@ -1,7 +1,9 @@
 //! Keys and values of past positions, int8 with a scale per position and head, and the formats that scales have.
 
+use core::ops::Range;
+
 use crate::config::ModelConfig;
-use crate::cut::Cut;
+use crate::cut::{Cut, copy_part};
 use crate::kernels::Kernels;
 use crate::math;
 
@@ -134,6 +136,19 @@ impl Stored<'_> {
                     let bits = kernels.store(x, elements, ScaleFormat::Ue5m3);
                     scales.cut_mut(slot..slot + 1).fill((bits.wrapping_sub(UE5M3_LEAST) >> 4) as u8);
                 }
+            }
+        }
+    }
+
+    /// Copies positions of a beam, in all layers, to another.
+    pub fn copy_beam(&mut self, config: &ModelConfig, from: usize, to: usize, positions: Range<usize>) {
+        let (n_heads, width) = (config.n_layers * config.n_kv_heads, config.head_dim);
+        for head_idx in 0..n_heads {
+            let [from, to] = [from, to].map(|beam| (beam * n_heads + head_idx) * config.context_len + positions.start);
+            copy_part(self.elements, from * width, to * width, positions.len() * width);
+            match &mut self.scales {
+                Scales::Bf16(scales) => copy_part(scales, from, to, positions.len()),
+                Scales::Ue5m3(scales) => copy_part(scales, from, to, positions.len()),
             }
         }
     }

@@ -11,6 +11,7 @@
 //! - [`grammar`] keeps generated text inside a grammar.
 //! - `adapter` (a feature) applies what was trained beside a model, beside its products.
 //! - [`session`] holds the KV cache and steps through tokens; [`sampler`] chooses the next one; [`generate`] is the loop.
+//! - [`beam`] searches for the best text instead, several at a time.
 //! - [`encoder`] runs models that say something about a whole text.
 //! - `linked`, with the feature `linked-model`: a firmware's one model, of which the compiler knows everything but the weights.
 //!
@@ -40,6 +41,7 @@ macro_rules! require {
 pub mod adapter;
 pub mod arena;
 mod attention;
+pub mod beam;
 pub mod config;
 mod cut;
 mod decoder;
@@ -67,6 +69,7 @@ pub mod tensor;
 pub mod tokenizer;
 
 pub use arena::{Aligned, ArenaError};
+pub use beam::{BeamOptions, BeamSearch, EarlyStopping};
 pub use config::{ConfigError, ModelConfig};
 pub use encoder::Encoder;
 pub use format::{FormatError, PackedModel};

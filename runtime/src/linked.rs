@@ -59,6 +59,9 @@ pub(crate) const fn has_kv(kv: KvFormat) -> bool {
     KV as u8 == kv as u8
 }
 
+/// Hypotheses of a beam search that its arena has room for.
+pub(crate) const N_BEAMS: u32 = CONTENTS.header().n_beams;
+
 /// The tables of its tokenizer; those of no token where it has none.
 pub(crate) static TABLES: Tables<'static> = match CONTENTS.section(SectionKind::Tokenizer) {
     Some(section) => match Tables::read(section) {

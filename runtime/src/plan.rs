@@ -2,6 +2,7 @@
 
 use core::ops::Range;
 
+use crate::beam::Record;
 use crate::config::ModelConfig;
 use crate::kv_cache::KvFormat;
 use crate::parts::Kind;
@@ -13,7 +14,7 @@ pub const ARENA_ALIGN: usize = 16;
 /// The arena's buffers, as byte ranges from its start.
 ///
 /// `B` is [`MemoryPlan::prefill_batch`], the tokens that share one pass over the weights; `C` the layers of the cache: all of a decoder's,
-/// one of an encoder alone, whose layers use it in turn. A buffer that a model has no use for has no bytes.
+/// one of an encoder alone, whose layers use it in turn; with room for a beam search, all layers of one beam after the other. A buffer that a model has no use for has no bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// Tokens that one pass over the weights serves while a prompt is read.
@@ -36,8 +37,14 @@ pub struct MemoryPlan {
     pub cross_key_scales: Range<usize>,
     /// Scales of those values, the same shape.
     pub cross_value_scales: Range<usize>,
-    /// States of recurrent layers, f32 `(n_layers, dim)`; behind them, where there is an encoder, those that it left.
+    /// States of recurrent layers, f32 `(n_beams, n_layers, dim)`; behind them, where there is an encoder, those that it left.
     pub state: Range<usize>,
+    /// Hypotheses side by side that a beam search has room for; 0 for none.
+    pub n_beams: usize,
+    /// The tokens of a beam search, u32 `(context_len, n_beams)`.
+    pub beam_nodes: Range<usize>,
+    /// Its hypotheses, of four u32 `(4 n_beams,)`.
+    pub beam_records: Range<usize>,
     /// The tokens in the cache, u32 `(context_len,)`; an encoder alone keeps none.
     pub history: Range<usize>,
     /// The residual stream, f32 `(B, dim)`; of all tokens, `(context_len, dim)`, where there is an encoder.
@@ -71,17 +78,29 @@ impl MemoryPlan {
     ///
     /// `config` must be valid and `prefill_batch` at least 1.
     pub fn new(config: &ModelConfig, format: WeightFormat, kv: KvFormat, prefill_batch: usize) -> Option<Self> {
-        let batch = prefill_batch as u64;
+        Self::for_beams(config, format, kv, prefill_batch, 0)
+    }
+
+    /// The same with room for a beam search of `n_beams`. Encoders alone have no use for it.
+    pub fn for_beams(
+        config: &ModelConfig,
+        format: WeightFormat,
+        kv: KvFormat,
+        prefill_batch: usize,
+        n_beams: usize,
+    ) -> Option<Self> {
+        let n_beams = if config.parts().kind == Kind::Encoder { 0 } else { n_beams };
+        let (batch, beams) = (prefill_batch as u64, n_beams.max(1) as u64);
         let (widest_in, widest_out) = (config.widest_in(), config.widest_out());
         let (parts, context_len) = (config.parts(), config.context_len as u64);
         let heads = config.n_kv_heads as u64 * context_len;
         let cached_layers = if parts.kind == Kind::Encoder { 1 } else { config.n_layers as u64 };
-        let cached = cached_layers * heads;
+        let cached = beams * cached_layers * heads;
         let cross = if parts.has_cross_attention() { config.n_layers as u64 * heads } else { 0 };
         let states = match (parts.is_recurrent, parts.has_source()) {
             (false, _) => 0,
-            (true, false) => config.n_layers as u64,
-            (true, true) => 2 * config.n_layers as u64,
+            (true, false) => beams * config.n_layers as u64,
+            (true, true) => (beams + 1) * config.n_layers as u64,
         };
         let history = if parts.kind == Kind::Encoder { 0 } else { context_len };
         let is_read_whole = parts.kind != Kind::Decoder && !parts.is_recurrent;
@@ -109,6 +128,9 @@ impl MemoryPlan {
             cross_key_scales: place(cross, scale_bytes)?,
             cross_value_scales: place(cross, scale_bytes)?,
             state: place(states * config.dim as u64, 4)?,
+            n_beams,
+            beam_nodes: place(n_beams as u64 * context_len, 4)?,
+            beam_records: place(n_beams as u64 * 4, size_of::<Record>() as u64)?,
             history: place(history, 4)?,
             residual: place(stream * config.dim as u64, 4)?,
             product: place(product_rows * widest_out as u64, 4)?,
@@ -139,6 +161,11 @@ impl MemoryPlan {
     /// Bytes of the KV cache, scales included.
     pub fn kv_cache_bytes(&self) -> usize {
         self.value_scales.end
+    }
+
+    /// Bytes of what a beam search keeps besides its caches.
+    pub fn beam_bytes(&self) -> usize {
+        self.beam_nodes.len() + self.beam_records.len()
     }
 
     /// Bytes of an encoder's output as the decoder's layers attend to it, scales included.

@@ -4,18 +4,19 @@
 
 use crate::TokenId;
 use crate::arena::Buffers;
-use crate::cut::{Cut, copy};
+use crate::cut::{Cut, copy, copy_part};
 use crate::decoder::{Decoder, lanes};
 use crate::kernels::Join;
 
 impl<J: Join + Sync> Decoder<'_, J> {
     /// Runs `tokens`, at most a batch, through all layers of the encoder or the decoder. Leaves the last layer's states in the residual
-    /// stream, and each layer's last state in `state`.
-    pub fn forward_recurrent(&self, buffers: &mut Buffers<'_>, is_encoder: bool, tokens: &[TokenId]) {
+    /// stream, and each layer's last state in `state`, in the beam's place.
+    pub fn forward_recurrent(&self, buffers: &mut Buffers<'_>, is_encoder: bool, beam: usize, tokens: &[TokenId]) {
         let config = self.model.config();
         let (dim, n_tokens) = (config.dim, tokens.len());
         let embedding = self.model.embedding();
-        for (layer_idx, state) in buffers.state.chunks_mut(dim).take(config.n_layers).enumerate() {
+        let states = buffers.state.cut_mut(beam * config.n_layers * dim..).chunks_mut(dim);
+        for (layer_idx, state) in states.take(config.n_layers).enumerate() {
             let gates = self.model.gates(is_encoder, layer_idx);
             let mut staged = self.staged(&gates.input, buffers.activations, buffers.activation_scales);
             for (i, &token) in tokens.iter().enumerate() {
@@ -42,10 +43,11 @@ impl<J: Join + Sync> Decoder<'_, J> {
     /// Sets the states to those that a text starts from: an encoder's, or zero.
     pub fn reset_states(&self, buffers: &mut Buffers<'_>) {
         let config = self.model.config();
-        let (current, start) = buffers.state.parts_mut(buffers.state.len().min(config.n_layers * config.dim));
-        match start {
-            [] => current.fill(0.0),
-            start => copy(current, start),
+        let n = config.n_layers * config.dim;
+        let (current, others) = buffers.state.parts_mut(n);
+        match config.parts().has_source() {
+            true => copy(current, others.cut(others.len().saturating_sub(n)..)),
+            false => current.fill(0.0),
         }
     }
 
@@ -53,9 +55,9 @@ impl<J: Join + Sync> Decoder<'_, J> {
     pub fn read_recurrent_source(&self, buffers: &mut Buffers<'_>, batch: usize, tokens: &[TokenId]) {
         buffers.state.fill(0.0);
         for tokens in tokens.chunks(batch) {
-            self.forward_recurrent(buffers, true, tokens);
+            self.forward_recurrent(buffers, true, 0, tokens);
         }
-        let n = buffers.state.len() / 2;
-        buffers.state.copy_within(..n, n);
+        let (n, len) = (self.model.config().n_layers * self.model.config().dim, buffers.state.len());
+        copy_part(buffers.state, 0, len.saturating_sub(n), n);
     }
 }

@@ -6,7 +6,7 @@ use crate::TokenId;
 use crate::arena::{ArenaError, Buffers};
 use crate::config::ModelConfig;
 use crate::cut::{Cut, copy};
-use crate::decoder::Decoder;
+use crate::decoder::{Decoder, Place};
 use crate::format::PackedModel;
 use crate::kernels::{Join, Kernels, Serial};
 use crate::parts::Kind;
@@ -300,8 +300,8 @@ impl<'a, J: Join + Sync> Session<'a, J> {
         let history = core::mem::take(&mut self.buffers.history);
         let tokens = history.cut(self.position..self.position + n);
         match self.decoder.model.config().parts().is_recurrent {
-            true => self.decoder.forward_recurrent(&mut self.buffers, false, tokens),
-            false => self.decoder.forward(&mut self.buffers, self.position, self.source_len, tokens),
+            true => self.decoder.forward_recurrent(&mut self.buffers, false, 0, tokens),
+            false => self.decoder.forward(&mut self.buffers, Place::sequence(self.position), self.source_len, tokens),
         }
         self.buffers.history = history;
         self.position += n;

@@ -175,7 +175,9 @@ impl<J: Join + Sync> Session<'_, J> {
         [VERSION, kv as u32, n_tokens as u32].into_iter().for_each(|word| write(&word.to_le_bytes()));
         self.history().iter().for_each(|token| write(&token.to_le_bytes()));
         for (cached, row_bytes) in self.cached().into_iter().zip(row_bytes(&config, kv)) {
-            for head in cached.chunks((config.context_len * row_bytes).max(1)) {
+            let heads = cached.chunks((config.context_len * row_bytes).max(1));
+            // Other beams lie behind the first.
+            for head in heads.take(config.n_layers * config.n_kv_heads) {
                 write(head.cut(..n_tokens * row_bytes));
             }
         }

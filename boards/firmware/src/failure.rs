@@ -1,5 +1,7 @@
 //! What went wrong, as a text and up to two figures: enough for the host to say it in words, without `core::fmt`.
 
+#[cfg(generates)]
+use siskin_runtime::beam::BeamError;
 #[cfg(has_model)]
 use siskin_runtime::{ArenaError, FormatError, StepError};
 
@@ -104,6 +106,19 @@ impl From<ArenaError> for Failure {
                 .with("given_bytes", given_bytes as u64),
             ArenaError::OtherKind => Self::new("the model is of another kind than the one that was built"),
             ArenaError::Misaligned => Self::new("the arena does not start at a multiple of 16 bytes"),
+        }
+    }
+}
+
+#[cfg(generates)]
+impl From<BeamError> for Failure {
+    fn from(error: BeamError) -> Self {
+        match error {
+            BeamError::Step(error) => error.into(),
+            BeamError::Beams { n_beams, most } => {
+                Self::new(error.as_str()).with("asked", n_beams as u64).with("most", most as u64)
+            }
+            BeamError::LengthPenalty => Self::new(error.as_str()),
         }
     }
 }

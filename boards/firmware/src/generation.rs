@@ -17,7 +17,7 @@ use crate::failure::{Failure, report};
 use crate::host::{self, Console, ReadError};
 use crate::record::Record;
 use crate::request::{Prompt, REQUESTS_MAX, Request, request_file};
-use crate::{Memory, adapting, arch, encoding, linked, u32_le};
+use crate::{Memory, adapting, arch, beams, encoding, linked, u32_le};
 
 /// Serves one request after the other, until the host has no more; gives whether all went well. A failure ends its request alone.
 pub fn serve(console: &mut Console, _: &str, mut memory: Memory) -> bool {
@@ -57,7 +57,10 @@ fn respond(console: &mut Console, memory: &mut Memory, request_bytes: usize) -> 
     let (session, prompt) = prepare(&mut slot, request, memory.arena, memory.prompt)?;
     adapting::choose(session, request, memory.adapter)?;
     Record::new(console, "prompt").number(prompt.len() as u64).send();
-    generate(console, request, session, prompt)
+    match request.beams {
+        Some(beams) => beams::search(console, request, beams, session, prompt),
+        None => generate(console, request, session, prompt),
+    }
 }
 
 /// Checks the model in flash, encodes the prompt, and starts a session in `slot`. A function of its own, as is [`generate`]: what one
@@ -152,7 +155,7 @@ pub fn prompt_tokens<'p>(
 }
 
 /// What the text begins after.
-fn prefix<'m>(request: &Request<'_>, model: &PackedModel<'m>) -> Option<&'m [u8]> {
+pub fn prefix<'m>(request: &Request<'_>, model: &PackedModel<'m>) -> Option<&'m [u8]> {
     model.section(SectionKind::Prefix).filter(|_| request.after_prefix)
 }
 
@@ -213,7 +216,7 @@ fn steps(console: &mut Console, generation: &mut Generation<'_, '_, Serial, impl
     let mut hash = LogitsHash::EMPTY;
     loop {
         // Text is kept until the region is over: sending it is no work of the model's, and neither is the hash, which only the host wants.
-        let mut piece = Piece { console, bytes: [0; PIECE_BYTES], len: 0 };
+        let mut piece = Piece::new(console);
         arch::count_start();
         let goes_on = generation.compute(|text| piece.push(text));
         arch::count_stop();
@@ -232,31 +235,40 @@ fn steps(console: &mut Console, generation: &mut Generation<'_, '_, Serial, impl
             break;
         }
     }
-    let end = match generation.end() {
+    Record::new(console, end_record(generation.end())).send();
+    Record::new(console, "hash").hex(hash.0, 16).send();
+}
+
+/// The record of why a text ended.
+pub fn end_record(end: Option<End>) -> &'static str {
+    match end {
         Some(End::EndToken(_)) => "end end_token",
         Some(End::Stop(_)) => "end stop",
         Some(End::ContextFull) => "end context_full",
         Some(End::Complete) => "end complete",
         Some(End::Stuck) => "end stuck",
         Some(End::MaxNewTokens) | None => "end max_new_tokens",
-    };
-    Record::new(console, end).send();
-    Record::new(console, "hash").hex(hash.0, 16).send();
+    }
 }
 
 /// Bytes of text that are gathered before they are sent: more than most steps bring.
 const PIECE_BYTES: usize = 64;
 
 /// The text of one step.
-struct Piece<'c> {
+pub struct Piece<'c> {
     console: &'c mut Console,
     bytes: [u8; PIECE_BYTES],
     len: usize,
 }
 
-impl Piece<'_> {
+impl<'c> Piece<'c> {
+    /// No text yet.
+    pub fn new(console: &'c mut Console) -> Self {
+        Self { console, bytes: [0; PIECE_BYTES], len: 0 }
+    }
+
     /// Appends text, in whole characters, and sends what there is no room for.
-    fn push(&mut self, mut text: &str) {
+    pub fn push(&mut self, mut text: &str) {
         while !text.is_empty() {
             let fits = text.floor_char_boundary(PIECE_BYTES - self.len);
             let (fits, rest) = text.split_at_checked(fits).unwrap_or((text, ""));
@@ -272,7 +284,7 @@ impl Piece<'_> {
     }
 
     /// Sends what was gathered, where there is any.
-    fn send(&mut self) {
+    pub fn send(&mut self) {
         if let (1.., Some(Ok(text))) = (self.len, self.bytes.get(..self.len).map(core::str::from_utf8)) {
             Record::new(self.console, "text").escaped(text).send();
         }

@@ -10,6 +10,8 @@
 #[cfg(generates)]
 mod adapting;
 mod arch;
+#[cfg(generates)]
+mod beams;
 #[cfg(feature = "conformance")]
 mod conformance;
 #[cfg(generates)]

@@ -6,7 +6,7 @@
 //! | offset | type  | content |
 //! | ---    | ---   | --- |
 //! | 0      | 8 B   | magic `SISKINRQ` |
-//! | 8      | u32   | version: 3, or 4, which has the fields from byte 84 |
+//! | 8      | u32   | version: 3; 4, which has the fields from byte 84; or 5, which has those from 96 |
 //! | 12     | u32   | what the prompt is: 0 text, 1 token ids (u32 each) |
 //! | 16     | u32   | bytes of the prompt |
 //! | 20     | u32   | most tokens to generate |
@@ -27,10 +27,13 @@
 //! | 84     | u32   | newest tokens that a full context keeps when it slides; 0 ends the text there |
 //! | 88     | u32   | first tokens that it keeps besides: attention sinks |
 //! | 92     | u32   | 1: begin without the model's prefix |
-//! | 84, 96 |       | each bias: u32 token, f32; the prompt; each stop sequence: u32 length, UTF-8 bytes; the adapter's name |
+//! | 96     | u32   | beams of a search for the best text, which takes no notice of sampling, biases and stop sequences; 0 for none |
+//! | 100    | f32   | its length penalty |
+//! | 104    | u32   | when it stops: 0 likely, 1 full, 2 never ([`EarlyStopping`]) |
+//! | 84, 96, 108 | | each bias: u32 token, f32; the prompt; each stop sequence: u32 length, UTF-8 bytes; the adapter's name |
 
-use siskin_runtime::Window;
 use siskin_runtime::sampler::{EncodedBias, Sampling, SamplingError};
+use siskin_runtime::{EarlyStopping, Window};
 
 use crate::failure::Failure;
 
@@ -55,8 +58,8 @@ pub fn request_file(request_idx: usize) -> FileName {
 }
 
 const MAGIC: &[u8; 8] = b"SISKINRQ";
-/// The oldest version, and the one that has all fields.
-const VERSIONS: [u32; 2] = [3, 4];
+/// The oldest version to the one that has all fields.
+const VERSIONS: [u32; 3] = [3, 4, 5];
 
 /// The text begins without the model's prefix.
 const WITHOUT_PREFIX: u32 = 1;
@@ -80,6 +83,17 @@ pub enum Adapter<'r> {
     Received,
 }
 
+/// How the best text is searched for; checked by who searches.
+#[derive(Clone, Copy)]
+pub struct Beams {
+    /// Texts side by side.
+    pub n_beams: usize,
+    /// How much length counts.
+    pub length_penalty: f32,
+    /// When the search stops.
+    pub early_stopping: EarlyStopping,
+}
+
 /// One request, checked.
 pub struct Request<'r> {
     /// The text to go on from.
@@ -98,6 +112,8 @@ pub struct Request<'r> {
     pub biases: &'r [EncodedBias],
     /// What goes beside the model's weights.
     pub adapter: Adapter<'r>,
+    /// How the best text is searched for, in place of drawing tokens.
+    pub beams: Option<Beams>,
     stops: [&'r str; STOPS_MAX],
     n_stops: usize,
 }
@@ -128,6 +144,7 @@ impl<'r> Request<'r> {
                 .with("most", STOPS_MAX as u64));
         }
         let [n_newest, n_sinks, flags] = if version == VERSIONS[0] { [0; 3] } else { fields.words()? };
+        let beams = if version == VERSIONS[2] { fields.beams()? } else { None };
         let window = (n_newest > 0).then_some(Window { n_sinks: n_sinks as usize, n_newest: n_newest as usize });
         let after_prefix = flags & WITHOUT_PREFIX == 0;
         let biases = fields.bytes(n_biases.saturating_mul(size_of::<EncodedBias>()))?.as_chunks().0;
@@ -147,7 +164,19 @@ impl<'r> Request<'r> {
             u32::MAX => Adapter::Received,
             n_bytes => Adapter::Named(utf8(fields.bytes(n_bytes as usize)?)?),
         };
-        Ok(Self { prompt, max_new_tokens, window, after_prefix, sampling, seed, biases, adapter, stops, n_stops })
+        Ok(Self {
+            prompt,
+            max_new_tokens,
+            window,
+            after_prefix,
+            sampling,
+            seed,
+            biases,
+            adapter,
+            beams,
+            stops,
+            n_stops,
+        })
     }
 
     /// Texts before which the generated text ends.
@@ -180,6 +209,18 @@ impl<'r> Fields<'r> {
             *word = self.u32()?;
         }
         Ok(words)
+    }
+
+    fn beams(&mut self) -> Result<Option<Beams>, Failure> {
+        let [n_beams, length_penalty, early_stopping] = self.words()?;
+        let early_stopping = match early_stopping {
+            0 => EarlyStopping::Likely,
+            1 => EarlyStopping::Full,
+            2 => EarlyStopping::Never,
+            other => return Err(Failure::new("the search's end is of no known kind").with("kind", other.into())),
+        };
+        let (n_beams, length_penalty) = (n_beams as usize, f32::from_bits(length_penalty));
+        Ok((n_beams > 0).then_some(Beams { n_beams, length_penalty, early_stopping }))
     }
 
     fn f32(&mut self) -> Result<f32, Failure> {

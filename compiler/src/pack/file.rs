@@ -93,6 +93,7 @@ pub(super) struct FileParts {
     pub kv: KvFormat,
     pub layout: WeightLayout,
     pub prefill_batch: usize,
+    pub n_beams: u32,
     /// In canonical order.
     pub tensors: Vec<Tensor>,
     /// Every section but the tensors and the weights, by the code of its kind.
@@ -133,6 +134,7 @@ impl FileParts {
             kv: self.kv,
             config: self.config,
             prefill_batch: self.prefill_batch as u32,
+            n_beams: self.n_beams,
             arena_bytes: 0,
         };
         header.arena_bytes = header.memory_plan().ok_or(PackError::ArenaTooLarge)?.arena_bytes as u64;
@@ -228,6 +230,7 @@ fn relayout_without_adapters(
         kv: model.header().kv,
         layout,
         prefill_batch,
+        n_beams: model.header().n_beams,
         tensors: tensors.collect(),
         sections: sections.map(|(entry, bytes)| (entry.kind, bytes.to_vec())).collect(),
     };

@@ -15,7 +15,7 @@ pub use file::relayout;
 pub use formats::FormatException;
 pub use memory::{AlignedBytes, PackedFile, PackedFileError};
 pub use prefix::{PrefixError, with_prefix};
-pub use sections::{with_kv, with_section};
+pub use sections::{with_beams, with_kv, with_section};
 pub use trained::{pack_trained, packed_trained_config};
 
 use rayon::prelude::*;
@@ -69,6 +69,14 @@ pub enum PackError {
     TooLarge {
         /// Bytes of the weights section.
         bytes: u64,
+    },
+    /// More beams than a search can have.
+    #[error("a beam search may have up to {most} beams, not {asked}")]
+    Beams {
+        /// What was asked for.
+        asked: usize,
+        /// The runtime's limit.
+        most: usize,
     },
     /// The file has too many sections.
     #[error("the file would have more than {most} sections")]
@@ -158,6 +166,7 @@ pub fn pack(checkpoint: &Checkpoint, options: &PackOptions) -> Result<AlignedByt
         kv: KvFormat::default(),
         layout: options.layout,
         prefill_batch: options.prefill_batch,
+        n_beams: 0,
         tensors,
         sections,
     };

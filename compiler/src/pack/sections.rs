@@ -1,8 +1,10 @@
-//! A packed file with one section more, or with another format of the KV cache, all else as it was.
+//! A packed file with one section more, with another format of the KV cache, or with room for a beam search; all else as it was.
 
+use siskin_runtime::beam::BEAMS_MAX;
 use siskin_runtime::format::{
-    ENTRY_BYTES, HEADER_BYTES, SECTION_ALIGN, SECTIONS_MAX, SectionEntry, SectionKind, checksum,
+    ENTRY_BYTES, HEADER_BYTES, Header, SECTION_ALIGN, SECTIONS_MAX, SectionEntry, SectionKind, checksum,
 };
+use siskin_runtime::parts::Kind;
 use siskin_runtime::{KvFormat, PackedModel};
 
 use super::{AlignedBytes, PackError, PackedFile};
@@ -47,8 +49,26 @@ pub(super) fn with_sections(
 /// # Errors
 /// [`PackError::ArenaTooLarge`] where the arena would not fit the address space.
 pub fn with_kv(file: &PackedFile, kv: KvFormat) -> Result<AlignedBytes, PackError> {
-    let mut header = *file.model().header();
-    header.kv = kv;
+    with_header(file, Header { kv, ..*file.model().header() })
+}
+
+/// The file with room for a beam search of `n_beams`; 0 for none.
+///
+/// # Errors
+/// [`PackError`]: of a model that writes nothing, of too many beams, or where the arena would not fit the address space.
+pub fn with_beams(file: &PackedFile, n_beams: usize) -> Result<AlignedBytes, PackError> {
+    let header = *file.model().header();
+    if n_beams > BEAMS_MAX {
+        return Err(PackError::Beams { asked: n_beams, most: BEAMS_MAX });
+    }
+    if n_beams > 0 && header.config.parts.kind == Kind::Encoder {
+        return Err(PackError::Unsupported { what: "a beam search with an encoder alone, which writes nothing" });
+    }
+    with_header(file, Header { n_beams: n_beams as u32, ..header })
+}
+
+/// The file with another header, of which the arena's size is made right.
+fn with_header(file: &PackedFile, mut header: Header) -> Result<AlignedBytes, PackError> {
     header.arena_bytes = header.memory_plan().ok_or(PackError::ArenaTooLarge)?.arena_bytes as u64;
     let mut bytes = AlignedBytes::copy_of(file.bytes());
     bytes[..HEADER_BYTES].copy_from_slice(&header.encode());

@@ -137,6 +137,7 @@ pub fn pack_trained(
         kv: KvFormat::default(),
         layout: options.layout,
         prefill_batch: options.prefill_batch,
+        n_beams: 0,
         tensors: tensors.collect(),
         sections,
     };

@@ -95,12 +95,14 @@ impl MemoryReport {
 
 fn ram_parts(plan: &MemoryPlan, firmware: &FirmwareBudget) -> Vec<Part> {
     let (cache, cross, state) = (plan.kv_cache_bytes(), plan.cross_cache_bytes(), plan.state.len());
-    let working = plan.arena_bytes - cache - cross - state - plan.logits.len() - plan.residual.len();
+    let working =
+        plan.arena_bytes - cache - cross - state - plan.beam_bytes() - plan.logits.len() - plan.residual.len();
     let mut parts = vec![
         Part::new("firmware statics", firmware.static_ram_bytes),
         Part::new("KV cache", cache),
         Part::new("encoder output", cross),
         Part::new("recurrent state", state),
+        Part::new("beam search", plan.beam_bytes()),
         Part::new("logits", plan.logits.len()),
         Part::new("residual streams", plan.residual.len()),
         Part::new("activations", working),
@@ -112,16 +114,30 @@ fn ram_parts(plan: &MemoryPlan, firmware: &FirmwareBudget) -> Vec<Part> {
 /// The largest usual prefill batch that still fits the board; the smallest where none does.
 ///
 /// A batch reads each weight once for all of its tokens; it costs RAM for their activations.
-pub fn choose_prefill_batch(config: &ModelConfig, format: WeightFormat, kv: KvFormat, board: &Board) -> usize {
+pub fn choose_prefill_batch(
+    config: &ModelConfig,
+    format: WeightFormat,
+    kv: KvFormat,
+    n_beams: usize,
+    board: &Board,
+) -> usize {
     let usual: &[usize] = if board.ram_bytes.is_some() { &[8, 4, 2, 1] } else { &[32] };
-    let fits = |&batch: &usize| arena_fits(config, format, kv, board, batch);
+    let fits = |&batch: &usize| arena_fits(config, format, kv, n_beams, board, batch);
     usual.iter().copied().find(fits).or(usual.last().copied()).unwrap_or(1).min(PREFILL_BATCH_MAX)
 }
 
-fn arena_fits(config: &ModelConfig, format: WeightFormat, kv: KvFormat, board: &Board, prefill_batch: usize) -> bool {
+fn arena_fits(
+    config: &ModelConfig,
+    format: WeightFormat,
+    kv: KvFormat,
+    n_beams: usize,
+    board: &Board,
+    prefill_batch: usize,
+) -> bool {
     let Some(limit) = board.ram_bytes else { return true };
     let taken = board.firmware.static_ram_bytes + board.firmware.stack_bytes;
-    MemoryPlan::new(config, format, kv, prefill_batch).is_some_and(|plan| plan.arena_bytes as u64 + taken <= limit)
+    let plan = MemoryPlan::for_beams(config, format, kv, prefill_batch, n_beams);
+    plan.is_some_and(|plan| plan.arena_bytes as u64 + taken <= limit)
 }
 
 /// What would make a model fit that doesn't, each a sentence; the most useful first.
@@ -129,11 +145,17 @@ fn arena_fits(config: &ModelConfig, format: WeightFormat, kv: KvFormat, board: &
 /// `header` is that of the file that was too large, `report` its report.
 pub fn remedies(header: &Header, report: &MemoryReport, board: &Board) -> Vec<String> {
     let mut remedies = Vec::new();
-    let config = &header.config;
+    let (config, n_beams) = (&header.config, header.n_beams as usize);
+    if report.ram_short_bytes() > 0 && n_beams > 0 {
+        let fits = |&n: &usize| arena_fits(config, header.format, header.kv, n, board, 1);
+        if let Some(n) = (0..n_beams).rev().find(fits) {
+            remedies.push(format!("compile with `--beams {n}`: each beam has a cache of its own"));
+        }
+    }
     if report.ram_short_bytes() > 0 && header.kv == KvFormat::Int8 {
         let kv = KvFormat::Int8Ue5m3;
         let saved = saved_by(header, kv);
-        if arena_fits(config, header.format, kv, board, 1) && report.flash_short_bytes() == 0 {
+        if arena_fits(config, header.format, kv, n_beams, board, 1) && report.flash_short_bytes() == 0 {
             remedies.push(format!("compile with `--kv {}`: scales of one byte save {saved} bytes of RAM", kv.name()));
         }
     }
@@ -186,7 +208,8 @@ fn largest_context(header: &Header, report: &MemoryReport, board: &Board) -> Opt
     let fits = |context_len: usize| {
         let config = ModelConfig { context_len, ..header.config };
         let flash = without_rope + rope_bytes(context_len);
-        arena_fits(&config, header.format, header.kv, board, 1) && board.flash_bytes.is_none_or(|limit| flash <= limit)
+        arena_fits(&config, header.format, header.kv, header.n_beams as usize, board, 1)
+            && board.flash_bytes.is_none_or(|limit| flash <= limit)
     };
     let (mut low, mut high) = (0, header.config.context_len);
     while low < high {
@@ -228,7 +251,18 @@ mod tests {
         };
         let (format, kv) = (WeightFormat::Int8, KvFormat::Int8);
         let layout = siskin_runtime::WeightLayout::RowPairs;
-        Header { file_bytes: 280_000, n_sections: 4, layout, format, kv, config, prefill_batch: 8, arena_bytes: 0 }
+        let (prefill_batch, n_beams) = (8, 0);
+        Header {
+            file_bytes: 280_000,
+            n_sections: 4,
+            layout,
+            format,
+            kv,
+            config,
+            prefill_batch,
+            n_beams,
+            arena_bytes: 0,
+        }
     }
 
     #[test]
@@ -243,7 +277,7 @@ mod tests {
         let longest = largest_context(&header, &report, &board).unwrap();
         for (context_len, fits) in [(longest, true), (longest + 1, false)] {
             let config = ModelConfig { context_len, ..header.config };
-            assert_eq!(arena_fits(&config, header.format, header.kv, &board, 1), fits);
+            assert_eq!(arena_fits(&config, header.format, header.kv, 0, &board, 1), fits);
         }
         assert!(remedies(&header, &report, &board)[0].contains(&format!("--context {longest}")));
     }
@@ -256,9 +290,9 @@ mod tests {
         let taken = 4_000;
         for batch in [8, 4, 2, 1] {
             let board = board(1 << 20, at(batch) + taken);
-            assert_eq!(choose_prefill_batch(&config, format, kv, &board), batch);
+            assert_eq!(choose_prefill_batch(&config, format, kv, 0, &board), batch);
         }
-        assert_eq!(choose_prefill_batch(&config, format, kv, &board(1 << 20, 1000)), 1);
+        assert_eq!(choose_prefill_batch(&config, format, kv, 0, &board(1 << 20, 1000)), 1);
     }
 
     #[test]
@@ -272,6 +306,19 @@ mod tests {
             let counted = plan.arena_bytes as u64 + firmware.static_ram_bytes + firmware.stack_bytes;
             assert!(counted <= bar_bytes, "{counted} bytes at a context of {context_len}");
         }
+    }
+
+    #[test]
+    fn fewer_beams_are_offered_where_they_make_a_model_fit() {
+        let header = Header { n_beams: 4, ..header(256) };
+        let arena_bytes = |n_beams| Header { n_beams, ..header }.memory_plan().unwrap().arena_bytes as u64;
+        // A beam has a cache and a node for each position.
+        assert!(arena_bytes(4) - arena_bytes(3) > (2 * (8 + 2) * 4 * 5 + 4) * 256);
+        let board = board(1 << 20, arena_bytes(2) + 4_000);
+        let ram_parts = ram_parts(&header.memory_plan().unwrap(), &board.firmware);
+        assert_eq!(ram_parts.iter().map(|part| part.bytes).sum::<u64>(), arena_bytes(4) + 1_000);
+        let report = MemoryReport::of_parts(&board, vec![Part::new("all", 320_000)], ram_parts);
+        assert!(remedies(&header, &report, &board)[0].contains("--beams 2"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use anyhow::anyhow;
 use siskin_runtime::format::SectionKind;
 use siskin_runtime::sampler::{EncodedBias, LogitBias, Sampling, SamplingError, StopMatcher};
 use siskin_runtime::tokenizer::{EncodeOptions, Specials, Tokenizer};
-use siskin_runtime::{PackedModel, Snapshot, TokenId};
+use siskin_runtime::{End, PackedModel, Snapshot, TokenId};
 
 use crate::encoding::input_tokens;
 use crate::failure::{Failure, OrFail as _};
@@ -207,6 +207,18 @@ fn encode(tokenizer: &Tokenizer<'_>, text: &str, options: EncodeOptions) -> Resu
     let n_tokens = tokenizer.encode_with(text, &mut tokens, options);
     tokens.truncate(n_tokens.or_invalid_input(|| "encode the prompt".to_owned())?);
     Ok(tokens)
+}
+
+/// The name of an end in replies.
+pub(crate) fn end_name(end: Option<End>) -> &'static str {
+    match end {
+        Some(End::MaxNewTokens) | None => "max_new_tokens",
+        Some(End::EndToken(_)) => "end_token",
+        Some(End::Stop(_)) => "stop",
+        Some(End::ContextFull) => "context_full",
+        Some(End::Complete) => "complete",
+        Some(End::Stuck) => "stuck",
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! reply; [`console`] prints it as text or as JSON, [`failure`] says what went wrong and with which exit code.
 
 mod adapter;
+mod beams;
 mod boards;
 mod command_line;
 mod commands;

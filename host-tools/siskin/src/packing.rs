@@ -9,7 +9,7 @@ use serde::Serialize;
 use siskin_compiler::artifact::Checkpoint;
 use siskin_compiler::pack::{
     FormatException, PackOptions, PackedFile, pack, pack_trained, packed_config, packed_trained_config, relayout,
-    with_kv, with_prefix,
+    with_beams, with_kv, with_prefix,
 };
 use siskin_compiler::plan::{Board, MemoryReport, Part, choose_prefill_batch, remedies};
 use siskin_compiler::tokenizer::{TextSections, TokenizerDef};
@@ -38,6 +38,9 @@ pub(crate) struct PackingArgs {
     /// How keys and values are cached [default: int8, or as the packed file has it].
     #[arg(long, value_enum)]
     kv: Option<KvFormat>,
+    /// Room for a beam search of N: each has a KV cache of its own [default: none, or as the packed file has it].
+    #[arg(long, value_name = "N")]
+    beams: Option<usize>,
     /// Tokens that share a pass over the weights while a prompt is read; fewer take less RAM [default: as many as fit, at most 8 on a board].
     #[arg(long, value_name = "N")]
     prefill_batch: Option<usize>,
@@ -105,7 +108,8 @@ impl PackingArgs {
             layout: board.layout,
             context_len: self.context,
             prefill_batch: self.prefill_batch.unwrap_or_else(|| {
-                choose_prefill_batch(config, FormatException::widest(&self.tensor_weights, format), kv, board)
+                let widest = FormatException::widest(&self.tensor_weights, format);
+                choose_prefill_batch(config, widest, kv, self.beams.unwrap_or(0), board)
             }),
             keep_zero_blocks: self.keep_zero_blocks,
             sections,
@@ -126,7 +130,8 @@ impl PackingArgs {
             }
         };
         let file = PackedFile::from_bytes(bytes.or_invalid_input(doing)?).or_failed(doing)?;
-        PackedFile::from_bytes(with_kv(&file, kv).or_invalid_input(doing)?).or_failed(doing)
+        let file = PackedFile::from_bytes(with_kv(&file, kv).or_invalid_input(doing)?).or_failed(doing)?;
+        with_room(file, self.beams)
     }
 
     fn pack_again(&self, path: &Path, board: &Board) -> Result<PackedFile, Failure> {
@@ -141,11 +146,13 @@ impl PackingArgs {
         let file = input::open_packed(path)?;
         let model = file.model();
         let kv = self.kv.map_or(model.header().kv, Into::into);
-        let chosen = || choose_prefill_batch(model.config(), model.header().format, kv, board);
+        let n_beams = self.beams.unwrap_or(model.header().n_beams as usize);
+        let chosen = || choose_prefill_batch(model.config(), model.header().format, kv, n_beams, board);
         let prefill_batch = self.prefill_batch.unwrap_or_else(chosen);
         let doing = || format!("lay out {} for {}", path.display(), board.name);
         let bytes = relayout(&model, board.layout, prefill_batch).or_invalid_input(doing)?;
         let file = PackedFile::from_bytes(bytes).or_failed(doing)?;
+        let file = with_room(file, self.beams)?;
         if kv == model.header().kv {
             return Ok(file);
         }
@@ -161,6 +168,14 @@ impl PackingArgs {
             golden => golden::with_golden(&other, golden.or_invalid_input(doing)?.prompt()),
         }
     }
+}
+
+/// The model with room for a beam search, where another than it has was asked for.
+pub(crate) fn with_room(file: PackedFile, beams: Option<usize>) -> Result<PackedFile, Failure> {
+    let had = file.model().header().n_beams as usize;
+    let Some(n_beams) = beams.filter(|&n_beams| n_beams != had) else { return Ok(file) };
+    let doing = || "make room for the beams".to_owned();
+    PackedFile::from_bytes(with_beams(&file, n_beams).or_invalid_input(doing)?).or_failed(doing)
 }
 
 /// The model in the order of bytes that `kernels` read fastest; its results are the same in any.

@@ -4,6 +4,7 @@ use core::fmt;
 
 use super::section::parse_name;
 use super::{Adapter, AdapterError};
+use crate::decoder::Place;
 use crate::format::{SectionKind, SectionTable};
 use crate::kernels::Join;
 use crate::session::Session;
@@ -59,7 +60,7 @@ impl<'a, J: Join + Sync> Session<'a, J> {
         while self.position < n_rows {
             let n = self.prefill_batch.min(n_rows - self.position);
             self.decoder.embed_prompt(&mut self.buffers, self.position, n);
-            self.decoder.layers(&mut self.buffers, self.position, self.source_len, n);
+            self.decoder.layers(&mut self.buffers, Place::sequence(self.position), self.source_len, n);
             self.position += n;
         }
     }

@@ -2,6 +2,7 @@
 
 use super::{FormatError, HEADER_BYTES, MAGIC, PREFILL_BATCH_MAX, SECTIONS_MAX, VERSION, checksum, u32_at, u64_at};
 use crate::TokenId;
+use crate::beam::BEAMS_MAX;
 use crate::config::ModelConfig;
 use crate::kv_cache::KvFormat;
 use crate::layout::WeightLayout;
@@ -28,6 +29,8 @@ pub struct Header {
     pub config: ModelConfig,
     /// Tokens that share a pass over the weights in prefill.
     pub prefill_batch: u32,
+    /// Hypotheses side by side that a beam search has room for; 0 for none.
+    pub n_beams: u32,
     /// Bytes of the arena that a session needs.
     pub arena_bytes: u64,
 }
@@ -35,7 +38,8 @@ pub struct Header {
 impl Header {
     /// Where the arena of this model keeps what; `None` where it would not fit the address space.
     pub fn memory_plan(&self) -> Option<MemoryPlan> {
-        MemoryPlan::new(&self.config, self.format, self.kv, self.prefill_batch as usize)
+        let (prefill_batch, n_beams) = (self.prefill_batch as usize, self.n_beams as usize);
+        MemoryPlan::for_beams(&self.config, self.format, self.kv, prefill_batch, n_beams)
     }
 
     /// The bytes of the header, checksum included.
@@ -60,7 +64,7 @@ impl Header {
         put(76, &self.prefill_batch.to_le_bytes());
         put(80, &self.arena_bytes.to_le_bytes());
         put(PARTS_AT, &encode_parts(c.parts()));
-        put(KV_AT, &(self.kv as u32).to_le_bytes());
+        put(KV_AT, &[self.kv as u8, self.n_beams as u8]);
         let crc = checksum(&bytes[..HEADER_BYTES - 4]);
         bytes[HEADER_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -109,7 +113,11 @@ pub(super) const fn fields(bytes: &[u8; HEADER_BYTES]) -> Result<Header, FormatE
     let (layout, format) = (u32_at(bytes, 24), u32_at(bytes, 28));
     let Some(layout) = WeightLayout::from_code(layout) else { return Err(bad_field("layout", layout)) };
     let Some(format) = WeightFormat::from_code(format) else { return Err(bad_field("format", format)) };
-    let Some(kv) = KvFormat::from_code(u32_at(bytes, KV_AT)) else { return Err(bad_field("kv", u32_at(bytes, KV_AT))) };
+    let [kv, n_beams, reserved @ ..] = u32_at(bytes, KV_AT).to_le_bytes();
+    let Some(kv) = KvFormat::from_code(kv as u32) else { return Err(bad_field("kv", kv as u32)) };
+    if n_beams as usize > BEAMS_MAX || reserved[0] != 0 || reserved[1] != 0 {
+        return Err(bad_field("n_beams", u32_at(bytes, KV_AT) >> 8));
+    }
     #[cfg(not(feature = "families"))]
     if let Err(error) = check_parts(bytes) {
         return Err(error);
@@ -133,12 +141,22 @@ pub(super) const fn fields(bytes: &[u8; HEADER_BYTES]) -> Result<Header, FormatE
         },
     };
     let (file_bytes, arena_bytes) = (u64_at(bytes, 16), u64_at(bytes, 80));
-    Ok(Header { file_bytes, n_sections, layout, format, kv, config, prefill_batch, arena_bytes })
+    Ok(Header {
+        file_bytes,
+        n_sections,
+        layout,
+        format,
+        kv,
+        config,
+        prefill_batch,
+        n_beams: n_beams as u32,
+        arena_bytes,
+    })
 }
 
 /// Where the header says what the model is made of: all zeros for [`Parts::LLAMA`].
 const PARTS_AT: usize = 88;
-/// Where it says how keys and values are kept.
+/// Where it says how keys and values are kept, and how many beams there is room for.
 const KV_AT: usize = 120;
 
 const BIASES: u16 = 1;

@@ -46,6 +46,7 @@ pub(crate) fn most_probable(logits: &[f32]) -> TokenId {
 pub use constraint::{Advance, Constraint, Unconstrained};
 pub use penalties::{EncodedBias, LogitBias};
 pub use sampling::{Mirostat, Sampling, SamplingError};
+pub(crate) use select::{largest, probability, weight};
 pub use stop::{StopError, StopMatcher};
 
 /// How many of the latest tokens the penalties look back on, prompt included.

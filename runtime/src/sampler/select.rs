@@ -25,7 +25,7 @@ const WEIGHT_BITS: u32 = 40;
 const WEIGHTLESS_DISTANCE: f32 = 28.0;
 
 /// The index and value of the largest logit; the lowest index of equals. NaN counts as minus infinity.
-pub(super) fn largest(logits: &[f32]) -> (TokenId, f32) {
+pub(crate) fn largest(logits: &[f32]) -> (TokenId, f32) {
     let (kernels, (whole, rest)) = (Kernels::detect(), logits.as_chunks::<{ Largest::BLOCK }>());
     let mut largest = Largest { idx: 0, logit: f32::NEG_INFINITY, order: -INFINITY };
     for (block_idx, block) in whole.iter().enumerate() {
@@ -88,12 +88,12 @@ pub(super) fn distances_in_place(logits: &mut [f32]) -> (TokenId, f32) {
 }
 
 /// The probability at `distance`, relative to the most probable token's; 0 where it would be below `2^-40`.
-pub(super) fn probability(distance: f32) -> f32 {
+pub(crate) fn probability(distance: f32) -> f32 {
     if distance < WEIGHTLESS_DISTANCE { math::exp(-distance) } else { 0.0 }
 }
 
 /// `probability`, in [0, 1], in units of `2^-40`, rounded down.
-pub(super) fn weight(probability: f32) -> u64 {
+pub(crate) fn weight(probability: f32) -> u64 {
     (probability * (1_u64 << WEIGHT_BITS) as f32) as u64
 }
 

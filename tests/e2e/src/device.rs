@@ -96,6 +96,8 @@ pub struct Setting {
     pub stops: &'static [&'static str],
     /// The name of the adapter that changes the weights; empty is none.
     pub adapter: &'static str,
+    /// Beams of a search, its length penalty, and the place of its early stopping in [`STOPPING`]; no beams are none.
+    pub beams: (u32, f32, usize),
     /// Where the random numbers start.
     pub seed: u64,
 }
@@ -114,13 +116,24 @@ pub const GREEDY: Setting = Setting {
     biases: &[],
     stops: &[],
     adapter: "",
+    beams: (0, 1.0, 0),
     seed: 0,
 };
+
+/// When a beam search stops, as flags name it, in the order of a request's codes.
+pub const STOPPING: [&str; 3] = ["likely", "full", "never"];
 
 impl Setting {
     /// The flags of `siskin run` that ask for the same.
     pub fn flags(&self) -> Vec<String> {
-        let mut flags = vec![format!("--temperature={}", self.temperature), format!("--seed={}", self.seed)];
+        let mut flags = match self.beams {
+            (0, ..) => vec![format!("--temperature={}", self.temperature), format!("--seed={}", self.seed)],
+            (n, penalty, stopping) => vec![
+                format!("--beams={n}"),
+                format!("--length-penalty={penalty}"),
+                format!("--early-stopping={}", STOPPING[stopping]),
+            ],
+        };
         let mut flag = |name: &str, is_set: bool, value: String| {
             if is_set {
                 flags.push(format!("--{name}={value}"));
@@ -154,9 +167,16 @@ impl Setting {
 pub fn request(prompt: &str, max_new_tokens: u32, setting: &Setting) -> Vec<u8> {
     let mut file = b"SISKINRQ".to_vec();
     let mut put = |word: u32| file.extend(word.to_le_bytes());
-    [3, 0, prompt.len() as u32, max_new_tokens, setting.seed as u32, (setting.seed >> 32) as u32]
-        .into_iter()
-        .for_each(&mut put);
+    [
+        if setting.beams.0 > 0 { 5 } else { 3 },
+        0,
+        prompt.len() as u32,
+        max_new_tokens,
+        setting.seed as u32,
+        (setting.seed >> 32) as u32,
+    ]
+    .into_iter()
+    .for_each(&mut put);
     [setting.temperature.to_bits(), setting.top_k].into_iter().for_each(&mut put);
     let Setting { typical_p, top_p, min_p, repetition, frequency, presence, mirostat, .. } = *setting;
     let numbers = [typical_p, top_p, min_p, repetition, frequency, presence, mirostat.0, mirostat.1];
@@ -164,6 +184,9 @@ pub fn request(prompt: &str, max_new_tokens: u32, setting: &Setting) -> Vec<u8> 
     put(setting.biases.len() as u32);
     put(setting.stops.len() as u32);
     put(setting.adapter.len() as u32);
+    if let (n @ 1.., penalty, stopping) = setting.beams {
+        [0, 0, 0, n, penalty.to_bits(), stopping as u32].into_iter().for_each(&mut put);
+    }
     setting.biases.iter().flat_map(|&(token, bias)| [token, bias.to_bits()]).for_each(&mut put);
     file.extend(prompt.bytes());
     for stop in setting.stops {
@@ -189,6 +212,8 @@ pub struct Reply {
     pub found: Vec<String>,
     /// Of the logits.
     pub hash: String,
+    /// The bits of what a beam search's best text scores.
+    pub score: String,
     /// Why nothing came.
     pub error: Option<String>,
 }
@@ -216,6 +241,7 @@ impl Reply {
             end: text("end"),
             found,
             hash: text("logits_hash"),
+            score: reply["score"].as_f64().map_or(String::new(), |score| format!("{:08x}", (score as f32).to_bits())),
             error: None,
         }
     }
@@ -231,6 +257,7 @@ impl Reply {
                 "text" => reply.text += &unescaped(value),
                 "end" => reply.end = value.to_owned(),
                 "label" | "tag" | "fill" | "vector" => reply.found.push(line.to_owned()),
+                "score" => reply.score = value.to_owned(),
                 "hash" => reply.hash = value.to_owned(),
                 "error" => reply.error = Some(value.to_owned()),
                 _ => {}

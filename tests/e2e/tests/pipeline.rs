@@ -27,9 +27,9 @@ fn sum_of_parts(report: &Value, parts: &str) -> u64 {
 fn compile_and_plan_report_every_byte() {
     let program = packed();
     let compiled = program.json(&["compile", "model", "--board", "host", "-o", "again.siskin", "--context", "32"]);
-    let keys =
-        "out file_bytes weights layout kv context_len prefill_batch zero_blocks_dropped blocks_of_sparse_matrices";
-    assert_keys(&compiled, &format!("{REPORT_KEYS} {keys}"));
+    let keys = "out file_bytes weights layout kv context_len prefill_batch beams";
+    let blocks = "zero_blocks_dropped blocks_of_sparse_matrices";
+    assert_keys(&compiled, &format!("{REPORT_KEYS} {keys} {blocks}"));
     assert_eq!((&compiled["context_len"], &compiled["weights"]), (&Value::from(32), &Value::from("int8-g32")));
     assert_eq!(compiled["file_bytes"], std::fs::metadata(program.path("again.siskin")).unwrap().len());
 
@@ -53,7 +53,7 @@ fn inspect_shows_the_model_and_its_sections() {
     let inspected = program.json(&["inspect", "int8.siskin"]);
     assert_keys(
         &inspected,
-        "version file_bytes weights layout n_params arena_bytes kv kv_cache_bytes prefill_batch config sections",
+        "version file_bytes weights layout n_params arena_bytes kv kv_cache_bytes prefill_batch beams config sections",
     );
     assert_keys(&inspected["config"], CONFIG_KEYS);
     assert_eq!(inspected["weights"], "int8");

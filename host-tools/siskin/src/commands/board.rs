@@ -9,9 +9,10 @@ use serde::Serialize;
 use siskin_compiler::pack::PackedFile;
 use siskin_compiler::plan::{Board, MemoryReport};
 use siskin_runtime::parts::Kind;
-use siskin_runtime::{PackedModel, TokenId};
+use siskin_runtime::{BeamOptions, PackedModel, TokenId};
 
 use crate::adapter::AdapterArgs;
+use crate::beams::BeamArgs;
 use crate::boards::{self, BoardsDirArgs};
 use crate::console::Console;
 use crate::encoding::{Findings, input_tokens};
@@ -67,6 +68,8 @@ struct RunArgs {
     file: PathBuf,
     #[command(flatten)]
     generation: GenerationArgs,
+    #[command(flatten)]
+    beam: BeamArgs,
     #[command(flatten)]
     adapter: AdapterArgs,
     /// Run this firmware, which `board build` made around the same file, instead of building it.
@@ -158,6 +161,9 @@ struct RunReply {
     tokens: Vec<TokenId>,
     n_prompt_tokens: usize,
     logits_hash: String,
+    /// What a beam search's best text scores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score: Option<f32>,
     /// `max_new_tokens`, `end_token`, `stop`, `context_full`, `complete` or `stuck`.
     end: String,
     /// For each generated token. The first is drawn from the prompt's own prediction, so it costs no pass through the layers.
@@ -221,6 +227,9 @@ fn run_emulated(args: &RunArgs, boards_dir: &BoardsDirArgs, console: &Console) -
     let stops = args.generation.stops()?;
     let job = Job::prepare(&args.board, &args.file, boards_dir, console)?;
     let model = job.file.model();
+    args.beam.check(&model)?;
+    let beams = args.beam.options(&args.generation, None)?;
+    check_room(&model, beams.as_ref())?;
     let biases = args.generation.biases(&model)?;
     let beginning = match model.config().parts.kind {
         // Its input is no prompt to begin with.
@@ -251,6 +260,7 @@ fn run_emulated(args: &RunArgs, boards_dir: &BoardsDirArgs, console: &Console) -
             (None, Some(name)) => Adapter::Named(name),
             (None, None) => Adapter::None,
         },
+        beams,
     };
     let doing = || format!("run the firmware on {}", args.board);
     let scratch = tempfile::tempdir().or_failed(doing)?;
@@ -269,6 +279,16 @@ fn run_emulated(args: &RunArgs, boards_dir: &BoardsDirArgs, console: &Console) -
     console.stream("\n")?;
     tell(&sizes, &transcript, console);
     console.reply_after_stream(&reply(sizes, transcript))
+}
+
+/// The arena of firmware is as large as its model asks for.
+fn check_room(model: &PackedModel<'_>, beams: Option<&BeamOptions>) -> Result<(), Failure> {
+    let (asked, most) = (beams.map_or(0, |beams| beams.n_beams), model.header().n_beams as usize);
+    if asked <= most {
+        return Ok(());
+    }
+    let cause = anyhow!("the model has room for {most} beams: compile it with --beams {asked}");
+    Err(Failure::invalid_input("search with beams", cause))
 }
 
 /// The analysis must never promise less than a run takes.
@@ -304,6 +324,7 @@ fn reply(sizes: Sizes, transcript: Transcript) -> RunReply {
         tokens: transcript.tokens,
         n_prompt_tokens: transcript.n_prompt_tokens,
         logits_hash: transcript.logits_hash,
+        score: transcript.score,
         end: transcript.end,
         instructions: transcript.instructions,
         draw_instructions: transcript.draw_instructions,

@@ -81,6 +81,7 @@ struct Reply {
     kv: &'static str,
     context_len: usize,
     prefill_batch: u32,
+    beams: u32,
     /// Blocks of zero weights that are not stored, and all blocks of the matrices where they were.
     zero_blocks_dropped: usize,
     blocks_of_sparse_matrices: usize,
@@ -132,6 +133,7 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         kv: header.kv.name(),
         context_len: header.config.context_len,
         prefill_batch: header.prefill_batch,
+        beams: header.n_beams,
         zero_blocks_dropped,
         blocks_of_sparse_matrices,
         report,

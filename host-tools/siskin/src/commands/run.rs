@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::anyhow;
 use serde::Serialize;
-use siskin_compiler::pack::AlignedBytes;
+use siskin_compiler::pack::{AlignedBytes, PackedFile};
 use siskin_compiler::threads::{TeamJoin, with_threads};
 use siskin_runtime::format::SectionKind;
 use siskin_runtime::parts::Kind;
@@ -18,11 +18,12 @@ use siskin_runtime::{
 };
 
 use crate::adapter::AdapterArgs;
+use crate::beams::BeamArgs;
 use crate::console::Console;
 use crate::encoding::{Findings, Found, input_tokens};
 use crate::failure::{Failure, OrFail as _};
-use crate::generation::{Beginning, GenerationArgs};
-use crate::{draft, grammar, input, packing};
+use crate::generation::{Beginning, GenerationArgs, end_name};
+use crate::{beams, draft, grammar, input, packing};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -31,7 +32,8 @@ Examples:
   siskin run shakespeare.siskin --prompt 'ROMEO:' --stop 'JULIET:' --format json
   siskin run moods.siskin --prompt 'I could not be happier.'
   siskin run shakespeare.siskin --prompt 'ROMEO:' --grammar schema.json
-  siskin run shakespeare.siskin --prompt 'ROMEO:' --adapter poet";
+  siskin run shakespeare.siskin --prompt 'ROMEO:' --adapter poet
+  siskin run summaries.siskin --prompt 'The siskin is a small finch.' --beams 4";
 
 #[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]
@@ -40,20 +42,22 @@ pub(crate) struct Args {
     file: PathBuf,
     #[command(flatten)]
     generation: GenerationArgs,
+    #[command(flatten)]
+    beam: BeamArgs,
     /// Keep the text to a grammar, in place of the model's own: GBNF, or a JSON schema in a .json.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "beams")]
     grammar: Option<PathBuf>,
     #[command(flatten)]
     adapter: AdapterArgs,
     /// In a full context, forget the older half and go on, rather than end.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "beams")]
     slide: bool,
     /// Of the half that --slide keeps, so many tokens from the front: attention sinks.
     #[arg(long, value_name = "N", default_value_t = 0, requires = "slide")]
     sinks: usize,
     /// A small packed model with the same tokenizer that guesses ahead, in place of one packed with the model: the same text and logits, in less
     /// time where it often guesses right.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "beams")]
     draft: Option<PathBuf>,
     /// Tokens that the draft guesses at a time.
     #[arg(long, value_name = "N", default_value_t = 3)]
@@ -122,6 +126,10 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let stops = args.generation.stops()?;
     let stops = StopMatcher::new(&stops).map_err(Failure::command_line)?;
     let file = packing::laid_out_for(kernels, input::open_packed(&args.file)?)?;
+    args.beam.check(&file.model())?;
+    if args.beam.beams.is_some() {
+        return search(args, file, console);
+    }
     let model = file.model();
     if model.config().parts.kind == Kind::Encoder {
         args.adapter.refuse()?;
@@ -153,6 +161,20 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         continue_prompt(args, &model, &mut session, draft, sampler, stops, console)
     });
     console.reply_after_stream(&continued.or_failed(|| "start the threads".to_owned())??)
+}
+
+/// Searches with beams, for which the model need not have been compiled.
+fn search(args: &Args, file: PackedFile, console: &Console) -> Result<(), Failure> {
+    let end_token = input::packed_tokenizer(&file.model())?.eos();
+    let Some(options) = args.beam.options(&args.generation, end_token)? else { return Ok(()) };
+    let had = file.model().header().n_beams as usize;
+    let file = packing::with_room(file, Some(had.max(options.n_beams)))?;
+    let model = file.model();
+    let received = args.adapter.received(&args.file, &model)?;
+    let (generation, adapter, kernels) = (&args.generation, &args.adapter, args.kernels);
+    let job = beams::Job { generation, adapter, received: received.as_deref(), kernels, options };
+    let found = with_threads(args.threads, |join| job.run(&model, join, console));
+    console.reply_after_stream(&found.or_failed(|| "start the threads".to_owned())??)
 }
 
 fn encode_prompt(args: &Args, model: &PackedModel<'_>, join: impl Join + Sync) -> Result<EncodedReply, Failure> {
@@ -258,16 +280,5 @@ fn window(n_sinks: usize, context_len: usize) -> Result<Window, Failure> {
             Err(Failure::command_line(cause))
         }
         Some(n_newest) => Ok(Window { n_sinks, n_newest }),
-    }
-}
-
-fn end_name(end: Option<End>) -> &'static str {
-    match end {
-        Some(End::MaxNewTokens) | None => "max_new_tokens",
-        Some(End::EndToken(_)) => "end_token",
-        Some(End::Stop(_)) => "stop",
-        Some(End::ContextFull) => "context_full",
-        Some(End::Complete) => "complete",
-        Some(End::Stuck) => "stuck",
     }
 }

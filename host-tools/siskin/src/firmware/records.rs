@@ -17,6 +17,9 @@ pub(crate) struct Records {
     end: Option<String>,
     logits_hash: Option<String>,
     stack_used_bytes: Option<u64>,
+    /// Regions of each step of a beam search.
+    step_regions: Vec<usize>,
+    score: Option<f32>,
     found: Vec<Found>,
     failure: Option<String>,
     return_addresses: Option<String>,
@@ -41,10 +44,12 @@ pub(crate) struct Transcript {
     pub(crate) stack_used_bytes: u64,
     /// Instructions that reading the prompt took.
     pub(crate) prompt_instructions: u64,
-    /// Instructions of each token's step. The first token is drawn from the prompt's own prediction, so its step is short.
+    /// Instructions of each token's step, of a beam search's all beams together. The first token is drawn from the prompt's own prediction, so its step is short.
     pub(crate) instructions: Vec<u64>,
     /// What of it choosing a token and telling its text took; empty for an encoder.
     pub(crate) draw_instructions: Vec<u64>,
+    /// What a beam search's best text scores.
+    pub(crate) score: Option<f32>,
 }
 
 impl Records {
@@ -61,6 +66,8 @@ impl Records {
             "prompt" => self.n_prompt_tokens = value.parse().ok(),
             "end" => self.end = Some(value.to_owned()),
             "hash" => self.logits_hash = Some(value.to_owned()),
+            "regions" => self.step_regions.extend(value.parse::<usize>().ok()),
+            "score" => self.score = u32::from_str_radix(value, 16).ok().map(f32::from_bits),
             "stack" => self.stack_used_bytes = value.parse().ok(),
             "error" | "fault" => self.failure = Some(value.to_owned()),
             "returns" => self.return_addresses = Some(value.to_owned()),
@@ -98,7 +105,10 @@ impl Records {
         // comes last, if anything does.
         let regions_per_step = if is_encoders { 1 } else { 2 };
         let (prompt_instructions, steps) = regions.split_first().unwrap_or((&0, &[]));
-        let steps: Vec<&[u64]> = steps.chunks_exact(regions_per_step).take(n_steps).collect();
+        let (steps, n_steps) = match &self.step_regions[..] {
+            [] => (steps.chunks_exact(regions_per_step).take(n_steps).collect(), n_steps),
+            counts => (parted(steps, counts), counts.len()),
+        };
         ensure!(!regions.is_empty() && steps.len() == n_steps, "the emulator counted {} regions", regions.len());
         let said = "the firmware ended without saying all it should";
         let end = if is_encoders { Some(String::new()) } else { self.end };
@@ -111,7 +121,8 @@ impl Records {
             stack_used_bytes: self.stack_used_bytes.context(said)?,
             prompt_instructions: *prompt_instructions,
             instructions: steps.iter().map(|step| step.iter().sum()).collect(),
-            draw_instructions: steps.iter().filter_map(|step| step.get(1).copied()).collect(),
+            draw_instructions: steps.iter().filter_map(|step| step.get(1..)?.last().copied()).collect(),
+            score: self.score,
             tokens: self.tokens,
         })
     }
@@ -119,6 +130,16 @@ impl Records {
 
 fn regions(counts: &str) -> Vec<u64> {
     counts.lines().filter_map(|line| line.strip_prefix("region ")?.parse().ok()).collect()
+}
+
+/// The first `counts[0]` regions, then the next `counts[1]`, and so on, as far as there are any.
+fn parted<'r>(mut regions: &'r [u64], counts: &[usize]) -> Vec<&'r [u64]> {
+    let mut next = |&count: &usize| {
+        let (step, rest) = regions.split_at_checked(count)?;
+        regions = rest;
+        Some(step)
+    };
+    counts.iter().map_while(&mut next).collect()
 }
 
 fn unescape(escaped: &str) -> String {
@@ -161,6 +182,18 @@ mod tests {
         assert_eq!((transcript.prompt_instructions, &transcript.instructions[..]), (100, &[5, 56][..]));
         assert_eq!(transcript.draw_instructions, [5, 6]);
         assert!(records(&said.replace("hash 00ff\n", "")).finish(&counts).is_err());
+    }
+
+    #[test]
+    fn a_search_has_as_many_regions_as_it_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let counts = dir.path().join("counts.txt");
+        fs::write(&counts, "region 100\nregion 1\nregion 5\nregion 50\nregion 6\nregion 7\nregion 0\n").unwrap();
+        let said = "prompt 3\nregions 2\nregions 3\ntoken 7\nscore bf000000\nend end_token\nhash 00ff\nstack 640\n";
+        let transcript = records(said).finish(&counts).unwrap();
+        assert_eq!((transcript.tokens, transcript.score), (vec![7], Some(-0.5)));
+        assert_eq!((&transcript.instructions[..], &transcript.draw_instructions[..]), (&[6, 63][..], &[5, 7][..]));
+        assert!(records(&said.replace("regions 3", "regions 30")).finish(&counts).is_err());
     }
 
     #[test]

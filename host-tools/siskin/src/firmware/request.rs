@@ -1,10 +1,12 @@
 //! The request that the firmware reads: the layout is documented in boards/firmware/src/request.rs.
 
 use siskin_runtime::sampler::{EncodedBias, Sampling};
-use siskin_runtime::{TokenId, Window};
+use siskin_runtime::{BeamOptions, EarlyStopping, TokenId, Window};
 
 const MAGIC: &[u8; 8] = b"SISKINRQ";
 const VERSION: u32 = 4;
+/// With a beam search.
+const VERSION_OF_BEAMS: u32 = 5;
 /// The text begins without the model's prefix.
 const WITHOUT_PREFIX: u32 = 1;
 
@@ -38,6 +40,7 @@ pub(crate) struct Request<'r> {
     pub(crate) biases: &'r [EncodedBias],
     pub(crate) stops: &'r [&'r str],
     pub(crate) adapter: Adapter<'r>,
+    pub(crate) beams: Option<BeamOptions>,
 }
 
 impl Request<'_> {
@@ -50,7 +53,7 @@ impl Request<'_> {
         let sampling = &self.sampling;
         let mut file = MAGIC.to_vec();
         let mut put = |word: u32| file.extend(word.to_le_bytes());
-        put(VERSION);
+        put(if self.beams.is_some() { VERSION_OF_BEAMS } else { VERSION });
         put(kind);
         put(saturated(prompt.len()));
         put(saturated(self.max_new_tokens));
@@ -77,6 +80,15 @@ impl Request<'_> {
         put(self.window.map_or(0, |window| saturated(window.n_newest)));
         put(self.window.map_or(0, |window| saturated(window.n_sinks)));
         put(if self.after_prefix { 0 } else { WITHOUT_PREFIX });
+        if let Some(BeamOptions { n_beams, length_penalty, early_stopping, .. }) = self.beams {
+            put(saturated(n_beams));
+            put(length_penalty.to_bits());
+            put(match early_stopping {
+                EarlyStopping::Likely => 0,
+                EarlyStopping::Full => 1,
+                EarlyStopping::Never => 2,
+            });
+        }
         file.extend(self.biases.as_flattened());
         file.extend(prompt);
         for stop in self.stops {
@@ -108,7 +120,9 @@ mod tests {
         let (max_new_tokens, seed) = (9, 0x11_2233_4455_6677);
         let (biases, stops, adapter) = (&biases, &["ab"], Adapter::Named("poet"));
         let (after_prefix, window) = (false, Some(Window { n_sinks: 4, n_newest: 60 }));
-        let request = Request { prompt, max_new_tokens, after_prefix, window, sampling, seed, biases, stops, adapter };
+        let beams = None;
+        let mut request =
+            Request { prompt, max_new_tokens, after_prefix, window, sampling, seed, biases, stops, adapter, beams };
         let file = request.encode();
         let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
         let number = |at: usize| f32::from_bits(word(at));
@@ -121,5 +135,12 @@ mod tests {
         assert_eq!(number(100), -0.5);
         assert_eq!([104, 108, 112].map(word), [7, 0x0102_0304, 2]);
         assert_eq!(&file[116..], b"abpoet");
+        let early_stopping = EarlyStopping::Never;
+        let options = BeamOptions { n_beams: 3, length_penalty: -0.5, early_stopping, end_token: None, max_new_tokens };
+        request.beams = Some(options);
+        let wide = request.encode();
+        let word = |at: usize| u32::from_le_bytes(wide[at..at + 4].try_into().unwrap());
+        assert_eq!([8, 96, 100, 104].map(word), [5, 3, (-0.5f32).to_bits(), 2]);
+        assert_eq!((&wide[12..96], &wide[108..]), (&file[12..96], &file[96..]));
     }
 }
