@@ -5,6 +5,7 @@
 
 mod attention;
 mod elementwise;
+mod int4;
 mod matmul;
 
 use crate::kernels::backend::Backend;
@@ -29,6 +30,10 @@ impl Backend for RiscvV {
 
     fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
         matmul::matmul_rows(out, first_row, w, x);
+    }
+
+    fn matmul_rows_int4(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        int4::matmul_rows(out, first_row, w, x);
     }
 
     fn quantize_to(self, limit: f32, x: &[f32], values: &mut [i16]) -> f32 {
