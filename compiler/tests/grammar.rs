@@ -9,7 +9,8 @@ use siskin_compiler::grammar::Rules;
 use siskin_compiler::pack::{AlignedBytes, PackedFile, relayout, with_section};
 use siskin_runtime::format::SectionKind;
 use siskin_runtime::grammar::{Grammar, GrammarState};
-use siskin_runtime::{End, Generation, Kernels, Limits, Sampler, Sampling, Session, StopMatcher};
+use siskin_runtime::sampler::{Advance, Constraint};
+use siskin_runtime::{End, Generation, Kernels, Limits, Sampler, Sampling, Session, StopMatcher, TokenId};
 
 const SCHEMA: &str = include_str!("../../tests/golden/reply.schema.json");
 const N_TEXTS: u64 = 10_000;
@@ -92,4 +93,68 @@ fn ten_thousand_texts_at_temperature_1_5_are_valid() {
     }
     let different: HashSet<&String> = texts.iter().collect();
     assert!(texts.len() as u64 == N_TEXTS && different.len() > 5000, "{} different texts", different.len());
+}
+
+/// A grammar that is asked after all logits are computed.
+struct Unmarked<'m>(GrammarState<'m>);
+
+impl Constraint for Unmarked<'_> {
+    fn tokens_missing(&self) -> usize {
+        self.0.tokens_missing()
+    }
+
+    fn allows(&self, token: TokenId, n_left: usize) -> bool {
+        self.0.allows(token, n_left)
+    }
+
+    fn restrict(&self, logits: &mut [f32], n_left: usize) {
+        self.0.restrict(logits, n_left);
+    }
+
+    fn advance(&mut self, token: TokenId, n_left: usize) -> Advance {
+        self.0.advance(token, n_left)
+    }
+}
+
+#[test]
+fn where_few_tokens_may_come_the_others_are_not_computed_and_the_text_is_the_same() {
+    let file = packed();
+    for kernels in Kernels::available() {
+        let bytes = relayout(&file.model(), kernels.preferred_layout(), 8).expect("another layout");
+        let model = siskin_runtime::PackedModel::parse(&bytes).expect("a packed model");
+        let tokenizer = model.tokenizer().expect("a tokenizer");
+        let section = model.section(SectionKind::Grammar).expect("a grammar");
+        let grammar = Grammar::parse(section, &tokenizer).expect("sound");
+        let eos = tokenizer.eos();
+        let limits = Limits { max_new_tokens: 90, end_tokens: eos.as_slice(), slide_to: None };
+        let (mut n_narrow, mut n_wide) = (0, 0);
+        for seed in 0..6 {
+            let sampling =
+                if seed % 3 == 0 { Sampling::greedy() } else { Sampling::random(1.5).expect("a temperature") };
+            let mut arenas = [(); 2].map(|()| AlignedBytes::zeroed(model.memory_plan().arena_bytes));
+            let [mut marked, mut whole] =
+                arenas.each_mut().map(|arena| Session::new(&model, arena, kernels).expect("room in the arena"));
+            let state = || GrammarState::new(grammar, tokenizer, eos.as_slice());
+            let stops = || StopMatcher::new(&[]).expect("no stops");
+            let sampler = || Sampler::new(sampling, seed);
+            let mut marked = Generation::new(&mut marked, Some(tokenizer), sampler(), stops(), limits).within(state());
+            let mut whole =
+                Generation::new(&mut whole, Some(tokenizer), sampler(), stops(), limits).within(Unmarked(state()));
+            let prompt = [1, 40 + seed as TokenId, 60];
+            marked.read(&prompt).and_then(|()| whole.read(&prompt)).expect("room for the prompt");
+            while marked.compute(|_| {}) {
+                assert!(whole.compute(|_| {}));
+                let n_left_out = marked.logits().iter().filter(|&&logit| logit == f32::NEG_INFINITY).count();
+                *(if n_left_out > 0 { &mut n_narrow } else { &mut n_wide }) += 1;
+                assert!(n_left_out == 0 || n_left_out * 8 >= tokenizer.vocab_size() * 7, "{n_left_out}");
+                let pairs = marked.logits().iter().zip(whole.logits());
+                let is_same = |(a, b): (&f32, &f32)| *a == f32::NEG_INFINITY || a.to_bits() == b.to_bits();
+                assert!(pairs.into_iter().all(is_same), "{} seed {seed}", kernels.name());
+                assert_eq!(marked.draw(|_| {}), whole.draw(|_| {}), "{} seed {seed}", kernels.name());
+            }
+            assert!(!whole.compute(|_| {}));
+            assert_eq!(marked.end(), whole.end());
+        }
+        assert!(n_narrow > 50 && n_wide > 10, "{n_narrow} {n_wide}");
+    }
 }

@@ -196,9 +196,17 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
 
     /// Computes the prediction made of the residual stream in `row_idx`: the logits of the next token, of a masked one, or of labels.
     pub fn predict(&self, buffers: &mut Buffers<'_>, row_idx: usize) {
+        let Some(output) = self.stage_head(buffers, row_idx) else { return };
+        let staged = self.staged(&output, buffers.activations, buffers.activation_scales);
+        self.linear(lanes!(self, buffers), buffers.logits, &output, &staged.view(1));
+    }
+
+    /// Stages what the output matrix, which it gives, is multiplied by.
+    #[inline(always)]
+    pub fn stage_head(&self, buffers: &mut Buffers<'_>, row_idx: usize) -> Option<Linear<'m>> {
         let config = self.model.config();
         let head = self.model.head();
-        let Some(output) = head.output else { return };
+        let output = head.output?;
         self.finish(buffers, row_idx);
         if let Some((dense, norm)) = &head.transform {
             let out = self.linear_of_row(buffers, dense);
@@ -212,7 +220,7 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         }
         let mut staged = self.staged(&output, buffers.activations, buffers.activation_scales);
         staged.put(0, buffers.row.cut(..output.weight.cols()));
-        self.linear(lanes!(self, buffers), buffers.logits, &output, &staged.view(1));
+        Some(output)
     }
 
     /// Computes the logits of what follows each of the first `n_tokens` residual streams, `(n_tokens, vocab_size)`, in one pass over the head.

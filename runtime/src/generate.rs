@@ -93,6 +93,8 @@ pub struct Generation<'g, 'a, J = Serial, C = Unconstrained, A = Alone> {
     text: TextStream,
     /// The token that was drawn last, which the session has not seen.
     last: Option<TokenId>,
+    /// Whether the logits are restricted to the constraint's tokens already.
+    is_restricted: bool,
     n_tokens: usize,
     end: Option<End>,
 }
@@ -127,8 +129,20 @@ impl<'g, 'a, J: Join + Sync> Generation<'g, 'a, J> {
         limits: Limits<'g>,
     ) -> Self {
         let (text, constraint) = (TextStream::new(), Unconstrained);
-        let (last, n_tokens, end) = (None, 0, None);
-        Self { session, ahead: Alone, tokenizer, sampler, constraint, stops, limits, text, last, n_tokens, end }
+        Self {
+            session,
+            ahead: Alone,
+            tokenizer,
+            sampler,
+            constraint,
+            stops,
+            limits,
+            text,
+            last: None,
+            is_restricted: false,
+            n_tokens: 0,
+            end: None,
+        }
     }
 }
 
@@ -137,13 +151,41 @@ impl<'g, 'a, J: Join + Sync, C: Constraint, A: Ahead<J>> Generation<'g, 'a, J, C
     #[inline]
     pub fn within<D>(self, constraint: D) -> Generation<'g, 'a, J, D, A> {
         let Self { session, ahead, tokenizer, sampler, stops, limits, text, last, n_tokens, end, .. } = self;
-        Generation { session, ahead, tokenizer, sampler, constraint, stops, limits, text, last, n_tokens, end }
+        let is_restricted = false;
+        Generation {
+            session,
+            ahead,
+            tokenizer,
+            sampler,
+            constraint,
+            stops,
+            limits,
+            text,
+            last,
+            is_restricted,
+            n_tokens,
+            end,
+        }
     }
 
     /// The same text, yet to read its prompt, with a draft's guesses: it has the same tokens and logits, and may come faster.
-    pub fn guessed_by<D: Ahead<J>>(self, draft: D) -> Generation<'g, 'a, J, C, D> {
+    pub fn guessed_by<D: Ahead<J>>(self, ahead: D) -> Generation<'g, 'a, J, C, D> {
         let Self { session, tokenizer, sampler, constraint, stops, limits, text, last, n_tokens, end, .. } = self;
-        Generation { session, ahead: draft, tokenizer, sampler, constraint, stops, limits, text, last, n_tokens, end }
+        let is_restricted = false;
+        Generation {
+            session,
+            ahead,
+            tokenizer,
+            sampler,
+            constraint,
+            stops,
+            limits,
+            text,
+            last,
+            is_restricted,
+            n_tokens,
+            end,
+        }
     }
 
     /// How a draft's guesses fared so far, where there is one.
@@ -165,7 +207,8 @@ impl<'g, 'a, J: Join + Sync, C: Constraint, A: Ahead<J>> Generation<'g, 'a, J, C
     /// As [`Generation::start`], and [`StepError::NoRoom`] where the constraint's shortest text may not fit.
     pub fn read(&mut self, prompt: &[TokenId]) -> Result<(), StepError> {
         self.ahead.settle(self.session);
-        self.session.prefill(prompt)?;
+        let n_left = self.n_left_after(prompt.len());
+        self.is_restricted = self.session.prefill_within(prompt, &self.constraint, n_left)?;
         self.sampler.observe(prompt);
         let (n_missing, n_left) = (self.constraint.tokens_missing(), self.n_left());
         if n_missing > n_left { Err(StepError::NoRoom { n_missing, n_left }) } else { Ok(()) }
@@ -173,12 +216,18 @@ impl<'g, 'a, J: Join + Sync, C: Constraint, A: Ahead<J>> Generation<'g, 'a, J, C
 
     /// How many tokens can still be drawn: as the limit and the context let them.
     fn n_left(&self) -> usize {
+        self.n_left_after(0)
+    }
+
+    /// The same once so many tokens more are read.
+    fn n_left_after(&self, n_read: usize) -> usize {
         let n_wanted = self.limits.max_new_tokens - self.n_tokens;
         if self.limits.slide_to.is_some() {
             return n_wanted;
         }
         // The last token that is drawn need not be read again.
-        let n_positions = self.session.model().config().context_len - self.ahead.position(self.session);
+        let position = self.ahead.position(self.session) + n_read;
+        let n_positions = self.session.model().config().context_len.saturating_sub(position);
         n_wanted.min(n_positions + 1)
     }
 
@@ -198,7 +247,8 @@ impl<'g, 'a, J: Join + Sync, C: Constraint, A: Ahead<J>> Generation<'g, 'a, J, C
         self.end.is_none() && self.advance(&mut emit)
     }
 
-    /// What the next token will be drawn from, `(vocab_size,)`, after [`Generation::compute`].
+    /// What the next token will be drawn from, `(vocab_size,)`, after [`Generation::compute`]. Where the constraint lets few tokens come next
+    /// ([`Constraint::is_narrow`]), the others' are minus infinity and were not computed.
     pub fn logits(&mut self) -> &[f32] {
         self.ahead.logits(self.session)
     }
@@ -206,7 +256,7 @@ impl<'g, 'a, J: Join + Sync, C: Constraint, A: Ahead<J>> Generation<'g, 'a, J, C
     /// The second part of a step, after [`Generation::compute`] and only then: draws the token and gives its text.
     pub fn draw(&mut self, mut emit: impl FnMut(&str)) -> Option<TokenId> {
         let n_left = self.n_left();
-        let token = self.sampler.next_within(self.ahead.logits(self.session), &self.constraint, n_left);
+        let token = self.sampler.next_of(self.ahead.logits(self.session), &self.constraint, n_left, self.is_restricted);
         let advance = self.constraint.advance(token, n_left);
         if let Advance::Whole | Advance::Stuck = advance {
             self.finish(if advance == Advance::Whole { End::Complete } else { End::Stuck }, &mut emit);
@@ -245,11 +295,13 @@ impl<'g, 'a, J: Join + Sync, C: Constraint, A: Ahead<J>> Generation<'g, 'a, J, C
             self.ahead.settle(self.session);
             self.session.slide_behind(window.n_sinks, window.n_newest);
         }
-        let is_room = self.ahead.advance(self.session, token, &self.sampler).is_ok();
-        if !is_room {
-            self.finish(End::ContextFull, emit);
+        let n_left = self.n_left_after(1);
+        let is_read = self.ahead.advance(self.session, token, &self.sampler, &self.constraint, n_left);
+        match is_read {
+            Ok(is_restricted) => self.is_restricted = is_restricted,
+            Err(_) => self.finish(End::ContextFull, emit),
         }
-        is_room
+        is_read.is_ok()
     }
 
     fn add_text(&mut self, piece: &[u8], emit: &mut impl FnMut(&str)) {

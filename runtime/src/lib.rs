@@ -49,6 +49,7 @@ pub mod encoder;
 pub mod format;
 pub mod generate;
 pub mod grammar;
+mod head;
 pub mod kernels;
 mod known;
 pub mod kv_cache;

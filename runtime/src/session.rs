@@ -10,7 +10,7 @@ use crate::decoder::{Decoder, Place};
 use crate::format::PackedModel;
 use crate::kernels::{Join, Kernels, Serial};
 use crate::parts::Kind;
-use crate::sampler::most_probable;
+use crate::sampler::{Constraint, Unconstrained, most_probable};
 
 /// Why a step was refused. The session is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,13 +204,39 @@ impl<'a, J: Join + Sync> Session<'a, J> {
     /// # Errors
     /// [`StepError`]; nothing was added.
     pub fn prefill(&mut self, tokens: &[TokenId]) -> Result<&mut [f32], StepError> {
+        self.prefill_within(tokens, &Unconstrained, usize::MAX)?;
+        Ok(self.buffers.logits)
+    }
+
+    /// [`Session::prefill`] where a constraint may leave few tokens of which to draw the next, with `n_left` tokens left to draw, that one
+    /// included: then only their logits are computed, all others are minus infinity, and it gives true.
+    ///
+    /// # Errors
+    /// [`StepError`]; nothing was added.
+    #[inline(always)]
+    pub fn prefill_within(
+        &mut self,
+        tokens: &[TokenId],
+        constraint: &impl Constraint,
+        n_left: usize,
+    ) -> Result<bool, StepError> {
+        let last_idx = self.read_all(tokens)?;
+        let is_marked = constraint.mark(self.buffers.logits, n_left);
+        if is_marked {
+            self.decoder.predict_open(&mut self.buffers, last_idx);
+        } else {
+            self.decoder.predict(&mut self.buffers, last_idx);
+        }
+        Ok(is_marked)
+    }
+
+    /// Adds `tokens`, a batch at a time; gives the place of the last in its batch.
+    fn read_all(&mut self, tokens: &[TokenId]) -> Result<usize, StepError> {
         self.check(tokens)?;
         for batch in tokens.chunks(self.prefill_batch.max(1)) {
             self.add(batch);
         }
-        let last_idx = (tokens.len() - 1) % self.prefill_batch.max(1);
-        self.decoder.predict(&mut self.buffers, last_idx);
-        Ok(self.buffers.logits)
+        Ok((tokens.len() - 1) % self.prefill_batch.max(1))
     }
 
     /// Adds the first tokens of `tokens`, as many as one pass over the weights serves, and gives their number. Predicts nothing yet:

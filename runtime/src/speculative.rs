@@ -14,7 +14,7 @@ use crate::TokenId;
 use crate::cut::{Cut, copy};
 use crate::format::PackedModel;
 use crate::kernels::{Join, Serial};
-use crate::sampler::Sampler;
+use crate::sampler::{Constraint, Sampler};
 use crate::session::{Session, StepError};
 
 /// Most tokens that are guessed at a time.
@@ -81,12 +81,19 @@ pub struct Guesses {
 
 /// How a session is moved on by a token, and where what it then predicts lies.
 pub trait Ahead<J> {
-    /// Shows `session` a token that was drawn. What is drawn next will be drawn as `sampler` draws.
+    /// Shows `session` a token that was drawn. What is drawn next will be drawn as `sampler` draws, within `constraint` and with `n_left` tokens
+    /// left to draw. True where all logits but those of tokens that may come next are minus infinity: where the constraint is narrow.
     ///
     /// # Errors
     /// As [`Session::decode_step`].
-    fn advance(&mut self, session: &mut Session<'_, J>, token: TokenId, sampler: &Sampler<'_>)
-    -> Result<(), StepError>;
+    fn advance(
+        &mut self,
+        session: &mut Session<'_, J>,
+        token: TokenId,
+        sampler: &Sampler<'_>,
+        constraint: &impl Constraint,
+        n_left: usize,
+    ) -> Result<bool, StepError>;
 
     /// What is predicted after the last token, `(vocab_size,)`.
     fn logits<'s>(&'s mut self, session: &'s mut Session<'_, J>) -> &'s mut [f32];
@@ -109,8 +116,15 @@ pub struct Alone;
 
 impl<J: Join + Sync> Ahead<J> for Alone {
     #[inline(always)]
-    fn advance(&mut self, session: &mut Session<'_, J>, token: TokenId, _: &Sampler<'_>) -> Result<(), StepError> {
-        session.decode_step(token).map(|_| ())
+    fn advance(
+        &mut self,
+        session: &mut Session<'_, J>,
+        token: TokenId,
+        _: &Sampler<'_>,
+        constraint: &impl Constraint,
+        n_left: usize,
+    ) -> Result<bool, StepError> {
+        session.prefill_within(&[token], constraint, n_left)
     }
 
     #[inline(always)]
@@ -212,15 +226,9 @@ impl<'d, 'a, J: Join + Sync> Draft<'d, 'a, J> {
         self.n_guessed = n_most;
         Ok(())
     }
-}
 
-impl<J: Join + Sync> Ahead<J> for Draft<'_, '_, J> {
-    fn advance(
-        &mut self,
-        session: &mut Session<'_, J>,
-        token: TokenId,
-        sampler: &Sampler<'_>,
-    ) -> Result<(), StepError> {
+    /// Moves both on by a token that was drawn.
+    fn step(&mut self, session: &mut Session<'_, J>, token: TokenId, sampler: &Sampler<'_>) -> Result<(), StepError> {
         if self.guesses.cut(..self.n_guessed).get(self.n_right) == Some(&token) {
             self.n_right += 1;
             self.counts.n_right += 1;
@@ -240,6 +248,24 @@ impl<J: Join + Sync> Ahead<J> for Draft<'_, '_, J> {
         self.counts.n_made += self.n_guessed;
         self.counts.n_passes += 1;
         Ok(())
+    }
+}
+
+impl<J: Join + Sync> Ahead<J> for Draft<'_, '_, J> {
+    fn advance(
+        &mut self,
+        session: &mut Session<'_, J>,
+        token: TokenId,
+        sampler: &Sampler<'_>,
+        constraint: &impl Constraint,
+        n_left: usize,
+    ) -> Result<bool, StepError> {
+        self.step(session, token, sampler)?;
+        let is_narrow = constraint.is_narrow();
+        if is_narrow {
+            constraint.restrict(self.logits(session), n_left);
+        }
+        Ok(is_narrow)
     }
 
     fn logits<'s>(&'s mut self, session: &'s mut Session<'_, J>) -> &'s mut [f32] {

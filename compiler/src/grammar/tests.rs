@@ -160,6 +160,10 @@ fn random_text(mut state: GrammarState<'_>, tokenizer: &Tokenizer<'_>, budget: u
     for n_left in (1..=budget).rev() {
         let mut logits = vec![0.0; tokenizer.vocab_size() + 3];
         state.restrict(&mut logits, n_left);
+        let mut marks = vec![7.0; logits.len()];
+        let is_marked = state.mark(&mut marks, n_left);
+        assert_eq!(is_marked, state.is_narrow());
+        assert!(if is_marked { marks == logits } else { marks.iter().all(|&mark| mark == 7.0) });
         let allowed: Vec<TokenId> = (0..logits.len() as TokenId).filter(|&id| logits[id as usize] == 0.0).collect();
         if rng.random_bool(0.1) {
             let one_by_one: Vec<TokenId> =
@@ -434,6 +438,7 @@ fn damaged_sections_neither_panic_nor_loop() {
         for n_left in (1..12).rev() {
             let mut logits = vec![0.0; tokenizer.vocab_size()];
             state.restrict(&mut logits, n_left);
+            state.mark(&mut logits, n_left);
             let token = rng.random_range(0..logits.len()) as TokenId;
             state.advance(token, n_left);
         }

@@ -8,6 +8,7 @@
 //! token is allowed only if what is missing after it fits the tokens that are left: so a text is always whole when it ends. Likewise
 //! a state knows how much stack its shortest way needs, and is not entered where there is less.
 
+mod narrow;
 mod section;
 
 pub use section::{Grammar, GrammarError, layout};
@@ -231,6 +232,16 @@ impl Constraint for GrammarState<'_> {
         }
         let beyond = self.tokenizer.vocab_size();
         logits.iter_mut().skip(beyond).for_each(|logit| *logit = f32::NEG_INFINITY);
+    }
+
+    fn is_narrow(&self) -> bool {
+        self.candidates().is_some()
+    }
+
+    fn mark(&self, logits: &mut [f32], n_left: usize) -> bool {
+        let Some(candidates) = self.candidates() else { return false };
+        self.mark_candidates(&candidates, logits, n_left);
+        true
     }
 
     fn advance(&mut self, token: TokenId, n_left: usize) -> Advance {

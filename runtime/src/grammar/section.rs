@@ -222,9 +222,42 @@ impl<'m> Grammar<'m> {
         self.edge_starts.get(idx) == self.edge_starts.get(idx + 1)
     }
 
+    /// The ranges of bytes that lead on from `state`, lowest and highest, ascending.
+    pub(super) fn bytes_from(&self, state: u16) -> impl Iterator<Item = [u8; 2]> {
+        let idx = usize::from(state);
+        let ends = self.edge_starts.get(idx).zip(self.edge_starts.get(idx + 1));
+        let edges = ends.and_then(|(&from, &to)| self.edges.get(usize::from(from)..usize::from(to)));
+        edges.unwrap_or_default().iter().map(|&[low, high, ..]| [low, high])
+    }
+
     /// The tokens that are text, in the order of their bytes, each with the number of bytes that it shares with the one before.
     pub(super) fn texts(&self) -> impl Iterator<Item = (TokenId, usize)> {
-        self.shared.iter().enumerate().map(|(idx, &shared)| (self.tokens.get(idx), usize::from(shared)))
+        (0..self.n_texts()).map(|idx| self.text(idx))
+    }
+
+    /// How many tokens are text.
+    pub(super) fn n_texts(&self) -> usize {
+        self.shared.len()
+    }
+
+    /// One of [`Grammar::texts`].
+    pub(super) fn text(&self, idx: usize) -> (TokenId, usize) {
+        (self.tokens.get(idx), self.shared.get(idx).map_or(0, |&shared| shared.into()))
+    }
+
+    /// Which of [`Grammar::texts`] is the first whose first byte is not below `byte`.
+    pub(super) fn first_text_from(&self, tokenizer: &Tokenizer<'_>, byte: u16) -> usize {
+        let (mut low, mut high) = (0, self.n_texts());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let first = tokenizer.piece(self.tokens.get(middle)).first();
+            if first.is_some_and(|&first| u16::from(first) < byte) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
     }
 
     /// The tokens that no grammar allows: control tokens, the end of text, tokens without bytes.

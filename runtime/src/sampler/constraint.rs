@@ -15,6 +15,17 @@ pub trait Constraint {
     /// Sets the logit of every token that may not come next to minus infinity.
     fn restrict(&self, logits: &mut [f32], n_left: usize);
 
+    /// Whether so few tokens may come next that it pays to ask which before their logits are computed: then all other logits are minus infinity
+    /// from the start. It depends on the constraint alone.
+    fn is_narrow(&self) -> bool {
+        false
+    }
+
+    /// Where [`Constraint::is_narrow`], sets the logits of tokens that may come next to 0 and all others to minus infinity, and gives true.
+    fn mark(&self, _logits: &mut [f32], _n_left: usize) -> bool {
+        false
+    }
+
     /// Goes on after `token`.
     fn advance(&mut self, token: TokenId, n_left: usize) -> Advance;
 }
@@ -66,6 +77,14 @@ impl<C: Constraint> Constraint for Option<C> {
         if let Some(constraint) = self {
             constraint.restrict(logits, n_left);
         }
+    }
+
+    fn is_narrow(&self) -> bool {
+        self.as_ref().is_some_and(C::is_narrow)
+    }
+
+    fn mark(&self, logits: &mut [f32], n_left: usize) -> bool {
+        self.as_ref().is_some_and(|constraint| constraint.mark(logits, n_left))
     }
 
     fn advance(&mut self, token: TokenId, n_left: usize) -> Advance {

@@ -98,18 +98,32 @@ impl<'s> Sampler<'s> {
     /// Like [`Sampler::next`], as if the logits of all tokens that `constraint` refuses were minus infinity, with `n_left` tokens left to
     /// draw, this one included. With no other logit above minus infinity, the choice is token 0.
     pub fn next_within(&mut self, logits: &mut [f32], constraint: &impl Constraint, n_left: usize) -> TokenId {
+        self.next_of(logits, constraint, n_left, false)
+    }
+
+    /// The same where logits may be restricted to the constraint's tokens already.
+    #[inline(always)]
+    pub(crate) fn next_of(
+        &mut self,
+        logits: &mut [f32],
+        constraint: &impl Constraint,
+        n_left: usize,
+        is_restricted: bool,
+    ) -> TokenId {
         penalties::add_biases(logits, self.biases);
         penalties::penalise(logits, &self.sampling, self.recent.as_slice());
         let token = if self.sampling.is_greedy() {
             let best = select::largest(logits).0;
-            if constraint.allows(best, n_left) {
+            if is_restricted || constraint.allows(best, n_left) {
                 best
             } else {
                 constraint.restrict(logits, n_left);
                 select::largest(logits).0
             }
         } else {
-            constraint.restrict(logits, n_left);
+            if !is_restricted {
+                constraint.restrict(logits, n_left);
+            }
             self.draw(logits)
         };
         self.recent.push(token);
