@@ -21,7 +21,7 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
     /// The caller has checked that the tokens are in the vocabulary, and no more than the context has positions.
     pub fn encode(&self, buffers: &mut Buffers<'_>, batch: usize, tokens: &[TokenId]) {
         let config = self.model.config();
-        for (i, tokens) in tokens.chunks(batch).enumerate() {
+        for (i, tokens) in tokens.chunks(batch.max(1)).enumerate() {
             self.embed(buffers, i * batch, Place::sequence(i * batch), tokens);
         }
         let n_layers = if config.parts().has_source() { config.parts().n_encoder_layers } else { config.n_layers };
@@ -33,7 +33,7 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
     /// All keys and values first; then each batch's queries, and what follows from them.
     fn encoder_layer(&self, buffers: &mut Buffers<'_>, layer: &LayerWeights<'m>, batch: usize, n_tokens: usize) {
         let Projections::Separate { key_value, .. } = &layer.attention.projections else { return };
-        let batches = || (0..n_tokens).step_by(batch).map(|first| first..n_tokens.min(first + batch));
+        let batches = || (0..n_tokens).step_by(batch.max(1)).map(|first| first..n_tokens.min(first + batch));
         for rows in batches() {
             self.stream_product(buffers, &layer.attention.norm, key_value, rows.clone());
             for (i, row) in rows.enumerate() {
@@ -57,7 +57,7 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         let config = self.model.config();
         self.encode(buffers, batch, tokens);
         let norm = self.model.final_norm(true);
-        for first in (0..tokens.len()).step_by(batch) {
+        for first in (0..tokens.len()).step_by(batch.max(1)) {
             let rows = first..tokens.len().min(first + batch);
             if let Some(norm) = &norm {
                 for x in buffers

@@ -54,7 +54,7 @@ impl<J: Join + Sync> Decoder<'_, J> {
     /// Reads a source from zero states, and keeps the states that it leaves for the decoder to start from.
     pub fn read_recurrent_source(&self, buffers: &mut Buffers<'_>, batch: usize, tokens: &[TokenId]) {
         buffers.state.fill(0.0);
-        for tokens in tokens.chunks(batch) {
+        for tokens in tokens.chunks(batch.max(1)) {
             self.forward_recurrent(buffers, true, 0, tokens);
         }
         let (n, len) = (self.model.config().n_layers * self.model.config().dim, buffers.state.len());
