@@ -9,9 +9,10 @@ use crate::layout::WeightLayout;
 use crate::math;
 use crate::tensor::{ActivationsQ8, GROUP_SIZE, MatrixQ8, Scales};
 
-/// Rows and columns of a tile.
-const ROWS: usize = WeightLayout::Rows16.row_block();
-const COLUMNS: usize = WeightLayout::Rows16.column_block();
+/// Rows of a tile.
+pub const ROWS: usize = WeightLayout::Rows16.row_block();
+/// Columns of a tile.
+pub const COLUMNS: usize = WeightLayout::Rows16.column_block();
 
 /// See [`crate::kernels::Kernels::matmul_rows`].
 pub fn matmul_rows(neon: Neon32, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {

@@ -5,6 +5,7 @@
 //! vector registers the compiler may use unseen.
 
 mod attention;
+mod int4;
 mod matmul;
 
 use std::fs;
@@ -44,13 +45,17 @@ impl Backend for Neon32 {
 
     fn lanes(self, format: WeightFormat) -> Lanes {
         match format {
-            WeightFormat::Int8 => Lanes::Bits8,
-            _ => Lanes::Bits16,
+            WeightFormat::Int8 | WeightFormat::Int4G32 => Lanes::Bits8,
+            WeightFormat::Int8G32 => Lanes::Bits16,
         }
     }
 
     fn matmul_rows(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
         matmul::matmul_rows(self, out, first_row, w, x);
+    }
+
+    fn matmul_rows_int4(self, out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &ActivationsQ8<'_>) {
+        int4::matmul_rows(self, out, first_row, w, x);
     }
 
     fn score_dots(self, q: &[i16], k: &[i8], dots: &mut [i32]) {
