@@ -1,5 +1,8 @@
 //! Formats of the KV cache on a trained model: the same bits with every backend, and next to nothing lost by short scales.
 
+mod aligned;
+
+use aligned::Aligned;
 use siskin_runtime::format::HEADER_BYTES;
 use siskin_runtime::kernels::Serial;
 use siskin_runtime::{Kernels, KvFormat, LogitsHash, PackedModel, Session, TokenId};
@@ -7,29 +10,22 @@ use siskin_runtime::{Kernels, KvFormat, LogitsHash, PackedModel, Session, TokenI
 /// Of all predictions within the text with scales of a byte.
 const UE5M3_HASH: &str = "96a0fbd83fa31dd7";
 
-/// Bytes at a multiple of 16.
-fn aligned(bytes: &[u8]) -> Vec<u128> {
-    let mut words = vec![0u128; bytes.len().div_ceil(size_of::<u128>())];
-    bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
-    words
-}
-
 /// The golden model with its cache in another format.
-fn golden(kv: KvFormat) -> Vec<u128> {
+fn golden(kv: KvFormat) -> Aligned {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden/shakespeare-260k.siskin");
-    let mut file = aligned(&std::fs::read(path).expect("the golden model"));
-    let mut header = *PackedModel::parse(bytemuck::cast_slice(&file)).expect("a packed model").header();
+    let mut file = Aligned::new(&std::fs::read(path).expect("the golden model"));
+    let mut header = *PackedModel::parse(file.bytes()).expect("a packed model").header();
     header.kv = kv;
     header.arena_bytes = header.memory_plan().expect("a plan").arena_bytes as u64;
-    bytemuck::cast_slice_mut(&mut file)[..HEADER_BYTES].copy_from_slice(&header.encode());
+    file.bytes_mut()[..HEADER_BYTES].copy_from_slice(&header.encode());
     file
 }
 
 /// The logits of each prediction within `text`.
-fn predictions(file: &[u128], kernels: Kernels, text: &[TokenId]) -> Vec<Vec<f32>> {
-    let model = PackedModel::parse(bytemuck::cast_slice(file)).expect("a packed model");
-    let mut memory = vec![0u128; model.memory_plan().arena_bytes / size_of::<u128>()];
-    let arena = bytemuck::cast_slice_mut(&mut memory);
+fn predictions(file: &Aligned, kernels: Kernels, text: &[TokenId]) -> Vec<Vec<f32>> {
+    let model = PackedModel::parse(file.bytes()).expect("a packed model");
+    let mut memory = Aligned::new(&vec![0; model.memory_plan().arena_bytes]);
+    let arena = memory.bytes_mut();
     let mut session = Session::with_join(&model, arena, kernels, Serial).expect("an arena of the model's size");
     text.iter().map(|&token| session.decode_step(token).expect("a text that fits").to_vec()).collect()
 }
@@ -56,11 +52,10 @@ fn divergence(from: &[Vec<f32>], to: &[Vec<f32>]) -> f64 {
 }
 
 /// What the model itself writes after a few tokens, so that its predictions are of a text as it knows them.
-fn text(file: &[u128]) -> Vec<TokenId> {
-    let model = PackedModel::parse(bytemuck::cast_slice(file)).expect("a packed model");
-    let mut memory = vec![0u128; model.memory_plan().arena_bytes / size_of::<u128>()];
-    let mut session =
-        Session::new(&model, bytemuck::cast_slice_mut(&mut memory), Kernels::generic()).expect("an arena");
+fn text(file: &Aligned) -> Vec<TokenId> {
+    let model = PackedModel::parse(file.bytes()).expect("a packed model");
+    let mut memory = Aligned::new(&vec![0; model.memory_plan().arena_bytes]);
+    let mut session = Session::new(&model, memory.bytes_mut(), Kernels::generic()).expect("an arena");
     let mut text: Vec<TokenId> = vec![51, 48, 46, 38, 48, 27];
     let mut next = session.most_probable_after(&text).expect("a prompt that fits");
     while text.len() < 128 {
@@ -86,12 +81,12 @@ fn scales_of_a_byte_lose_next_to_nothing_and_give_the_same_bits_everywhere() {
 fn a_snapshot_is_the_same_with_every_backend_and_goes_on_as_the_text_does() {
     for kv in KvFormat::ALL {
         let file = golden(kv);
-        let model = PackedModel::parse(bytemuck::cast_slice(&file)).expect("a packed model");
-        let mut memory = vec![0u128; model.memory_plan().arena_bytes / size_of::<u128>()];
+        let model = PackedModel::parse(file.bytes()).expect("a packed model");
+        let mut memory = Aligned::new(&vec![0; model.memory_plan().arena_bytes]);
         let (prefix, prompt) = ([51, 48, 46, 38, 48, 27, 200], [42, 85]);
         let mut first: Option<Vec<u8>> = None;
         for kernels in Kernels::available() {
-            let arena = bytemuck::cast_slice_mut(&mut memory);
+            let arena = memory.bytes_mut();
             let mut session = Session::new(&model, arena, kernels).expect("an arena of the model's size");
             session.prefill(&prefix).expect("a prefix that fits");
             let mut bytes = vec![];
