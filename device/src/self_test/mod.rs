@@ -1,7 +1,7 @@
 //! What a device can try at boot, before its model is trusted: the file's checksums, the core's kernels, and what the model is known to say.
 //!
 //! ```
-//! siskin_device::model!(static SHAKESPEARE = "../../tests/golden/shakespeare-260k.siskin");
+//! siskin_device::model!(static SHAKESPEARE = "../../../tests/golden/shakespeare-260k.siskin");
 //!
 //! if let Err(fault) = SHAKESPEARE.self_test() {
 //!     // This file has no golden tokens: `siskin compile --self-test TEXT` packs some.
