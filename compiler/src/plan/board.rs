@@ -1,12 +1,15 @@
-//! What the planner knows of a board: the memory part of its `board.toml`.
+//! What the planner knows of a board: its memory, what its instructions were counted to be, and how fast its part runs them.
 
 use std::path::Path;
 
 use serde::Deserialize;
 use siskin_runtime::{Kernels, WeightLayout};
 
+use super::cost::Costs;
+use super::speed::Speed;
+
 /// A board, or the host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Board {
     /// Name of its folder.
     pub name: String,
@@ -18,6 +21,10 @@ pub struct Board {
     pub ram_bytes: Option<u64>,
     /// What the firmware takes without a model.
     pub firmware: FirmwareBudget,
+    /// What its instructions are predicted by, and the board that was counted: itself, or one with the same core.
+    pub costs: Option<(String, Costs)>,
+    /// What they are turned into time by.
+    pub speed: Option<Speed>,
 }
 
 /// What a board's firmware takes besides the model and its arena, as `cargo xtask sizes` measures and enforces it.
@@ -67,6 +74,16 @@ struct BoardToml {
     target: Target,
     memory: Memory,
     firmware: FirmwareBudget,
+    costs: Option<CostsOf>,
+    speed: Option<Speed>,
+}
+
+/// Where a board has its costs from that has none of its own.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CostsOf {
+    /// A board with the same core.
+    like: String,
 }
 
 #[derive(Deserialize)]
@@ -89,6 +106,8 @@ impl Board {
             flash_bytes: None,
             ram_bytes: None,
             firmware: FirmwareBudget::default(),
+            costs: None,
+            speed: None,
         }
     }
 
@@ -104,12 +123,17 @@ impl Board {
             toml::from_str(&text).map_err(|error| BoardError::Toml { path: path.clone(), error: Box::new(error) })?;
         let named = |layout: &WeightLayout| layout.name() == parsed.target.layout;
         let layout = WeightLayout::ALL.into_iter().find(named);
+        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let counted_on = parsed.costs.map_or(name.clone(), |costs| costs.like);
+        let costs = Costs::load(&dir.with_file_name(&counted_on))?;
         Ok(Self {
-            name: dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            name,
             layout: layout.ok_or(BoardError::Layout { path, layout: parsed.target.layout })?,
             flash_bytes: Some(parsed.memory.flash_bytes),
             ram_bytes: Some(parsed.memory.ram_bytes),
             firmware: parsed.firmware,
+            costs: costs.map(|costs| (counted_on, costs)),
+            speed: parsed.speed,
         })
     }
 }

@@ -1,8 +1,14 @@
-//! Proof that a model fits a board before anything is flashed: every byte of flash, RAM and stack, by part.
+//! Proof that a model fits a board before anything is flashed: every byte of flash, RAM and stack, by part; and what a token will take.
 
 mod board;
+mod cost;
+mod speed;
+mod work;
 
 pub use board::{Board, BoardError, FirmwareBudget};
+pub use cost::{AtPosition, Costs, Prediction};
+pub use speed::{Power, Speed, SpeedEstimate};
+pub use work::Work;
 
 use serde::Serialize;
 use siskin_runtime::format::{Header, PREFILL_BATCH_MAX, SectionKind};

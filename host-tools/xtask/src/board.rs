@@ -27,6 +27,15 @@ pub struct Board {
     pub image: Option<ImageBudget>,
     /// What it may execute.
     pub instructions: Option<InstructionBudget>,
+    /// The board that its instructions are predicted like, where it has no costs of its own.
+    pub costs: Option<CostsOf>,
+}
+
+/// A board with the same core.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CostsOf {
+    /// Its name.
+    pub like: String,
 }
 
 /// What an image may hold.

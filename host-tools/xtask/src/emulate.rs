@@ -69,15 +69,18 @@ impl Args {
 
 /// Runs it; the guest's exit code becomes ours.
 pub fn run(args: &Args) -> Result<()> {
-    let board = Board::load(&args.board)?;
-    let tools = Tools::ready(&board)?;
+    run_with(&Tools::ready(&Board::load(&args.board)?)?, args)
+}
+
+/// The same with programs that are ready.
+pub fn run_with(tools: &Tools, args: &Args) -> Result<()> {
     let mut command = Command::new(&tools.qemu_run);
     if args.serial {
-        command.args(["--serial", "--board", &board.name, "--boards-dir"]).arg(boards_dir()).arg(&args.elf);
+        command.args(["--serial", "--board", &args.board, "--boards-dir"]).arg(boards_dir()).arg(&args.elf);
         // In this program's place, so that who started it ends the emulator by ending it.
         return Err(command.exec()).with_context(|| format!("failed to start {}", tools.qemu_run.display()));
     }
-    command.args(["--board", &board.name, "--timeout", &args.timeout.to_string(), "--boards-dir"]).arg(boards_dir());
+    command.args(["--board", &args.board, "--timeout", &args.timeout.to_string(), "--boards-dir"]).arg(boards_dir());
     command.arg("--icount").arg(&tools.icount);
     for request in &args.request {
         command.arg("--request").arg(request);
@@ -114,14 +117,14 @@ pub fn set_up() -> Result<()> {
 }
 
 /// The programs that run firmware.
-struct Tools {
+pub struct Tools {
     qemu_run: PathBuf,
     icount: PathBuf,
 }
 
 impl Tools {
     /// Installs the board's emulator and builds our own tools, where either is missing.
-    fn ready(board: &Board) -> Result<Self> {
+    pub fn ready(board: &Board) -> Result<Self> {
         let Some(Emulator { program }) = &board.emulator else {
             bail!("{} is built only: no emulator has it (boards/README.md says how to flash it)", board.name)
         };

@@ -79,17 +79,24 @@ pub fn run(args: &Args) -> Result<()> {
     if args.panic_free {
         return build_panic_free(&board, model.as_deref(), args.app, &args.out);
     }
-    build_with(&board, model.as_deref(), args.room, args.app, &[], &args.out)
+    build_with(&board, model.as_deref(), args.room, args.app, &[], &[], &args.out)
 }
 
 /// Builds an application, or with `None` the one that generates with `model`, into `out`.
 pub fn build(board: &Board, model: Option<&Path>, app: Option<App>, out: &Path) -> Result<()> {
-    build_with(board, model, None, app, &[], out)
+    build_with(board, model, None, app, &[], &[], out)
+}
+
+/// Builds the application that generates with `model`, in whose place any other model of at most `room_bytes` can be put that needs at most
+/// `arena_bytes`.
+pub fn build_with_room(board: &Board, model: &Path, room_bytes: usize, arena_bytes: u64, out: &Path) -> Result<()> {
+    let variables = [("SISKIN_ARENA_BYTES", arena_bytes.to_string())];
+    build_with(board, Some(model), Some(room_bytes as u64), None, &[], &variables, out)
 }
 
 /// The same, which fails where a panic can be reached.
 pub fn build_panic_free(board: &Board, model: Option<&Path>, app: Option<App>, out: &Path) -> Result<()> {
-    build_with(board, model, None, app, &["--features=siskin-firmware/panic-free"], out).context(
+    build_with(board, model, None, app, &["--features=siskin-firmware/panic-free"], &[], out).context(
         "a link without a panic handler fails: a panic can be reached; `cargo xtask sizes --image` lists where",
     )
 }
@@ -101,6 +108,7 @@ fn build_with(
     room: Option<u64>,
     app: Option<App>,
     options: &[&str],
+    variables: &[(&str, String)],
     out: &Path,
 ) -> Result<()> {
     let package = &board.name;
@@ -115,7 +123,7 @@ fn build_with(
     let mut cargo = toolchain.cargo("build", &board.target.triple, &board.target.cpu);
     cargo.args(["--quiet", "--release", "--package", package, "--target-dir"]).arg(&target_dir);
     cargo.env("SISKIN_LAYOUT", &board.target.layout).envs(model.map(|model| ("SISKIN_MODEL", model)));
-    cargo.args(options);
+    cargo.args(options).envs(variables.iter().map(|(name, value)| (name, value)));
     if let Some(app) = app {
         cargo.arg(format!("--features=siskin-firmware/{}", app.feature()));
     }

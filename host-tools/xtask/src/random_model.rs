@@ -74,8 +74,10 @@ pub fn pack(siskin: &Path, board: &Board) -> Result<PathBuf> {
     Ok(packed)
 }
 
+/// A tensor's name and its shape; a vector is a norm's gain or a bias.
+pub type Tensor = (String, Vec<usize>);
+
 fn write(folder: &Path, shape: &Shape) -> Result<()> {
-    fs::create_dir_all(folder)?;
     let Shape { dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, context_len, .. } = shape;
     let config = json!({
         "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": dim,
@@ -84,9 +86,15 @@ fn write(folder: &Path, shape: &Shape) -> Result<()> {
         "max_position_embeddings": context_len, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
         "tie_word_embeddings": true, "hidden_act": "silu", "torch_dtype": "float32",
     });
+    write_checkpoint(folder, &config, &shapes(shape))
+}
+
+/// Writes a checkpoint of random weights: what `config.json` says, and the tensors that it has.
+pub fn write_checkpoint(folder: &Path, config: &Value, tensors: &[Tensor]) -> Result<()> {
+    fs::create_dir_all(folder)?;
     fs::write(folder.join("config.json"), config.to_string())?;
     fs::write(folder.join("tokenizer.json"), tokenizer().to_string())?;
-    fs::write(folder.join("model.safetensors"), safetensors(shape))?;
+    fs::write(folder.join("model.safetensors"), safetensors(tensors))?;
     Ok(())
 }
 
@@ -108,43 +116,47 @@ fn tokenizer() -> Value {
     })
 }
 
-/// The tensors' names and shapes `(rows, columns)`; a norm has one row.
-fn shapes(shape: &Shape) -> Vec<(String, [usize; 2])> {
+/// The tensors' names and shapes.
+fn shapes(shape: &Shape) -> Vec<Tensor> {
     let &Shape { dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, .. } = shape;
     let kv_dim = n_kv_heads * (dim / n_heads);
-    let mut shapes =
-        vec![("model.embed_tokens.weight".to_owned(), [vocab_size, dim]), ("model.norm.weight".to_owned(), [1, dim])];
+    let mut shapes = vec![
+        ("model.embed_tokens.weight".to_owned(), vec![vocab_size, dim]),
+        ("model.norm.weight".to_owned(), vec![dim]),
+    ];
     for layer in 0..n_layers {
         let parts = [
-            ("input_layernorm", [1, dim]),
-            ("post_attention_layernorm", [1, dim]),
-            ("self_attn.q_proj", [dim, dim]),
-            ("self_attn.k_proj", [kv_dim, dim]),
-            ("self_attn.v_proj", [kv_dim, dim]),
-            ("self_attn.o_proj", [dim, dim]),
-            ("mlp.gate_proj", [hidden_dim, dim]),
-            ("mlp.up_proj", [hidden_dim, dim]),
-            ("mlp.down_proj", [dim, hidden_dim]),
+            ("input_layernorm", vec![dim]),
+            ("post_attention_layernorm", vec![dim]),
+            ("self_attn.q_proj", vec![dim, dim]),
+            ("self_attn.k_proj", vec![kv_dim, dim]),
+            ("self_attn.v_proj", vec![kv_dim, dim]),
+            ("self_attn.o_proj", vec![dim, dim]),
+            ("mlp.gate_proj", vec![hidden_dim, dim]),
+            ("mlp.up_proj", vec![hidden_dim, dim]),
+            ("mlp.down_proj", vec![dim, hidden_dim]),
         ];
         shapes.extend(parts.map(|(name, shape)| (format!("model.layers.{layer}.{name}.weight"), shape)));
     }
     shapes
 }
 
-fn safetensors(shape: &Shape) -> Vec<u8> {
+fn safetensors(tensors: &[Tensor]) -> Vec<u8> {
     let (mut header, mut data) = (Map::new(), Vec::new());
     let mut state = 1u64;
-    for (name, [rows, columns]) in shapes(shape) {
+    for (name, shape) in tensors {
         let start = data.len();
-        let spread = if rows == 1 { 1.0 } else { 1.7 / (columns as f32).sqrt() };
-        for _ in 0..rows * columns {
+        let (middle, spread) = match shape[..] {
+            [_, columns] => (0.0, 1.7 / (columns as f32).sqrt()),
+            _ if name.contains("bias") => (0.0, 0.05),
+            _ => (1.0, 0.2),
+        };
+        for _ in 0..shape.iter().product() {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let uniform = (state >> 40) as f32 / (1 << 23) as f32 - 1.0;
-            let weight = if rows == 1 { 1.0 + 0.2 * uniform } else { spread * uniform };
-            data.extend(weight.to_le_bytes());
+            data.extend((middle + spread * uniform).to_le_bytes());
         }
-        let shape = if rows == 1 { vec![columns] } else { vec![rows, columns] };
-        header.insert(name, json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()] }));
+        header.insert(name.clone(), json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()] }));
     }
     let header = Value::Object(header).to_string();
     let mut file = (header.len() as u64).to_le_bytes().to_vec();

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: how fast things are, measured and recorded in the repository.
 
 mod contestant;
+mod costs;
 mod decode;
 mod device;
 mod gemm;
@@ -20,6 +21,8 @@ use clap::Subcommand;
 pub enum Bench {
     /// Instructions of products and tokens on each emulated board, against its budgets, into boards/BENCH.md.
     Device(device::Args),
+    /// What `siskin plan` predicts instructions by: costs fitted to counts of random models, and how far predictions of other models are off.
+    Costs(costs::Args),
     /// Tokens a second of generation and of prompts beside llama.cpp and llama2.c, into compiler/BENCH.md. Wants an idle machine.
     Decode(decode::Args),
     /// Tokens a second of training beside PyTorch, candle, burn and llm.c, into compiler/BENCH.md. Wants an idle machine.
@@ -32,6 +35,7 @@ pub enum Bench {
 pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Device(args) => device::run(args),
+        Bench::Costs(args) => costs::run(args),
         Bench::Decode(args) => decode::run(args),
         Bench::Train(args) => train::run(args),
         Bench::Gemm(args) => gemm::run(args),

@@ -139,7 +139,7 @@ fn tokens(siskin: &Path, board: &Board, run_dir: &Path, detail: Detail) -> Resul
     let sizes: Sizes =
         serde_json::from_str(&repo::output(&mut build)?).context("siskin board build printed no such reply")?;
     let request_path = run_dir.join("siskin-request.bin");
-    fs::write(&request_path, request(n_tokens))
+    fs::write(&request_path, token_request(&PROMPT, n_tokens))
         .with_context(|| format!("failed to write {}", request_path.display()))?;
     let arguments = emulate::Args::new(&board.name, &sizes.elf, Some(&request_path), run_dir);
     let functions = match detail {
@@ -165,10 +165,10 @@ fn tokens(siskin: &Path, board: &Board, run_dir: &Path, detail: Detail) -> Resul
     Ok(Tokens { model, by_position, functions, sizes, stack_used_bytes })
 }
 
-/// A greedy request for `n_tokens` after [`PROMPT`]; boards/firmware/src/request.rs has the layout.
-fn request(n_tokens: usize) -> Vec<u8> {
+/// A greedy request for `n_tokens` after the tokens `prompt`; boards/firmware/src/request.rs has the layout.
+pub fn token_request(prompt: &[u32], n_tokens: usize) -> Vec<u8> {
     let (version, token_ids) = (3u32, 1u32);
-    let words = [version, token_ids, 4 * PROMPT.len() as u32, n_tokens as u32];
+    let words = [version, token_ids, 4 * prompt.len() as u32, n_tokens as u32];
     let (seed, temperature, top_k) = (0u64, 0f32, 0u32);
     let (typical_p, top_p, min_p, repetition_penalty) = (1f32, 1f32, 0f32, 1f32);
     // Frequency and presence penalties, mirostat's two numbers; then the counts of biases and of stops, and no adapter.
@@ -180,7 +180,7 @@ fn request(n_tokens: usize) -> Vec<u8> {
     file.extend(top_k.to_le_bytes());
     file.extend([typical_p, top_p, min_p, repetition_penalty].iter().flat_map(|number| number.to_le_bytes()));
     file.extend(none.iter().flat_map(|word| word.to_le_bytes()));
-    file.extend(PROMPT.iter().flat_map(|id| id.to_le_bytes()));
+    file.extend(prompt.iter().flat_map(|id| id.to_le_bytes()));
     file
 }
 

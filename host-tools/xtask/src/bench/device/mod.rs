@@ -5,12 +5,14 @@ mod measure;
 mod page;
 
 pub use budget::Budget;
+pub use measure::token_request;
 
 use std::fs;
 
 use anyhow::{Context as _, Result, bail};
 
 use self::measure::Detail;
+use super::costs;
 use crate::board::{Board, boards_dir};
 use crate::repo;
 
@@ -46,7 +48,10 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if args.board.is_empty() {
         let path = boards_dir().join("BENCH.md");
-        fs::write(&path, page::page(&measured)).with_context(|| format!("failed to write {}", path.display()))?;
+        // How far predictions are off is counted by itself.
+        let predicted = costs::section_of(&fs::read_to_string(&path).unwrap_or_default());
+        fs::write(&path, page::page(&measured) + &predicted)
+            .with_context(|| format!("failed to write {}", path.display()))?;
         eprintln!("written to {}", path.display());
     }
     fail_over_budget(&over)
