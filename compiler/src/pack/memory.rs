@@ -4,20 +4,26 @@ use std::fs::File;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
+use bytemuck::{Pod, Zeroable};
 use memmap2::Mmap;
 use siskin_runtime::{FormatError, PackedModel};
 
 /// Bytes that start at a multiple of 16, as packed models and arenas must.
 #[derive(Clone, Debug)]
 pub struct AlignedBytes {
-    words: Vec<u128>,
+    blocks: Box<[Block]>,
     len: usize,
 }
+
+/// The unit of that memory: no number is aligned so on 32-bit machines.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C, align(16))]
+struct Block([u8; 16]);
 
 impl AlignedBytes {
     /// `len` zero bytes.
     pub fn zeroed(len: usize) -> Self {
-        Self { words: vec![0; len.div_ceil(16)], len }
+        Self { blocks: bytemuck::zeroed_slice_box(len.div_ceil(size_of::<Block>())), len }
     }
 
     /// A copy of `bytes`.
@@ -32,13 +38,13 @@ impl Deref for AlignedBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.words)[..self.len]
+        &bytemuck::cast_slice(&self.blocks)[..self.len]
     }
 }
 
 impl DerefMut for AlignedBytes {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.len]
+        &mut bytemuck::cast_slice_mut(&mut self.blocks)[..self.len]
     }
 }
 

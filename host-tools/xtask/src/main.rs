@@ -52,8 +52,8 @@ enum Task {
     Bench(bench::Bench),
     /// Measure each board's firmware against the budgets in its board.toml.
     Sizes(sizes::Args),
-    /// Run the kernels and a model on emulated Linux for Arm: AArch64 with dot products and without, ARMv7.
-    Linux,
+    /// Run the kernels on emulated Linux for Arm, AArch64 with dot products and without and ARMv7, and build siskin for it.
+    Linux(linux::Args),
     /// Build a board's firmware around a packed model.
     Firmware(firmware::Args),
     /// Build the library for C.
@@ -82,7 +82,7 @@ fn run(task: Task) -> Result<()> {
         Task::Evaluate(args) => evaluate::run(&args),
         Task::Bench(what) => bench::run(&what),
         Task::Sizes(args) => sizes::run(&args),
-        Task::Linux => linux::run(),
+        Task::Linux(args) => linux::run(&args),
         Task::Firmware(args) => firmware::run(&args),
         Task::CLibrary(args) => c_library::run(&args),
         Task::Example(args) => example::run(&args),

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{bench, data, emulate, repo};
+use crate::{bench, data, emulate, linux, repo};
 
 /// Runs every test, and checks that no board takes more instructions than it may.
 pub fn run() -> Result<()> {
@@ -13,6 +13,7 @@ pub fn run() -> Result<()> {
     repo::run(&mut repo::cargo(["build", "--workspace"]))?;
     repo::announce("counting instructions against the boards' budgets");
     bench::check_instructions()?;
+    linux::run(&linux::Args::default())?;
     repo::announce("running the tests");
     repo::run(&mut repo::cargo(["test", "--workspace"]))
 }

@@ -73,18 +73,37 @@ impl Toolchain {
         repo::output(Command::new(rustc).arg("--version")).map(|version| version.trim().to_owned())
     }
 
+    /// `cargo` in the root, told to use this toolchain for a Linux, `triple`, whose linker the caller names.
+    pub fn cargo_for_linux(self, subcommand: &str, triple: &str) -> Command {
+        let mut command = self.cargo_of();
+        command.args([subcommand, "--target", triple]).current_dir(repo::root());
+        if self == Self::Debian {
+            command.arg("-Zbuild-std=std,test,panic_unwind").env("RUSTC_BOOTSTRAP", "1");
+        }
+        command
+    }
+
+    /// `cargo` as it is called for this toolchain.
+    fn cargo_of(self) -> Command {
+        match self {
+            Self::Rustup => repo::cargo([]),
+            Self::Debian => {
+                let mut command = Command::new(DEBIAN_CARGO);
+                // So that cargo finds its own subcommands, and not rustup's.
+                command.env("PATH", format!("/usr/bin:{}", env::var("PATH").unwrap_or_default()));
+                command.env("RUSTC", DEBIAN_RUSTC);
+                command
+            }
+        }
+    }
+
     /// `cargo`, told to use this toolchain for `triple`; the caller adds the subcommand's own arguments after `subcommand`.
     pub fn cargo(self, subcommand: &str, triple: &str, cpu: &str) -> Command {
-        let mut command = match self {
-            Self::Rustup => repo::cargo([]),
-            Self::Debian => Command::new(DEBIAN_CARGO),
-        };
+        let mut command = self.cargo_of();
         command.args([subcommand, "--target", triple]);
         if self == Self::Debian {
             let linker = format!("CARGO_TARGET_{}_LINKER", triple.to_uppercase().replace(['-', '.'], "_"));
-            command.arg("-Zbuild-std=core").env("RUSTC", DEBIAN_RUSTC).env(linker, DEBIAN_LINKER);
-            // So that cargo finds its own subcommands, and not rustup's.
-            command.env("PATH", format!("/usr/bin:{}", env::var("PATH").unwrap_or_default()));
+            command.arg("-Zbuild-std=core").env(linker, DEBIAN_LINKER);
         }
         // Stack sizes and short panic locations are not stable yet; no code depends on either.
         command.env("RUSTC_BOOTSTRAP", "1").env("CARGO_ENCODED_RUSTFLAGS", rustflags(triple, cpu).join("\u{1f}"));
@@ -124,11 +143,6 @@ fn has_target(triple: &str) -> bool {
     let libraries = Path::new(sysroot.trim()).join("lib/rustlib").join(triple).join("lib");
     let core = libraries.read_dir().into_iter().flatten().flatten();
     core.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("libcore"))
-}
-
-/// Whether the host's own toolchain has the libraries for `triple`, or rustup adds them.
-pub fn has_or_adds(triple: &str) -> bool {
-    has_target(triple) || add_target(triple)
 }
 
 fn add_target(triple: &str) -> bool {

@@ -35,8 +35,9 @@ fn matrix(layout: WeightLayout, (rows, cols): (usize, usize), row: impl Fn(usize
 
 /// Numbers that look random, the same for the same seed.
 fn noise(seed: usize, row: usize, len: usize, scale: f32) -> (Vec<i8>, f32) {
-    let value = |i: usize| ((seed + 31 * row + 7 * i) * (i + row + 13) * 2654435761 % 255) as i32 - 127;
-    ((0..len).map(|i| value(i) as i8).collect(), scale)
+    // In 64 bits, so that it is the same on 32-bit machines.
+    let value = |i: usize| ((seed + 31 * row + 7 * i) * (i + row + 13)) as u64 * 2654435761 % 255;
+    ((0..len).map(|i| (value(i) as i32 - 127) as i8).collect(), scale)
 }
 
 /// The tensors of the golden model's second layer: q, k and v stacked, gate and up stacked, down.

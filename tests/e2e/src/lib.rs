@@ -7,6 +7,7 @@ pub mod device;
 pub mod families;
 pub mod fixture;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -15,9 +16,11 @@ use std::{env, fs};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// `siskin`, built in the profile of these tests, and a folder of its own to run in.
+/// `siskin`, built in the profile of these tests or for another machine, and a folder of its own to run in.
 pub struct Program {
     folder: TempDir,
+    /// The program, after the emulator that runs it where there is one.
+    launcher: Vec<OsString>,
 }
 
 /// How a run ended and what it printed.
@@ -50,8 +53,21 @@ impl Program {
     /// # Panics
     /// If it does not build.
     pub fn new() -> Self {
-        siskin_path();
-        Self { folder: TempDir::new().expect("a temporary folder") }
+        Self::launched_by(vec![siskin_path().into()])
+    }
+
+    /// The `siskin` that this command line runs.
+    ///
+    /// # Panics
+    /// If there is no room for a folder.
+    pub fn launched_by(launcher: Vec<OsString>) -> Self {
+        Self { folder: TempDir::new().expect("a temporary folder"), launcher }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.launcher[0]);
+        command.args(&self.launcher[1..]).current_dir(self.folder()).stdin(Stdio::null());
+        command
     }
 
     /// The folder that the program runs in.
@@ -77,8 +93,8 @@ impl Program {
     /// # Panics
     /// If it cannot be started.
     pub fn start(&self, args: &[&str]) -> Child {
-        let mut command = Command::new(siskin_path());
-        command.args(args).current_dir(self.folder()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut command = self.command();
+        command.args(args).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().expect("the built siskin")
     }
 
@@ -87,18 +103,7 @@ impl Program {
     /// # Panics
     /// If it cannot be started, prints what is not UTF-8, or panics.
     pub fn run(&self, args: &[&str]) -> Outcome {
-        self.outcome(Command::new(siskin_path()).args(args))
-    }
-
-    fn outcome(&self, command: &mut Command) -> Outcome {
-        let output = command.current_dir(self.folder()).stdin(Stdio::null()).output().expect("the built siskin");
-        let outcome = Outcome {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).expect("stdout in UTF-8"),
-            stderr: String::from_utf8(output.stderr).expect("stderr in UTF-8"),
-        };
-        assert!(!outcome.stderr.contains("panicked"), "{command:?} panicked: {outcome:#?}");
-        outcome
+        outcome(self.command().args(args))
     }
 
     /// Runs `siskin` with `args` where no file may grow over `file_bytes_max`, as on a disk that is full, however it ends.
@@ -108,7 +113,9 @@ impl Program {
     pub fn run_without_room(&self, args: &[&str], file_bytes_max: u64) -> Outcome {
         // The limit is in blocks of 512 bytes. Left to itself its signal would end the program before it could say anything.
         let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", file_bytes_max / 512);
-        self.outcome(Command::new("sh").args(["-c", &script, "sh"]).arg(siskin_path()).args(args))
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, "sh"]).args(&self.launcher).args(args).current_dir(self.folder());
+        outcome(command.stdin(Stdio::null()))
     }
 
     /// Runs `siskin` with `args`, which must end well, and gives stdout.
@@ -149,6 +156,17 @@ impl Program {
         }
         outcome
     }
+}
+
+fn outcome(command: &mut Command) -> Outcome {
+    let output = command.output().expect("the built siskin");
+    let outcome = Outcome {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).expect("stdout in UTF-8"),
+        stderr: String::from_utf8(output.stderr).expect("stderr in UTF-8"),
+    };
+    assert!(!outcome.stderr.contains("panicked"), "{command:?} panicked: {outcome:#?}");
+    outcome
 }
 
 impl Default for Program {

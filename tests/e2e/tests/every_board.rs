@@ -5,7 +5,9 @@ use std::fs;
 use std::sync::OnceLock;
 
 use siskin_e2e::Program;
-use siskin_e2e::device::{GREEDY, Image, REQUESTS_MAX, Reply, Setting, boards, boards_dir, records, request, root};
+use siskin_e2e::device::{
+    GREEDY, Image, REQUESTS_MAX, Reply, Setting, boards, boards_dir, records, request, root, xtask,
+};
 use siskin_e2e::families::Family::{self, Classifier, Gpt2, Gru, Llama, Masked, T5, Tagger, Vector};
 use siskin_e2e::families::{write_family_of, write_lora};
 use siskin_e2e::fixture::{Shape, USUAL};
@@ -104,6 +106,15 @@ impl Case {
         program.text(&[&["compile", &folder], &flags[..], &self.extras].concat());
         fs::read(program.path(PACKED)).expect("a packed model")
     }
+
+    /// What the program says when it is asked, after [`Case::pack`].
+    fn run(&self, program: &Program, prompt: &str, setting: &Setting, threads: &str) -> Reply {
+        let (flags, n_tokens) = (setting.flags(), N_TOKENS.to_string());
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let run = ["run", PACKED, "--prompt", prompt, "--max-new-tokens", &n_tokens, "--threads", threads];
+        let run = if is_encoder(self.family) { run.to_vec() } else { [&run, &flags[..]].concat() };
+        Reply::of_host(&program.json(&run))
+    }
 }
 
 /// What a family is asked. Encoders have no use for a sampler.
@@ -132,13 +143,7 @@ fn cases(shape: &Shape) -> Vec<Case> {
             let asked = asked(family, &extras);
             let mut case = Case { family, weights, extras, asked, wanted: Vec::new() };
             case.pack(&program, "host", shape);
-            for &(prompt, setting) in &case.asked {
-                let (flags, n_tokens) = (setting.flags(), N_TOKENS.to_string());
-                let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-                let run = ["run", PACKED, "--prompt", prompt, "--max-new-tokens", &n_tokens];
-                let run = if is_encoder(family) { run.to_vec() } else { [&run, &flags[..]].concat() };
-                case.wanted.push(Reply::of_host(&program.json(&run)));
-            }
+            case.wanted = case.asked.iter().map(|(prompt, setting)| case.run(&program, prompt, setting, "1")).collect();
             check_host(&case);
             let is_plain = |other: &&Case| (other.family, other.weights) == (case.family, case.weights);
             if let Some(plain) = cases.iter().find(is_plain) {
@@ -233,6 +238,24 @@ fn small_board_agrees_with_the_host(board: &str) {
     }
 }
 
+/// `siskin` itself on Linux for this kind of core, as on a single-board computer: it packs each model, maps the file, and runs it on one
+/// thread and on several.
+fn linux_agrees_with_the_host(triple: &str, emulator: &str, cpus: &[&str]) {
+    let built = xtask(&["linux", "--build", triple], &[]);
+    assert!(built.status.success(), "{triple}: {}", String::from_utf8_lossy(&built.stderr));
+    let siskin = root().join("target/linux").join(triple).join("cross/siskin");
+    for (cpu_idx, cpu) in cpus.iter().enumerate() {
+        let launcher = [emulator.into(), "-cpu".into(), cpu.into(), siskin.clone().into_os_string()];
+        let program = Program::launched_by(launcher.into());
+        for (case_idx, case) in cases_of(triple).iter().enumerate() {
+            case.pack(&program, "host", &USUAL);
+            let threads = if (case_idx + cpu_idx) % 2 == 0 { "1" } else { "3" };
+            let got = case.asked.iter().map(|(prompt, setting)| case.run(&program, prompt, setting, threads));
+            assert_eq!(got.collect::<Vec<_>>(), case.wanted, "{} on {triple}, {cpu}", case.name());
+        }
+    }
+}
+
 /// What the header says of the arena (runtime/FORMAT.md).
 fn arena_bytes(model: &[u8]) -> usize {
     u64::from_le_bytes(model[80..88].try_into().expect("eight bytes")) as usize
@@ -306,6 +329,17 @@ macro_rules! every_board {
         fn $test() {
             $check($board);
         })*
+
+        #[test]
+        fn aarch64_linux() {
+            // With dot products, and without.
+            linux_agrees_with_the_host("aarch64-unknown-linux-gnu", "qemu-aarch64", &["max", "cortex-a53"]);
+        }
+
+        #[test]
+        fn armv7_linux() {
+            linux_agrees_with_the_host("armv7-unknown-linux-gnueabihf", "qemu-arm", &["cortex-a15"]);
+        }
 
         #[test]
         fn no_board_is_left_out() {

@@ -49,7 +49,7 @@ struct LineArgs {
     #[arg(long, value_name = "PATH", required_unless_present = "qemu", conflicts_with = "qemu")]
     port: Option<PathBuf>,
     /// The port's speed.
-    #[arg(long, value_name = "N", default_value_t = 115_200)]
+    #[arg(long, value_name = "N", default_value_t = 115_200, value_parser = clap::value_parser!(u32).range(1..))]
     baud: u32,
     /// Emulate this board instead, a folder of boards/.
     #[arg(long, value_name = "BOARD", requires = "elf")]

@@ -78,31 +78,17 @@ fn follow(mut stream: impl Read + Send + 'static) -> Receiver<u8> {
 /// Bytes as they are, eight bits each, no echo, at `baud`. A file or a pipe is left as it is.
 #[cfg(unix)]
 fn set_raw(port: &File, baud: u32) -> io::Result<()> {
-    use std::os::fd::AsRawFd as _;
+    use rustix::termios::{ControlModes, OptionalActions, isatty, tcgetattr, tcsetattr};
 
-    let speed = match baud {
-        9600 => libc::B9600,
-        19200 => libc::B19200,
-        38400 => libc::B38400,
-        57600 => libc::B57600,
-        115_200 => libc::B115200,
-        230_400 => libc::B230400,
-        _ => return Err(io::Error::other("a port has 9600, 19200, 38400, 57600, 115200 or 230400 baud")),
-    };
-    let fd = port.as_raw_fd();
-    // SAFETY: the descriptor is open, and the structure is filled by `tcgetattr` before anything reads it.
-    let is_set = unsafe {
-        if libc::isatty(fd) == 0 {
-            return Ok(());
-        }
-        let mut settings = std::mem::zeroed();
-        libc::tcgetattr(fd, &mut settings) == 0 && {
-            libc::cfmakeraw(&mut settings);
-            settings.c_cflag |= libc::CLOCAL | libc::CREAD;
-            libc::cfsetspeed(&mut settings, speed) == 0 && libc::tcsetattr(fd, libc::TCSANOW, &settings) == 0
-        }
-    };
-    if is_set { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if !isatty(port) {
+        return Ok(());
+    }
+    let mut settings = tcgetattr(port)?;
+    settings.make_raw();
+    settings.control_modes |= ControlModes::CLOCAL | ControlModes::CREAD;
+    let refused = |_| io::Error::other(format!("the port cannot have {baud} baud"));
+    settings.set_speed(baud).map_err(refused)?;
+    Ok(tcsetattr(port, OptionalActions::Now, &settings)?)
 }
 
 /// The system's own settings of the port stay.
