@@ -55,7 +55,7 @@ fn inspect_shows_the_model_and_its_sections() {
     let inspected = program.json(&["inspect", "int8.siskin"]);
     assert_keys(
         &inspected,
-        "version file_bytes weights layout n_params arena_bytes kv kv_cache_bytes prefill_batch beams config sections",
+        "version file_bytes weights layout n_params arena_bytes kv kv_cache_bytes prefill_batch beams config sections adapters",
     );
     assert_keys(&inspected["config"], CONFIG_KEYS);
     assert_eq!(inspected["weights"], "int8");
