@@ -3,9 +3,9 @@
     pip install transformers==4.57.3 torch==2.9.1
     python tests/oracles/beams.py
 
-A T5 and a Llama of random weights. Their logits are stretched, moved towards the end token, and rounded to 1/256, so that the golden file
-holds them as integers: for each text that any search looked at, what the model says of the next token. A search with the same logits
-must find the same text.
+A T5 and a Llama of random weights. Their logits are stretched, moved towards the end token, and rounded to 1/1024, so that the golden file
+holds them as integers: for each text that any search looked at, what the model says of the next token. None is there twice, since torch.topk
+orders equals as it likes. A search with the same logits must find the same text.
 """
 
 import itertools
@@ -15,7 +15,7 @@ import pathlib
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
-VOCAB_SIZE, END, UNIT = 24, 1, 256
+VOCAB_SIZE, END, UNIT = 24, 1, 1024
 # How far logits are stretched, and what is added to that of the end token.
 SIZES = dict(t5=(3.0, 3.0), llama=(5.0, 1.5))
 
@@ -28,6 +28,16 @@ def build(name):
         return T5ForConditionalGeneration(config).eval()
     config = LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, **sizes)
     return LlamaForCausalLM(config).eval()
+
+
+def distinct(row):
+    """The same numbers, but that one which an earlier token has is one higher, or as much as it takes."""
+    kept = []
+    for number in row:
+        while number in kept:
+            number += 1
+        kept.append(number)
+    return kept
 
 
 def record(model, name, n_prompt, predictions):
@@ -44,7 +54,7 @@ def record(model, name, n_prompt, predictions):
         units = torch.round(last * UNIT)
         for text, row in zip(texts, units.to(torch.int32).tolist()):
             # Rows of a batch differ in their last bits: the first that was seen counts for all.
-            predictions.setdefault(tuple(text), row)
+            predictions.setdefault(tuple(text), distinct(row))
         kept = torch.tensor([predictions[tuple(text)] for text in texts], dtype=torch.float32) / UNIT
         out.logits = torch.cat([out.logits[:, :-1], kept[:, None]], dim=1)
         return out
