@@ -59,30 +59,32 @@ fn gather<'a>(band: &Band<'_>, x: &ActivationsQ8<'_>, room: &'a mut [f32]) -> Ac
     let (scales, values) = room.parts_mut(format.groups(cols));
     let values = bytemuck::cast_slice_mut::<f32, i16>(values).cut_mut(..stride);
     match x.lanes() {
-        Lanes::Bits16 => gather_runs(band, BLOCK_COLS, x.values(0), values),
-        Lanes::Bits8 => gather_runs(band, BLOCK_COLS, x.bytes(0), bytemuck::cast_slice_mut(values)),
+        Lanes::Bits16 => gather_blocks::<BLOCK_COLS, _>(band, x.values(0), values),
+        Lanes::Bits8 => gather_blocks::<BLOCK_COLS, i8>(band, x.bytes(0), bytemuck::cast_slice_mut(values)),
         Lanes::TwoBytes => {
             let (high, low) = bytemuck::cast_slice_mut::<i16, i8>(values).parts_mut(stride);
             let (all_high, all_low) = x.byte_pairs(0);
-            gather_runs(band, BLOCK_COLS, all_high, high);
-            gather_runs(band, BLOCK_COLS, all_low, low);
+            gather_blocks::<BLOCK_COLS, _>(band, all_high, high);
+            gather_blocks::<BLOCK_COLS, _>(band, all_low, low);
         }
     }
     if format.is_grouped() {
-        gather_runs(band, 1, x.scales(0), scales);
+        gather_blocks::<1, _>(band, x.scales(0), scales);
     } else {
         copy(scales, x.scales(0));
     }
     ActivationsQ8::new(1, cols, format, x.lanes(), values, scales).unwrap_or(ActivationsQ8::NONE)
 }
 
-/// Copies what belongs to stored blocks, `width` elements each, the last of all perhaps fewer, to the front of `to`.
+/// Copies what belongs to stored blocks, `WIDTH` elements each, the last of all perhaps fewer, to the front of `to`.
 #[inline(always)]
-fn gather_runs<T: Copy>(band: &Band<'_>, width: usize, from: &[T], to: &mut [T]) {
-    let mut n = 0;
-    for run in band.runs() {
-        let run = from.cut(run.start * width..(run.end * width).min(from.len()));
-        copy(to.cut_mut(n..n + run.len()), run);
-        n += run.len();
+fn gather_blocks<const WIDTH: usize, T: Copy>(band: &Band<'_>, from: &[T], to: &mut [T]) {
+    for (idx, block) in band.runs().flatten().enumerate() {
+        let (from, to) = (from.cut(block * WIDTH..), to.cut_mut(idx * WIDTH..));
+        match (from.first_chunk::<WIDTH>(), to.first_chunk_mut::<WIDTH>()) {
+            // At once, which is a few loads and stores of many words.
+            (Some(from), Some(to)) => *to = *from,
+            _ => to.iter_mut().zip(from).for_each(|(to, from)| *to = *from),
+        }
     }
 }
