@@ -61,7 +61,7 @@ pub fn matmul_rows(out: &mut [f32], first_row: usize, w: &MatrixQ8<'_>, x: &Acti
         let groups = x.values(token_idx).chunks(GROUP_SIZE).zip(x.scales(token_idx));
         for (group_idx, (x, &x_scale)) in groups.enumerate() {
             let (group, x_scale) = (Group::new(x), GroupScale::new(x_scale));
-            let blocks = words.chunks_exact(n_words.max(1) * ROWS).zip(scales.chunks_exact(n_groups.max(1) * ROWS));
+            let blocks = words.chunks_exact((n_words * ROWS).max(1)).zip(scales.chunks_exact((n_groups * ROWS).max(1)));
             for (out, (words, scales)) in out.chunks_mut(ROWS).zip(blocks) {
                 let words = words.get(group_idx * GROUP_WORDS * ROWS..).unwrap_or_default();
                 let scales = scales.get(group_idx * ROWS..).unwrap_or_default();
