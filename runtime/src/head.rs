@@ -39,7 +39,9 @@ fn open_rows(
     x: &ActivationsQ8<'_>,
 ) {
     let n_threads = lanes.n_threads;
-    if n_threads > 1
+    // The first is known on a device, which then has no function that calls itself, so that its stack has a bound.
+    if join.n_threads() > 1
+        && n_threads > 1
         && logits.len() as u64 * w.cols() as u64 >= SPLIT_MACS_MIN
         && let Some([left, right]) = lanes.halves()
     {
