@@ -45,9 +45,12 @@ fn a_device_says_what_the_host_says() {
         let host = program.json(&[&["run", MODEL], &flags[..]].concat());
         assert_eq!(told, host, "{flags:?}");
     }
-    let too_long = "O ".repeat(3000);
-    let refused = [&["device", "run"], &device[..], &["--prompt", &too_long]].concat();
-    program.fails(&refused, 1, &["continue the prompt on the device", "the context"]);
+    // Longer than the context, and longer than the board's memory for a request.
+    for (n_words, what) in [(300, "the context"), (3000, "the frame is too long for this device")] {
+        let too_long = "O ".repeat(n_words);
+        let refused = [&["device", "run"], &device[..], &["--prompt", &too_long]].concat();
+        program.fails(&refused, 1, &["continue the prompt on the device", what]);
+    }
     program.fails(&[&["device", "run"], &device[..], &["--prompt", "a", "--chat"]].concat(), 2, &["packed file"]);
 }
 
