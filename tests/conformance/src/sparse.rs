@@ -7,6 +7,7 @@ use siskin_runtime::tensor::{
 use siskin_runtime::{Kernels, WeightFormat, WeightLayout};
 
 use crate::Mismatch;
+use crate::attention::CACHED_MAX;
 use crate::matmul::{Memory, TOKENS_MAX};
 
 /// Most bands of a case, and words of its index, two a band.
@@ -89,7 +90,9 @@ pub(crate) fn check(kernels: Kernels, memory: &mut Memory) -> Result<usize, Mism
         for format in WeightFormat::ALL {
             for layout in WeightLayout::ALL {
                 let n_blocks: u32 = stored.iter().map(|mask| mask.count_ones()).sum();
-                if cols > memory.room.len() || n_blocks as usize * block_bytes(format) > memory.weights.0.len() {
+                if cols > CACHED_MAX / size_of::<f32>()
+                    || n_blocks as usize * block_bytes(format) > memory.weights.0.len()
+                {
                     continue;
                 }
                 n_cases += 1;
@@ -153,7 +156,9 @@ fn check_one(kernels: Kernels, memory: &mut Memory, case: &Case, n_tokens: usize
     let x = ActivationsQ8::new(n_tokens, cols, format, lanes, values, value_scales).ok_or(rows)?;
     let out = &mut memory.out[..n_tokens * rows];
     out.fill(f32::NAN);
-    kernels.matmul_rows_sparse(out, 0, &w, &x, &mut memory.room[..cols]);
+    // No case of a product has a cache.
+    let room: &mut [f32] = bytemuck::cast_slice_mut(&mut memory.kv.0);
+    kernels.matmul_rows_sparse(out, 0, &w, &x, &mut room[..cols]);
     for (idx, out) in out.iter().enumerate() {
         if out.to_bits() != case.product(idx / rows, idx % rows).to_bits() {
             return Err(idx % rows);
