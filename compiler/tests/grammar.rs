@@ -1,16 +1,19 @@
 //! Ten thousand texts of a model at temperature 1.5, drawn within a JSON schema: each parses and is valid. Another validator of JSON schemas
 //! looks at them with tests/oracles/grammar.py.
 
+#[path = "../../tests/conformance/tests/marked/mod.rs"]
+mod marked;
+
 use std::collections::HashSet;
 use std::path::Path;
 
+use marked::texts_are_the_same;
 use rayon::prelude::*;
 use siskin_compiler::grammar::Rules;
 use siskin_compiler::pack::{AlignedBytes, PackedFile, relayout, with_section};
 use siskin_runtime::format::SectionKind;
 use siskin_runtime::grammar::{Grammar, GrammarState};
-use siskin_runtime::sampler::{Advance, Constraint};
-use siskin_runtime::{End, Generation, Kernels, Limits, Sampler, Sampling, Session, StopMatcher, TokenId};
+use siskin_runtime::{End, Generation, Kernels, Limits, Sampler, Sampling, Session, StopMatcher};
 
 const SCHEMA: &str = include_str!("../../tests/golden/reply.schema.json");
 const N_TEXTS: u64 = 10_000;
@@ -82,38 +85,18 @@ fn ten_thousand_texts_at_temperature_1_5_are_valid() {
             let value: Result<serde_json::Value, _> = serde_json::from_str(&text);
             assert!(value.is_ok_and(|value| is_valid(&value)), "seed {seed}: {text} {end:?}");
             assert!(matches!(end, Some(End::Complete | End::MaxNewTokens)), "seed {seed}: {end:?}");
-            text + "\n"
+            text
         });
         texts.collect()
     };
     let texts: Vec<String> = (0..N_TASKS).into_par_iter().flat_map_iter(texts_of_task).collect();
     // For the oracle to look at.
     if let Some(path) = std::env::var_os("SISKIN_GRAMMAR_TEXTS") {
-        std::fs::write(path, texts.concat()).expect("the texts are written");
+        let lines = texts.iter().map(|text| serde_json::json!({ "text": text }).to_string() + "\n");
+        std::fs::write(path, lines.collect::<String>()).expect("the texts are written");
     }
     let different: HashSet<&String> = texts.iter().collect();
     assert!(texts.len() as u64 == N_TEXTS && different.len() > 5000, "{} different texts", different.len());
-}
-
-/// A grammar that is asked after all logits are computed.
-struct Unmarked<'m>(GrammarState<'m>);
-
-impl Constraint for Unmarked<'_> {
-    fn tokens_missing(&self) -> usize {
-        self.0.tokens_missing()
-    }
-
-    fn allows(&self, token: TokenId, n_left: usize) -> bool {
-        self.0.allows(token, n_left)
-    }
-
-    fn restrict(&self, logits: &mut [f32], n_left: usize) {
-        self.0.restrict(logits, n_left);
-    }
-
-    fn advance(&mut self, token: TokenId, n_left: usize) -> Advance {
-        self.0.advance(token, n_left)
-    }
 }
 
 #[test]
@@ -125,36 +108,9 @@ fn where_few_tokens_may_come_the_others_are_not_computed_and_the_text_is_the_sam
         let tokenizer = model.tokenizer().expect("a tokenizer");
         let section = model.section(SectionKind::Grammar).expect("a grammar");
         let grammar = Grammar::parse(section, &tokenizer).expect("sound");
-        let eos = tokenizer.eos();
-        let limits = Limits { max_new_tokens: 90, end_tokens: eos.as_slice(), slide_to: None };
-        let (mut n_narrow, mut n_wide) = (0, 0);
-        for seed in 0..6 {
-            let sampling =
-                if seed % 3 == 0 { Sampling::greedy() } else { Sampling::random(1.5).expect("a temperature") };
-            let mut arenas = [(); 2].map(|()| AlignedBytes::zeroed(model.memory_plan().arena_bytes));
-            let [mut marked, mut whole] =
-                arenas.each_mut().map(|arena| Session::new(&model, arena, kernels).expect("room in the arena"));
-            let state = || GrammarState::new(grammar, tokenizer, eos.as_slice());
-            let stops = || StopMatcher::new(&[]).expect("no stops");
-            let sampler = || Sampler::new(sampling, seed);
-            let mut marked = Generation::new(&mut marked, Some(tokenizer), sampler(), stops(), limits).within(state());
-            let mut whole =
-                Generation::new(&mut whole, Some(tokenizer), sampler(), stops(), limits).within(Unmarked(state()));
-            let prompt = [1, 40 + seed as TokenId, 60];
-            marked.read(&prompt).and_then(|()| whole.read(&prompt)).expect("room for the prompt");
-            while marked.compute(|_| {}) {
-                assert!(whole.compute(|_| {}));
-                let n_left_out = marked.logits().iter().filter(|&&logit| logit == f32::NEG_INFINITY).count();
-                *(if n_left_out > 0 { &mut n_narrow } else { &mut n_wide }) += 1;
-                assert!(n_left_out == 0 || n_left_out * 8 >= tokenizer.vocab_size() * 7, "{n_left_out}");
-                let pairs = marked.logits().iter().zip(whole.logits());
-                let is_same = |(a, b): (&f32, &f32)| *a == f32::NEG_INFINITY || a.to_bits() == b.to_bits();
-                assert!(pairs.into_iter().all(is_same), "{} seed {seed}", kernels.name());
-                assert_eq!(marked.draw(|_| {}), whole.draw(|_| {}), "{} seed {seed}", kernels.name());
-            }
-            assert!(!whole.compute(|_| {}));
-            assert_eq!(marked.end(), whole.end());
-        }
-        assert!(n_narrow > 50 && n_wide > 10, "{n_narrow} {n_wide}");
+        let mut arenas = [(); 2].map(|()| AlignedBytes::zeroed(model.memory_plan().arena_bytes));
+        let arenas = arenas.each_mut().map(|arena| &mut arena[..]);
+        let steps = texts_are_the_same(&model, grammar, kernels, arenas, 90);
+        assert!(steps.narrow > 50 && steps.wide > 10, "{steps:?}");
     }
 }

@@ -150,27 +150,21 @@ impl<'g, 'a, J: Join + Sync, C: Constraint, A: Ahead<J>> Generation<'g, 'a, J, C
     /// The same text, yet to read its prompt, within a constraint, such as a [`GrammarState`](crate::grammar::GrammarState).
     #[inline]
     pub fn within<D>(self, constraint: D) -> Generation<'g, 'a, J, D, A> {
-        let Self { session, ahead, tokenizer, sampler, stops, limits, text, last, n_tokens, end, .. } = self;
-        let is_restricted = false;
-        Generation {
-            session,
-            ahead,
-            tokenizer,
-            sampler,
-            constraint,
-            stops,
-            limits,
-            text,
-            last,
-            is_restricted,
-            n_tokens,
-            end,
-        }
+        self.with(|_, ahead| (constraint, ahead))
     }
 
     /// The same text, yet to read its prompt, with a draft's guesses: it has the same tokens and logits, and may come faster.
+    #[inline]
     pub fn guessed_by<D: Ahead<J>>(self, ahead: D) -> Generation<'g, 'a, J, C, D> {
-        let Self { session, tokenizer, sampler, constraint, stops, limits, text, last, n_tokens, end, .. } = self;
+        self.with(|constraint, _| (constraint, ahead))
+    }
+
+    /// The same text with another constraint or draft.
+    #[inline]
+    fn with<D, B>(self, change: impl FnOnce(C, A) -> (D, B)) -> Generation<'g, 'a, J, D, B> {
+        let Self { session, ahead, tokenizer, sampler, constraint, stops, limits, text, last, n_tokens, end, .. } =
+            self;
+        let (constraint, ahead) = change(constraint, ahead);
         let is_restricted = false;
         Generation {
             session,

@@ -38,14 +38,11 @@ fn open_rows(
     w: &MatrixQ8<'_>,
     x: &ActivationsQ8<'_>,
 ) {
-    let n_threads = lanes.n_threads;
     // The first is known on a device, which then has no function that calls itself, so that its stack has a bound.
     if join.n_threads() > 1
-        && n_threads > 1
         && logits.len() as u64 * w.cols() as u64 >= SPLIT_MACS_MIN
-        && let Some([left, right]) = lanes.halves()
+        && let Some(([left, right], n_left)) = lanes.shares(logits.len(), ROWS_AT_ONCE)
     {
-        let n_left = (logits.len() * left.n_threads / n_threads).next_multiple_of(ROWS_AT_ONCE).min(logits.len());
         let (left_logits, right_logits) = logits.split_at_mut(n_left);
         return join.join(
             || open_rows(kernels, join, left, left_logits, first_row, w, x),

@@ -85,4 +85,13 @@ impl Lanes<'_> {
             Lanes { n_threads: right_threads, lane: right_lane, spare: right_spare },
         ])
     }
+
+    /// The lanes of two shares of `n` rows or tokens, and how many the first has: whole steps of `step` in proportion to its threads, and
+    /// never none. `None` where one thread is to do all.
+    pub fn shares(&mut self, n: usize, step: usize) -> Option<([Lanes<'_>; 2], usize)> {
+        let n_threads = self.n_threads;
+        let halves = self.halves()?;
+        let n_left = (n * halves[0].n_threads / n_threads).max(1).next_multiple_of(step).min(n);
+        Some((halves, n_left))
+    }
 }

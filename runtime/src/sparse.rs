@@ -19,29 +19,20 @@ pub(crate) fn product(
     w: &MatrixQ8<'_>,
     x: &ActivationsQ8<'_>,
 ) {
-    let n_threads = lanes.n_threads;
     // The first is known on a device, which then has no function that calls itself, so that its stack has a bound.
-    if join.n_threads() > 1
-        && n_threads > 1
-        && out.len() as u64 * w.cols() as u64 >= 2 * SPLIT_MACS_MIN
-        && let Some([left, right]) = lanes.halves()
-    {
-        let left_share = |n: usize| n * left.n_threads / n_threads;
-        if x.n_tokens() > 1 {
-            let n_left = left_share(x.n_tokens()).max(1);
-            let (left_x, right_x) = x.split_at(n_left);
-            let (left_out, right_out) = out.split_at_mut(n_left * (out.len() / x.n_tokens()));
+    if join.n_threads() > 1 && out.len() as u64 * w.cols() as u64 >= 2 * SPLIT_MACS_MIN {
+        let n_tokens = x.n_tokens();
+        let (n, step) = if n_tokens > 1 { (n_tokens, 1) } else { (out.len(), BAND_ROWS) };
+        if let Some(([left, right], n_left)) = lanes.shares(n, step) {
+            let (left_out, right_out) =
+                out.split_at_mut(if n_tokens > 1 { n_left * (out.len() / n_tokens) } else { n_left });
+            let (left_x, right_x) = if n_tokens > 1 { x.split_at(n_left) } else { (*x, *x) };
+            let right_row = if n_tokens > 1 { first_row } else { first_row + n_left };
             return join.join(
                 || product(kernels, join, left, left_out, first_row, w, &left_x),
-                || product(kernels, join, right, right_out, first_row, w, &right_x),
+                || product(kernels, join, right, right_out, right_row, w, &right_x),
             );
         }
-        let n_left = left_share(out.len()).next_multiple_of(BAND_ROWS).min(out.len());
-        let (left_out, right_out) = out.split_at_mut(n_left);
-        return join.join(
-            || product(kernels, join, left, left_out, first_row, w, x),
-            || product(kernels, join, right, right_out, first_row + n_left, w, x),
-        );
     }
     kernels.matmul_rows_sparse(out, first_row, w, x, lanes.lane.row);
 }

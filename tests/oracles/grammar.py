@@ -1,8 +1,10 @@
-"""Holds texts that were drawn within tests/golden/reply.schema.json, one a line, against the jsonschema package.
+"""Holds texts that were drawn within tests/golden/reply.schema.json, each the `text` of a line's object, against the jsonschema package.
 
-    pip install jsonschema==4.25.1
-    SISKIN_GRAMMAR_TEXTS=/tmp/texts cargo test -p siskin-compiler --test grammar
-    python tests/oracles/grammar.py /tmp/texts
+    pip install -r tests/oracles/requirements-grammar.txt
+    SISKIN_GRAMMAR_TEXTS=/tmp/texts.jsonl cargo test -p siskin-compiler --test grammar
+    python tests/oracles/grammar.py /tmp/texts.jsonl
+
+`cargo xtask bench grammar` does it with those of a board.
 """
 
 import json
@@ -16,10 +18,11 @@ def main(path):
     schema = json.loads((pathlib.Path(__file__).parent.parent / "golden" / "reply.schema.json").read_text())
     validator = jsonschema.Draft202012Validator(schema)
     lines = pathlib.Path(path).read_text().split("\n")[:-1]
-    for number, line in enumerate(lines, 1):
-        for error in validator.iter_errors(json.loads(line)):
-            raise SystemExit(f"line {number}: {error.message}: {line}")
-    print(f"{len(lines)} texts are valid, {len(set(lines))} different ones")
+    texts = [json.loads(line)["text"] for line in lines]
+    for number, text in enumerate(texts, 1):
+        for error in validator.iter_errors(json.loads(text)):
+            raise SystemExit(f"line {number}: {error.message}: {text}")
+    print(f"{len(texts)} texts are valid, {len(set(texts))} different ones")
 
 
 if __name__ == "__main__":

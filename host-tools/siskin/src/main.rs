@@ -20,6 +20,7 @@ mod grammar;
 mod input;
 mod interrupt;
 mod packing;
+mod text;
 
 use std::process::ExitCode;
 

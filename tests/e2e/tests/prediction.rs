@@ -1,5 +1,6 @@
 //! What `siskin plan` says of instructions, against what emulated boards count; and what it makes of a clock.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -58,11 +59,28 @@ fn instructions_are_predicted_within_five_per_cent() {
     is_predicted("mps2-an386", "int8");
 }
 
+/// Boards as they are, but that of one somebody says what it draws.
+fn boards_dir_with_power(program: &Program) -> String {
+    let power = "[speed.power]\nmilliamperes = 40.0\nvolts = 3.3\nsource = \"a meter\"\n\n[instructions]";
+    for (board, file) in [
+        ("netduinoplus2", "board.toml"),
+        ("stm32h743", "board.toml"),
+        ("mps2-an386", "board.toml"),
+        ("mps2-an386", "costs.toml"),
+    ] {
+        let text = std::fs::read_to_string(Path::new(&boards_dir()).join(board).join(file)).expect("a board's file");
+        let text = if board == "netduinoplus2" { text.replace("[instructions]", power) } else { text };
+        std::fs::create_dir_all(program.path("boards").join(board)).expect("a folder");
+        std::fs::write(program.path("boards").join(board).join(file), text).expect("a file");
+    }
+    program.path("boards").display().to_string()
+}
+
 #[test]
 fn time_and_energy_are_estimates_at_a_clock() {
     let program = Program::new();
     write_checkpoint(&program.path("model"), 22);
-    let dir = boards_dir();
+    let dir = boards_dir_with_power(&program);
     let plan = |board: &str, extra: &[&str]| {
         program.json(&[&["plan", "model", "--boards-dir", &dir, "--board", board], extra].concat())
     };
@@ -75,6 +93,9 @@ fn time_and_energy_are_estimates_at_a_clock() {
          power_source",
     );
     assert_eq!((&speed["estimate"], &speed["clock_hz"]), (&Value::from(true), &Value::from(168_000_000)));
+    // Milliamperes by volts for as long as a token takes.
+    let microjoules = 40.0 * 3.3 * 1e3 / number(&speed["tokens_per_second"]);
+    assert!((number(&speed["microjoules_per_token"]) / microjoules - 1.0).abs() < 1e-6, "{speed}");
     let cycles = number(&full["prediction"]["mean_token"]) * number(&speed["cycles_per_instruction"]);
     assert!((number(&speed["tokens_per_second"]) * cycles / 168e6 - 1.0).abs() < 1e-6, "{speed}");
 

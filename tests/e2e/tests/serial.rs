@@ -55,6 +55,32 @@ fn a_device_says_what_the_host_says() {
 }
 
 #[test]
+fn many_texts_of_a_device_are_compared_with_the_hosts() {
+    let program = Program::new();
+    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden/reply.schema.json");
+    let boards = ["--boards-dir", BOARDS_DIR];
+    program
+        .text(&[&["compile", MODEL, "--board", BOARD, "--grammar", schema, "-o", "held.siskin"], &boards[..]].concat());
+    let elf = firmware(&program, BOARD, &program.path("held.siskin").display().to_string());
+    let flags = ["--prompt", "Speak:", "--temperature", "1.5", "--max-new-tokens", "90", "--seed", "100"];
+    let check =
+        |file: &'static str| [&["device", "check", file, "--qemu", BOARD, "--elf", &elf], &boards[..], &flags].concat();
+    let reply = program.json(&[&check("held.siskin")[..], &["--texts", "12", "-o", "texts.jsonl"]].concat());
+    assert_keys(&reply, "n_texts n_tokens n_distinct");
+    assert_eq!(reply["n_texts"], 12);
+    let texts = std::fs::read_to_string(program.path("texts.jsonl")).expect("the device's texts");
+    for (seed, line) in (100..).zip(texts.lines()) {
+        let line: serde_json::Value = serde_json::from_str(line).expect("an object a line");
+        assert_keys(&line, "seed text tokens n_prompt_tokens logits_hash end");
+        let text: serde_json::Value = serde_json::from_str(line["text"].as_str().expect("a text")).expect("JSON");
+        assert_eq!((&line["seed"], text["who"].is_string()), (&seed.into(), true), "{line}");
+    }
+    assert_eq!(texts.lines().count(), 12);
+    // The same model without the grammar is another file.
+    program.fails(&check(MODEL), 3, &["CRC-32", "built around"]);
+}
+
+#[test]
 fn noise_on_the_line_is_told_and_the_next_frame_is_served() {
     let program = Program::new();
     let elf = firmware(&program, BOARD, MODEL);

@@ -13,8 +13,7 @@ use siskin_runtime::format::SectionKind;
 use siskin_runtime::parts::Kind;
 use siskin_runtime::speculative::{Ahead, Alone, Draft, Guesses};
 use siskin_runtime::{
-    Encoder, End, Generation, Join, Kernels, Limits, LogitsHash, PackedModel, Sampler, Session, StopMatcher, TokenId,
-    Window,
+    Encoder, End, Generation, Join, Kernels, Limits, PackedModel, Sampler, Session, StopMatcher, TokenId, Window,
 };
 
 use crate::adapter::AdapterArgs;
@@ -23,6 +22,7 @@ use crate::console::Console;
 use crate::encoding::{Findings, Found, input_tokens};
 use crate::failure::{Failure, OrFail as _};
 use crate::generation::{Beginning, GenerationArgs, end_name};
+use crate::text::Text;
 use crate::{beams, draft, grammar, input, packing};
 
 const AFTER_HELP: &str = "\
@@ -227,24 +227,7 @@ fn continue_prompt<'a, J: Join + Sync>(
         Generation::new(session, Some(tokenizer), sampler, stops, limits).within(constraint).guessed_by(ahead);
     generation.read(first).or_invalid_input(|| "read the prompt".to_owned())?;
     let prompt_s = started.elapsed().as_secs_f64();
-    let (mut text, mut tokens, mut printed, mut hash) = (String::new(), Vec::new(), Ok(()), LogitsHash::EMPTY);
-    loop {
-        let mut emit = |piece: &str| {
-            text.push_str(piece);
-            if printed.is_ok() {
-                printed = console.stream(piece);
-            }
-        };
-        if !generation.compute(&mut emit) {
-            break;
-        }
-        hash.add(generation.logits());
-        let token = generation.draw(&mut emit);
-        std::mem::replace(&mut printed, Ok(()))?;
-        let Some(token) = token else { break };
-        tokens.push(token);
-    }
-    printed?;
+    let Text { text, tokens, hash } = Text::write(&mut generation, |piece| console.stream(piece))?;
     let (end, total_s) = (generation.end(), started.elapsed().as_secs_f64());
     let logits_hash = hash.to_string();
     let tokens_per_s = tokens.len() as f64 / (total_s - prompt_s).max(1e-9);

@@ -86,7 +86,8 @@ fn set_raw(port: &File, baud: u32) -> io::Result<()> {
     let mut settings = tcgetattr(port)?;
     settings.make_raw();
     settings.control_modes |= ControlModes::CLOCAL | ControlModes::CREAD;
-    let refused = |_| io::Error::other(format!("the port cannot have {baud} baud"));
+    let refused =
+        |_| io::Error::other(format!("the port cannot have {baud} baud: give another --baud, as the firmware's"));
     settings.set_speed(baud).map_err(refused)?;
     Ok(tcsetattr(port, OptionalActions::Now, &settings)?)
 }

@@ -95,7 +95,7 @@ pub fn run(args: &Args) -> Result<()> {
             write!(body, "\n{table}")?;
         }
     }
-    if args.dry_run { Ok(()) } else { page::replace_section("Generation", &body) }
+    if args.dry_run { Ok(()) } else { page::HOST.replace_section("Generation", &body) }
 }
 
 /// The first line of what llama-bench says of its version and build.

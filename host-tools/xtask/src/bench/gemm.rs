@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> Result<()> {
         repo::announce(&format!("matrix products on {n_threads} threads"));
         body += &table(args, &harness, *n_threads)?;
     }
-    if args.dry_run { Ok(()) } else { page::replace_section("Matrix products", &body) }
+    if args.dry_run { Ok(()) } else { page::HOST.replace_section("Matrix products", &body) }
 }
 
 fn table(args: &Args, harness: &std::path::Path, n_threads: usize) -> Result<String> {

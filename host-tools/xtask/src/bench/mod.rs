@@ -5,6 +5,7 @@ mod costs;
 mod decode;
 mod device;
 mod gemm;
+mod grammar;
 mod machine;
 mod page;
 mod peers;
@@ -23,6 +24,8 @@ pub enum Bench {
     Device(device::Args),
     /// What `siskin plan` predicts instructions by: costs fitted to counts of random models, and how far predictions of other models are off.
     Costs(costs::Args),
+    /// Ten thousand texts within a JSON schema that an emulated board writes, half an hour: each the host's and valid, into boards/BENCH.md.
+    Grammar(grammar::Args),
     /// Tokens a second of generation and of prompts beside llama.cpp and llama2.c, into compiler/BENCH.md. Wants an idle machine.
     Decode(decode::Args),
     /// Tokens a second of training beside PyTorch, candle, burn and llm.c, into compiler/BENCH.md. Wants an idle machine.
@@ -36,6 +39,7 @@ pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Device(args) => device::run(args),
         Bench::Costs(args) => costs::run(args),
+        Bench::Grammar(args) => grammar::run(args),
         Bench::Decode(args) => decode::run(args),
         Bench::Train(args) => train::run(args),
         Bench::Gemm(args) => gemm::run(args),

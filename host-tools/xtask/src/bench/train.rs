@@ -138,7 +138,7 @@ pub fn run(args: &Args) -> Result<()> {
     for missing in &field.missing {
         write!(body, "\nNot measured: {missing}\n")?;
     }
-    if args.dry_run { Ok(()) } else { page::replace_section("Training", &body) }
+    if args.dry_run { Ok(()) } else { page::HOST.replace_section("Training", &body) }
 }
 
 impl Field {

@@ -6,8 +6,6 @@ mod fit;
 mod models;
 mod page;
 
-pub use page::section_of;
-
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;

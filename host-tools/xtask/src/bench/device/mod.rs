@@ -7,13 +7,11 @@ mod page;
 pub use budget::Budget;
 pub use measure::token_request;
 
-use std::fs;
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use self::measure::Detail;
-use super::costs;
-use crate::board::{Board, boards_dir};
+use super::page::BOARDS;
+use crate::board::Board;
 use crate::repo;
 
 /// What to measure, and what to do with it.
@@ -47,12 +45,7 @@ pub fn run(args: &Args) -> Result<()> {
         measured.push(measurement);
     }
     if args.board.is_empty() {
-        let path = boards_dir().join("BENCH.md");
-        // How far predictions are off is counted by itself.
-        let predicted = costs::section_of(&fs::read_to_string(&path).unwrap_or_default());
-        fs::write(&path, page::page(&measured) + &predicted)
-            .with_context(|| format!("failed to write {}", path.display()))?;
-        eprintln!("written to {}", path.display());
+        BOARDS.replace_front(&page::page(&measured))?;
     }
     fail_over_budget(&over)
 }

@@ -1,5 +1,7 @@
 //! `siskin device`: asks a device at the other end of a serial line, whose firmware is the application `serial`.
 
+mod check;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,7 +25,8 @@ The firmware is built with `cargo xtask firmware --app serial`.
 Examples:
   siskin device hello --port /dev/ttyACM0
   siskin device run --port /dev/ttyACM0 --prompt 'ROMEO:' --temperature 0.8
-  siskin device run --qemu mps2-an386 --elf serial.elf --prompt 'ROMEO:' --greedy";
+  siskin device run --qemu mps2-an386 --elf serial.elf --prompt 'ROMEO:' --greedy
+  siskin device check shakespeare.siskin --port /dev/ttyACM0 --prompt 'ROMEO:' --texts 100";
 
 #[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]
@@ -40,6 +43,8 @@ enum Action {
     Hello(LineArgs),
     /// Continue a prompt on the device.
     Run(Box<RunArgs>),
+    /// Compare texts that the device writes with those that this machine writes: tokens, logits and ends.
+    Check(Box<check::Args>),
 }
 
 /// Where the device is.
@@ -77,6 +82,7 @@ pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
             console.reply(&hello(&mut device, console)?)
         }
         Action::Run(run_args) => continue_prompt(run_args, &args.boards_dir, console),
+        Action::Check(check_args) => check::run(check_args, &args.boards_dir, console),
     }
 }
 
@@ -145,20 +151,28 @@ fn hello(device: &mut Device, console: &Console) -> Result<HelloReply, Failure> 
 }
 
 fn continue_prompt(args: &RunArgs, boards_dir: &BoardsDirArgs, console: &Console) -> Result<(), Failure> {
-    let generation = &args.generation;
+    let request = request(&args.generation)?;
+    let mut device = open(&args.line, boards_dir)?;
+    hello(&mut device, console)?;
+    let reply = ask(&mut device, request, console, |piece| console.stream(piece))?;
+    console.stream("\n")?;
+    console.reply_after_stream(&reply)
+}
+
+/// What the flags ask of a device.
+fn request(generation: &GenerationArgs) -> Result<Generate<'_>, Failure> {
     let sampling = generation.sampling()?;
-    generation.stops()?;
+    let given = generation.stops()?;
     if generation.chat || generation.has_biases() {
         let cause = "--chat, --logit-bias and --ban need the packed file, which is on the device";
         return Err(Failure::command_line(anyhow!(cause)));
     }
-    let given: Vec<&str> = generation.stops.iter().map(String::as_str).collect();
     let mut stops = [""; STOPS_MAX];
     let Some(places) = stops.get_mut(..given.len()) else {
         return Err(Failure::command_line(anyhow!("a device takes at most {STOPS_MAX} stop sequences")));
     };
     places.copy_from_slice(&given);
-    let request = Generate {
+    Ok(Generate {
         prompt: &generation.prompt,
         continues: false,
         max_new_tokens: u32::try_from(generation.max_new_tokens).unwrap_or(u32::MAX),
@@ -166,15 +180,16 @@ fn continue_prompt(args: &RunArgs, boards_dir: &BoardsDirArgs, console: &Console
         seed: generation.seed,
         adapter: None,
         stops,
-    };
-    let mut device = open(&args.line, boards_dir)?;
-    hello(&mut device, console)?;
-    let reply = ask(&mut device, request, console)?;
-    console.stream("\n")?;
-    console.reply_after_stream(&reply)
+    })
 }
 
-fn ask(device: &mut Device, request: Generate<'_>, console: &Console) -> Result<RunReply, Failure> {
+/// Has the device write a text, and shows each piece of it as it comes.
+fn ask(
+    device: &mut Device,
+    request: Generate<'_>,
+    console: &Console,
+    show: impl Fn(&str) -> Result<(), Failure>,
+) -> Result<RunReply, Failure> {
     let doing = || "continue the prompt on the device".to_owned();
     device.send(&Request::Generate(request)).or_failed(doing)?;
     let (mut text, mut tokens, mut n_prompt_tokens) = (String::new(), Vec::new(), 0);
@@ -186,7 +201,7 @@ fn ask(device: &mut Device, request: Generate<'_>, console: &Console) -> Result<
                 Event::Token(token) => tokens.push(token),
                 Event::Text(piece) => {
                     text.push_str(piece);
-                    if let Err(failure) = console.stream(piece) {
+                    if let Err(failure) = show(piece) {
                         return Some(Err(failure.into_cause()));
                     }
                 }
