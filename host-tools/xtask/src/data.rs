@@ -159,7 +159,7 @@ fn download(python: &Path, source: &Source, downloads: &Path) -> Result<()> {
 }
 
 /// Whether the file is there with this SHA-256.
-fn has_checksum(path: &Path, sha256: &str) -> Result<bool> {
+pub fn has_checksum(path: &Path, sha256: &str) -> Result<bool> {
     let Ok(mut file) = fs::File::open(path) else { return Ok(false) };
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];

@@ -15,6 +15,7 @@ mod firmware;
 mod image;
 mod letters;
 mod linux;
+mod oracles;
 mod packages;
 mod random_model;
 mod repo;
@@ -45,6 +46,8 @@ enum Task {
     Ci,
     /// Fetch texts and models into .cache/, by version and checksum.
     Data,
+    /// Run the Python packages that the metrics are compared with, at pinned versions, into .cache/.
+    Oracles,
     /// Train recipes in full and measure them; shakespeare-260k, about five minutes on 2 idle cores, in f32 and int8.
     Evaluate(evaluate::Args),
     /// Measure how fast things are, and record it: instructions on the boards, training, matrix products.
@@ -79,6 +82,7 @@ fn run(task: Task) -> Result<()> {
         Task::Test => test::run(),
         Task::Ci => ci::run(),
         Task::Data => data::run(),
+        Task::Oracles => oracles::run(),
         Task::Evaluate(args) => evaluate::run(&args),
         Task::Bench(what) => bench::run(&what),
         Task::Sizes(args) => sizes::run(&args),

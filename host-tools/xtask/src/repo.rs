@@ -91,6 +91,7 @@ pub fn debug_siskin() -> PathBuf {
     target_dir().join("debug/siskin")
 }
 
-fn target_dir() -> PathBuf {
+/// Where cargo puts what it builds.
+pub fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }

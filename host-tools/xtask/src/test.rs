@@ -2,11 +2,12 @@
 
 use anyhow::Result;
 
-use crate::{bench, data, emulate, linux, repo};
+use crate::{bench, data, emulate, linux, oracles, repo};
 
 /// Runs every test, and checks that no board takes more instructions than it may.
 pub fn run() -> Result<()> {
     data::run()?;
+    oracles::run()?;
     repo::announce("getting the compiler and the emulator of every board");
     emulate::set_up()?;
     repo::announce("building the programs that the end-to-end tests drive");

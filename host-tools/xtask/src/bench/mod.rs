@@ -7,12 +7,14 @@ mod device;
 mod gemm;
 mod grammar;
 mod machine;
+mod metrics;
 mod page;
 mod peers;
 mod statistics;
 mod train;
 
 pub use device::{Budget as InstructionBudget, check as check_instructions};
+pub use peers::python_with;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -32,6 +34,8 @@ pub enum Bench {
     Train(train::Args),
     /// The training engine's matrix products beside those of other crates, into compiler/BENCH.md. Wants an idle machine.
     Gemm(gemm::Args),
+    /// BLEU, chrF and ROUGE beside sacrebleu and rouge-score, into metrics/BENCH.md. Wants an idle machine.
+    Metrics(metrics::Args),
 }
 
 /// Measures.
@@ -43,5 +47,6 @@ pub fn run(bench: &Bench) -> Result<()> {
         Bench::Decode(args) => decode::run(args),
         Bench::Train(args) => train::run(args),
         Bench::Gemm(args) => gemm::run(args),
+        Bench::Metrics(args) => metrics::run(args),
     }
 }
