@@ -101,6 +101,11 @@ impl Record {
         (&self.path, self.line)
     }
 
+    /// All fields.
+    pub fn fields(&self) -> &Map<String, Value> {
+        &self.fields
+    }
+
     /// A field's text; a number or a truth value is spelled as JSON does.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 mod compare;
 mod packed;
 mod perplexity;
+pub mod task;
 
 use siskin_runtime::TokenId;
 

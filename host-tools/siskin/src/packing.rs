@@ -24,7 +24,7 @@ use crate::golden;
 use crate::input::{self, Unpacked};
 
 /// How a model is quantised and cut to size.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub(crate) struct PackingArgs {
     /// How weights are stored [default: int8 for a board, int8-g32 for the host].
     #[arg(long, value_enum)]

@@ -72,6 +72,17 @@ impl BoardTools {
         Sizes::measure(&elf, model)
     }
 
+    /// Builds firmware that talks over a serial line, around the packed model at `model_path`, to `elf`.
+    pub(crate) fn build_serial(&self, model_path: &Path, elf: &Path) -> anyhow::Result<()> {
+        let mut xtask = self.xtask("firmware");
+        xtask.args(["--app", "serial", "--model"]).arg(absolute(model_path)?).arg("--out").arg(absolute(elf)?);
+        let status = xtask.stdout(Stdio::null()).status().context("failed to start cargo")?;
+        if !status.success() {
+            bail!("the firmware does not build ({status}); what the compiler said is above");
+        }
+        Ok(())
+    }
+
     /// Runs `elf` in the emulator. `on_text` gets each piece of text as it comes.
     pub(crate) fn emulate(
         &self,

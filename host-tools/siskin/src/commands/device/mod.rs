@@ -73,6 +73,16 @@ struct RunArgs {
     line: LineArgs,
     #[command(flatten)]
     generation: GenerationArgs,
+    #[command(flatten)]
+    adapter: AdapterName,
+}
+
+/// Which of the device's adapters writes.
+#[derive(clap::Args)]
+struct AdapterName {
+    /// Write with the device's adapter NAME, switched to without a reset [default: none].
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
 }
 
 pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
@@ -108,9 +118,9 @@ impl fmt::Display for HelloReply {
 
 /// What came of a prompt, with the keys of `run`.
 #[derive(Serialize)]
-struct RunReply {
-    text: String,
-    tokens: Vec<TokenId>,
+pub(super) struct RunReply {
+    pub(super) text: String,
+    pub(super) tokens: Vec<TokenId>,
     n_prompt_tokens: usize,
     logits_hash: String,
     /// As of `run`, or `interrupted`.
@@ -151,7 +161,7 @@ fn hello(device: &mut Device, console: &Console) -> Result<HelloReply, Failure> 
 }
 
 fn continue_prompt(args: &RunArgs, boards_dir: &BoardsDirArgs, console: &Console) -> Result<(), Failure> {
-    let request = request(&args.generation)?;
+    let request = request(&args.generation, &args.adapter)?;
     let mut device = open(&args.line, boards_dir)?;
     hello(&mut device, console)?;
     let reply = ask(&mut device, request, console, |piece| console.stream(piece))?;
@@ -160,7 +170,7 @@ fn continue_prompt(args: &RunArgs, boards_dir: &BoardsDirArgs, console: &Console
 }
 
 /// What the flags ask of a device.
-fn request(generation: &GenerationArgs) -> Result<Generate<'_>, Failure> {
+fn request<'r>(generation: &'r GenerationArgs, adapter: &'r AdapterName) -> Result<Generate<'r>, Failure> {
     let sampling = generation.sampling()?;
     let given = generation.stops()?;
     if generation.chat || generation.has_biases() {
@@ -178,13 +188,13 @@ fn request(generation: &GenerationArgs) -> Result<Generate<'_>, Failure> {
         max_new_tokens: u32::try_from(generation.max_new_tokens).unwrap_or(u32::MAX),
         settings: Settings::from(&sampling),
         seed: generation.seed,
-        adapter: None,
+        adapter: adapter.adapter.as_deref(),
         stops,
     })
 }
 
 /// Has the device write a text, and shows each piece of it as it comes.
-fn ask(
+pub(super) fn ask(
     device: &mut Device,
     request: Generate<'_>,
     console: &Console,

@@ -1,4 +1,4 @@
-//! `siskin eval`: measures bits per byte and perplexity on a text, float and packed side by side.
+//! `siskin eval --text`: bits per byte and perplexity of a text, float and packed side by side.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -17,30 +17,20 @@ use crate::console::Console;
 use crate::failure::{Failure, OrFail as _};
 use crate::{input, packing};
 
-const AFTER_HELP: &str = "\
-Examples:
-  siskin eval runs/shakespeare --text test.txt
-  siskin eval shakespeare.siskin --text test.txt --against runs/shakespeare";
-
+/// How a text is measured.
 #[derive(clap::Args)]
-#[command(after_help = AFTER_HELP)]
-pub(crate) struct Args {
-    /// A packed .siskin, or a model that compile takes, which is run in float.
-    model: PathBuf,
-    /// The text, in UTF-8.
-    #[arg(long, value_name = "FILE")]
-    text: PathBuf,
+pub(super) struct TextArgs {
     /// A second model on the same text, such as the one that a packed file was made from.
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "MODEL", requires = "text")]
     against: Option<PathBuf>,
     /// Tokens of a window; windows do not overlap [default: the context of the model, or the shorter of two].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "text")]
     window: Option<usize>,
     /// The tokenizer of a model that brings none.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "text")]
     tokenizer: Option<PathBuf>,
     /// Threads; any number gives the same figures [default: as many as the machine has].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "text")]
     threads: Option<NonZeroUsize>,
 }
 
@@ -161,10 +151,10 @@ impl Subject {
     }
 }
 
-pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
-    let text = input::read_text(&args.text)?;
-    let open = |path: &PathBuf| Subject::open(path, args.tokenizer.as_deref());
-    let (subject, against) = (open(&args.model)?, args.against.as_ref().map(open).transpose()?);
+pub(super) fn run(model: &Path, text: &Path, args: &TextArgs, console: &Console) -> Result<(), Failure> {
+    let text = input::read_text(text)?;
+    let open = |path: &Path| Subject::open(path, args.tokenizer.as_deref());
+    let (subject, against) = (open(model)?, args.against.as_deref().map(open).transpose()?);
     let contexts = std::iter::once(&subject).chain(&against).map(Subject::context_len);
     let window_len = args.window.or(contexts.min()).unwrap_or_default();
     let n_threads = args.threads.or(available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
