@@ -37,7 +37,7 @@ impl<'m> PackedModel<'m> {
     /// Checks the bytes of a file and gives access to the model.
     ///
     /// `file` must start at a multiple of 16 bytes in memory; bytes beyond the file's own length are ignored. A linked model's is
-    /// [`crate::linked::MODEL`].
+    /// `linked::MODEL`.
     ///
     /// # Errors
     /// A [`FormatError`] that names the first thing that is wrong. No input panics.
@@ -87,7 +87,7 @@ impl<'m> PackedModel<'m> {
     ///
     /// # Errors
     /// [`FormatError::HeaderChecksum`], also where the section table differs; [`FormatError::SectionChecksum`]; [`FormatError::NotAPackedModel`] for any other bytes than
-    /// [`crate::linked::MODEL`].
+    /// `linked::MODEL`.
     #[cfg(feature = "linked-model")]
     #[inline(never)]
     pub fn parse(file: &'m [u8]) -> Result<Self, FormatError> {

@@ -9,7 +9,7 @@ use crate::kernels::backend::Backend;
 use crate::tensor::{ActivationsQ8, BAND_ROWS, BLOCK_COLS, Band, Lanes, MatrixQ8, activation_stride};
 
 impl Kernels {
-    /// [`Kernels::matmul_rows`] of a matrix that is stored without its zero blocks; `first_row` is a band's first. `room` has `(cols,)`.
+    /// `matmul_rows` of a matrix that is stored without its zero blocks; `first_row` is a band's first. `room` has `(cols,)`.
     ///
     /// # Panics
     /// If the shapes disagree: a caller's bug, never bad input.

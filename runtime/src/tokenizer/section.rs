@@ -72,7 +72,7 @@ pub struct SpacePrefix {
     pub once: bool,
 }
 
-/// A checked tokenizer section: a view, nothing is copied. That of a linked model ([`crate::linked`]) is a constant and takes no memory.
+/// A checked tokenizer section: a view, nothing is copied. That of a linked model (feature `linked-model`) is a constant and takes no memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Tokenizer<'m> {
     #[cfg(not(feature = "linked-model"))]

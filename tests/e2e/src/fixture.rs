@@ -31,7 +31,7 @@ pub struct Shape {
     pub n_kv_heads: usize,
     /// Positions.
     pub context_len: usize,
-    /// Merges of the tokenizer, of [`MERGES`].
+    /// Merges of the tokenizer: the first ones of a fixed list.
     pub n_merges: usize,
 }
 
