@@ -178,6 +178,21 @@ pub(crate) fn safetensors(seed: u64, shapes: Vec<(String, Vec<usize>)>) -> Vec<u
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat()
 }
 
+/// Makes `folder` one that PEFT saved: a LoRA of rank 2 on the outputs of the attention of `n_layers` layers, `dim` wide, with random numbers.
+pub fn write_lora(folder: &Path, seed: u64, n_layers: usize, dim: usize) {
+    let pair = |layer: usize| {
+        let name = |part| format!("base_model.model.model.layers.{layer}.self_attn.o_proj.{part}.weight");
+        [(name("lora_A"), vec![2, dim]), (name("lora_B"), vec![dim, 2])]
+    };
+    let config = json!({
+        "peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["o_proj"], "bias": "none", "task_type": "CAUSAL_LM",
+    });
+    std::fs::create_dir_all(folder).expect("a folder");
+    std::fs::write(folder.join("adapter_config.json"), config.to_string()).expect("a file");
+    let weights = safetensors(seed, (0..n_layers).flat_map(pair).collect());
+    std::fs::write(folder.join("adapter_model.safetensors"), weights).expect("a file");
+}
+
 fn shapes(shape: &Shape) -> Vec<(String, Vec<usize>)> {
     let (q_dim, kv_dim) = (shape.dim, shape.n_kv_heads * shape.head_dim());
     let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![shape.vocab_size(), shape.dim])];

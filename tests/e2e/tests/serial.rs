@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use siskin_e2e::fixture::write_lora;
 use siskin_e2e::{Program, assert_keys};
 
 const BOARD: &str = "mps2-an386";
@@ -78,6 +79,29 @@ fn many_texts_of_a_device_are_compared_with_the_hosts() {
     assert_eq!(texts.lines().count(), 12);
     // The same model without the grammar is another file.
     program.fails(&check(MODEL), 3, &["CRC-32", "built around"]);
+}
+
+#[test]
+fn adapters_and_a_soft_prompt_are_switched_between_without_a_reset() {
+    let program = Program::new();
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden/adapters");
+    write_lora(&program.path("sailor"), 4, 5, 64);
+    let mut compile =
+        vec!["compile".to_owned(), MODEL.into(), "--board".into(), BOARD.into(), "-o".into(), "m.siskin".into()];
+    compile.extend(["--boards-dir".into(), BOARDS_DIR.into(), "--adapter=sailor=sailor".into()]);
+    compile.extend(["poet", "legal", "soft"].map(|name| format!("--adapter={name}={golden}/{name}")));
+    program.text(&compile.iter().map(String::as_str).collect::<Vec<_>>());
+    let elf = firmware(&program, BOARD, &program.path("m.siskin").display().to_string());
+    let device = ["--qemu", BOARD, "--elf", &elf, "--boards-dir", BOARDS_DIR];
+    let asked = ["--prompt", "ROMEO:", "--greedy", "--max-new-tokens", "16"];
+    let adapters = ["poet", "soft", "legal", "-", "sailor", "soft"].map(|name| format!("--adapter={name}"));
+    let adapters: Vec<&str> = adapters.iter().map(String::as_str).collect();
+    let check = [&["device", "check", "m.siskin", "--texts", "18"], &device[..], &asked, &adapters].concat();
+    let reply = program.json(&check);
+    assert_eq!((&reply["n_texts"], &reply["n_distinct"]), (&18.into(), &5.into()));
+    let told = program.json(&[&["device", "run", "--adapter=legal"], &device[..], &asked].concat());
+    assert_eq!(told, program.json(&[&["run", "m.siskin", "--adapter=legal"], &asked[..]].concat()));
+    program.fails(&[&["device", "run", "--adapter=peot"], &device[..], &asked].concat(), 1, &["no adapter peot"]);
 }
 
 #[test]

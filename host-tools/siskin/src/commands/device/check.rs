@@ -13,7 +13,7 @@ use siskin_runtime::format::checksum;
 use siskin_runtime::sampler::Sampling;
 use siskin_runtime::{Generation, Kernels, Limits, PackedModel, Sampler, Session, StopMatcher};
 
-use super::{AdapterName, LineArgs, RunReply, ask, hello, open, request};
+use super::{LineArgs, RunReply, ask, hello, open, request};
 use crate::boards::BoardsDirArgs;
 use crate::console::Console;
 use crate::device::Device;
@@ -31,8 +31,9 @@ pub(super) struct Args {
     line: LineArgs,
     #[command(flatten)]
     generation: GenerationArgs,
-    #[command(flatten)]
-    adapter: AdapterName,
+    /// Write with the device's adapter NAME, - for none; of several, each text with the next, switched to without a reset.
+    #[arg(long = "adapter", value_name = "NAME", allow_hyphen_values = true)]
+    adapters: Vec<String>,
     /// Texts to compare, each with the next seed.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..))]
     texts: u64,
@@ -68,7 +69,7 @@ struct Line<'t> {
 pub(super) fn run(args: &Args, boards_dir: &BoardsDirArgs, console: &Console) -> Result<(), Failure> {
     let sampling = args.generation.sampling()?;
     args.generation.stops()?;
-    let first_request = request(&args.generation, &args.adapter)?;
+    let first_request = request(&args.generation, None)?;
     let mut device = open(&args.line, boards_dir)?;
     is_same_model(&args.file, &mut device, console)?;
     let file = packing::laid_out_for(Kernels::detect(), input::open_packed(&args.file)?)?;
@@ -76,18 +77,23 @@ pub(super) fn run(args: &Args, boards_dir: &BoardsDirArgs, console: &Console) ->
     let mut arena = AlignedBytes::zeroed(model.memory_plan().arena_bytes);
     let session = Session::new(&model, &mut arena, Kernels::detect());
     let mut session = session.or_failed(|| "lay out the arena".to_owned())?;
-    let has_adapter = session.use_adapter(args.adapter.adapter.as_deref()).map_err(|error| anyhow!("{error}"));
-    has_adapter.or_invalid_input(|| "use the adapter".to_owned())?;
+    let adapters: Vec<Option<&str>> = match args.adapters.as_slice() {
+        [] => vec![None],
+        names => names.iter().map(|name| Some(name.as_str()).filter(|name| *name != "-")).collect(),
+    };
 
     let interrupted = interrupt::flag();
     let bar = console.progress_bar(args.texts as usize, "texts");
     let mut texts: Vec<(u64, RunReply)> = Vec::new();
-    for seed in (args.generation.seed..).take(args.texts as usize) {
+    let seeds = (args.generation.seed..).take(args.texts as usize);
+    for (seed, &adapter) in seeds.zip(adapters.iter().cycle()) {
         if interrupted.load(Ordering::Relaxed) {
             break;
         }
         let mut request = first_request.clone();
-        request.seed = seed;
+        (request.seed, request.adapter) = (seed, adapter);
+        let has_adapter = session.use_adapter(adapter).map_err(|error| anyhow!("{error}"));
+        has_adapter.or_invalid_input(|| "use the adapter".to_owned())?;
         let there = ask(&mut device, request, console, |_| Ok(()))?;
         let here = write_here(&args.generation, sampling, seed, &model, &mut session)?;
         let difference = difference(&here, &there);

@@ -73,13 +73,6 @@ struct RunArgs {
     line: LineArgs,
     #[command(flatten)]
     generation: GenerationArgs,
-    #[command(flatten)]
-    adapter: AdapterName,
-}
-
-/// Which of the device's adapters writes.
-#[derive(clap::Args)]
-struct AdapterName {
     /// Write with the device's adapter NAME, switched to without a reset [default: none].
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
@@ -161,7 +154,7 @@ fn hello(device: &mut Device, console: &Console) -> Result<HelloReply, Failure> 
 }
 
 fn continue_prompt(args: &RunArgs, boards_dir: &BoardsDirArgs, console: &Console) -> Result<(), Failure> {
-    let request = request(&args.generation, &args.adapter)?;
+    let request = request(&args.generation, args.adapter.as_deref())?;
     let mut device = open(&args.line, boards_dir)?;
     hello(&mut device, console)?;
     let reply = ask(&mut device, request, console, |piece| console.stream(piece))?;
@@ -170,7 +163,7 @@ fn continue_prompt(args: &RunArgs, boards_dir: &BoardsDirArgs, console: &Console
 }
 
 /// What the flags ask of a device.
-fn request<'r>(generation: &'r GenerationArgs, adapter: &'r AdapterName) -> Result<Generate<'r>, Failure> {
+fn request<'r>(generation: &'r GenerationArgs, adapter: Option<&'r str>) -> Result<Generate<'r>, Failure> {
     let sampling = generation.sampling()?;
     let given = generation.stops()?;
     if generation.chat || generation.has_biases() {
@@ -188,7 +181,7 @@ fn request<'r>(generation: &'r GenerationArgs, adapter: &'r AdapterName) -> Resu
         max_new_tokens: u32::try_from(generation.max_new_tokens).unwrap_or(u32::MAX),
         settings: Settings::from(&sampling),
         seed: generation.seed,
-        adapter: adapter.adapter.as_deref(),
+        adapter,
         stops,
     })
 }
