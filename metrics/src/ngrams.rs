@@ -82,10 +82,18 @@ pub(crate) fn count(len: usize, order: usize) -> u64 {
     (len + 1).saturating_sub(order) as u64
 }
 
+/// Words that a numbering has room for at first: those of most segments.
+const N_WORDS_USUAL: usize = 96;
+
 /// Numbers for words, the same for the same word.
-#[derive(Default)]
 pub(crate) struct Numbering<'text> {
     numbers: FxHashMap<&'text str, u32>,
+}
+
+impl Default for Numbering<'_> {
+    fn default() -> Self {
+        Self { numbers: FxHashMap::with_capacity_and_hasher(N_WORDS_USUAL, Default::default()) }
+    }
 }
 
 impl<'text> Numbering<'text> {

@@ -3,6 +3,7 @@
 //! They are defined by substitutions, one after another, each over the whole text from left to right without overlap. The
 //! functions below are those substitutions one by one, since a later one sees the spaces of an earlier one.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -74,58 +75,67 @@ impl FromStr for Tokenizer {
 }
 
 /// Joins lines and undoes what SGML had to escape, one replacement after another.
-fn without_markup(text: &str) -> String {
-    let mut text = text.replace("<skipped>", "");
+fn without_markup(text: &str) -> Cow<'_, str> {
+    let mut text = Cow::Borrowed(text);
+    if text.contains('<') {
+        text = text.replace("<skipped>", "").into();
+    }
     if text.contains('\n') {
-        text = text.replace("-\n", "").replace('\n', " ");
+        text = text.replace("-\n", "").replace('\n', " ").into();
     }
     if text.contains('&') {
         for (entity, character) in [("&quot;", "\""), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">")] {
-            text = text.replace(entity, character);
+            text = text.replace(entity, character).into();
         }
     }
     text
 }
 
 /// The part of mteval that takes Western languages for granted. It looks at ASCII only, so it works on bytes: it puts spaces
-/// next to ASCII characters and never into a longer one.
+/// next to ASCII characters and never into a longer one. A space is a mark of the first substitution too, which would make three of
+/// one; that changes no token, so it stays as it is.
 fn western(text: &str) -> String {
-    let text = substitute(text.as_bytes(), |out, here, _| {
-        let is_apart = matches!(here, b'{'..=b'~' | b'['..=b'`' | b' '..=b'&' | b'('..=b'+' | b':'..=b'@' | b'/');
-        is_apart.then(|| out.extend([b' ', here, b' '])).map(|()| 1)
-    });
+    let is_mark = |byte: u8| matches!(byte, b'{'..=b'~' | b'['..=b'`' | b'!'..=b'&' | b'('..=b'+' | b':'..=b'@' | b'/');
     let is_point = |byte: u8| matches!(byte, b'.' | b',');
-    let text = substitute(&text, |out, here, next| {
-        let next = next.filter(|&next| is_point(next) && !here.is_ascii_digit())?;
-        out.extend([here, b' ', next, b' ']);
-        Some(2)
-    });
-    let text = substitute(&text, |out, here, next| {
-        let next = next.filter(|next| is_point(here) && !next.is_ascii_digit())?;
-        out.extend([b' ', here, b' ', next]);
-        Some(2)
-    });
-    let text = substitute(&text, |out, here, next| {
-        let next = next.filter(|&next| next == b'-' && here.is_ascii_digit())?;
-        out.extend([here, b' ', next, b' ']);
-        Some(2)
-    });
+    let is_digit = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_digit());
+    let text = substitute(text.as_bytes(), is_mark, |_, _| Some(Around::Both));
+    let text = substitute(&text, is_point, |before, _| (before.is_some() && !is_digit(before)).then_some(Around::Both));
+    let text =
+        substitute(&text, is_point, |_, after| (after.is_some() && !is_digit(after)).then_some(Around::BothAndNext));
+    let text = substitute(&text, |byte| byte == b'-', |before, _| is_digit(before).then_some(Around::Both));
     // Nothing is lost where this is not UTF-8, because it always is.
-    String::from_utf8_lossy(&text).into_owned()
+    String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-/// One substitution: `replace` gets what is written so far, the byte here and the next one, and says how many it has replaced.
-/// What it does not replace stays.
-fn substitute(text: &[u8], replace: impl Fn(&mut Vec<u8>, u8, Option<u8>) -> Option<usize>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len() + text.len() / 2);
-    let mut rest = text;
-    while let [here, after @ ..] = rest {
-        let n_replaced = replace(&mut out, *here, after.first().copied()).unwrap_or_else(|| {
-            out.push(*here);
-            1
-        });
-        rest = &rest[n_replaced..];
+/// What a substitution does at a byte.
+enum Around {
+    /// Spaces before and after it.
+    Both,
+    /// The same, and the next byte belongs to the match, so that it begins no other.
+    BothAndNext,
+}
+
+/// One substitution: at each byte that `is_found`, `decide` gets what is before it, unless a match has taken that, and after it.
+fn substitute(
+    text: &[u8],
+    is_found: impl Fn(u8) -> bool,
+    decide: impl Fn(Option<u8>, Option<u8>) -> Option<Around>,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + text.len() / 4 + 8);
+    let (mut start, mut from) = (0, 0);
+    while let Some(place) = text[from..].iter().position(|&byte| is_found(byte)).map(|offset| from + offset) {
+        from = place + 1;
+        let before = text[start..place].last().copied();
+        let Some(around) = decide(before, text.get(place + 1).copied()) else { continue };
+        out.extend_from_slice(&text[start..place]);
+        out.extend_from_slice(&[b' ', text[place], b' ']);
+        if let (Around::BothAndNext, Some(&next)) = (around, text.get(place + 1)) {
+            out.push(next);
+            from += 1;
+        }
+        start = from;
     }
+    out.extend_from_slice(&text[start..]);
     out
 }
 

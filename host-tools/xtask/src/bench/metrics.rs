@@ -28,9 +28,10 @@ pub struct Args {
 /// What somebody took.
 #[derive(Deserialize)]
 struct Measured {
+    /// Of the clock.
     seconds: f64,
-    /// Of Python, which others on the machine disturb less.
-    cpu_seconds: Option<f64>,
+    /// Of the processor, which others on the machine disturb less.
+    cpu_seconds: f64,
     score: f64,
 }
 
@@ -96,22 +97,23 @@ fn pairs(n: usize) -> Result<PathBuf> {
 fn page(n: usize, idle: f64, [one, two, peer]: [&Measurements; 3]) -> Result<String> {
     let mut page = format!(
         "# Metrics, timed\n\n\
-         `cargo xtask bench metrics`: seconds for {n} pairs of WMT17's systems (German, 21 words on average), on {}; {:.0}% idle \
-         before the run. Ours is the best of three; Python's is one run, of the clock and of the processor alone. Ratios are of the \
-         processor's seconds of Python to ours on one thread, and on two: whoever else uses the machine makes them smaller. All \
-         scores are equal to 1e-9.\n\n\
-         | | ours, 1 thread | 2 threads | Python | of the processor | ratio, 1 thread | 2 threads |\n\
+         `cargo xtask bench metrics`: seconds for {} pairs of WMT17's systems (German, 21 words on average), on {}; {:.0}% idle \
+         before the run. Ours is the best of three on two threads and on one; Python's is one run. Seconds of the processor say \
+         what the clock would without others on the machine, so ratios of one thread are of those. All scores are equal to 1e-9.\n\n\
+         | | ours, 2 threads | Python | times as fast | ours, 1 thread, of the processor | Python, of the processor | times as fast |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
+        rounded(n as f64),
         machine::describe(),
         100.0 * idle,
     );
     for (name, peer) in peer {
         let (one, two) = (one.get(name).context("a metric is missing")?, two.get(name).context("a metric is missing")?);
         check_scores(name, one.score, two.score, peer.score)?;
-        let cpu_seconds = peer.cpu_seconds.context("Python tells the processor's seconds")?;
-        let cells =
-            [one.seconds, two.seconds, peer.seconds, cpu_seconds, cpu_seconds / one.seconds, cpu_seconds / two.seconds];
-        writeln!(page, "| {name} | {} |", cells.map(rounded).join(" | "))?;
+        let clock = [two.seconds, peer.seconds, peer.seconds / two.seconds];
+        let processor = [one.cpu_seconds, peer.cpu_seconds, peer.cpu_seconds / one.cpu_seconds];
+        let cells = [clock, processor].concat();
+        let cells: Vec<String> = cells.into_iter().map(rounded).collect();
+        writeln!(page, "| {name} | {} |", cells.join(" | "))?;
     }
     page += "\nPython is sacrebleu 2.6.0 and rouge-score 0.1.2, used as their documentation shows, in one process.\n";
     Ok(page)
@@ -128,7 +130,7 @@ mod tests {
     use super::*;
 
     fn measurements(seconds: f64, score: f64) -> Measurements {
-        let measured = Measured { seconds, cpu_seconds: Some(seconds / 2.0), score };
+        let measured = Measured { seconds, cpu_seconds: seconds / 2.0, score };
         BTreeMap::from([("BLEU".to_owned(), measured)])
     }
 
@@ -136,7 +138,7 @@ mod tests {
     fn a_line_has_its_ratios_and_other_scores_are_an_error() {
         let [one, two, peer] = [measurements(2.0, 31.5), measurements(1.0, 31.5), measurements(100.0, 31.5)];
         let page = page(10, 1.0, [&one, &two, &peer]).unwrap();
-        assert!(page.contains("| BLEU | 2.00 | 1.00 | 100 | 50.0 | 25.0 | 50.0 |"), "{page}");
+        assert!(page.contains("| BLEU | 1.00 | 100 | 100 | 1.00 | 50.0 | 50.0 |"), "{page}");
         assert!(super::page(10, 1.0, [&one, &two, &measurements(100.0, 31.6)]).is_err());
     }
 }
