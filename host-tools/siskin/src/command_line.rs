@@ -47,7 +47,7 @@ pub(crate) enum Command {
     Inspect(inspect::Args),
     /// Show the tokens of a text.
     Tokenize(tokenize::Args),
-    /// Show what a recipe's data looks like to the model.
+    /// Show what a recipe's data is to the model, or write tasks.
     Data(data::Args),
     /// List the boards, build firmware for one, or run it emulated.
     Board(board::Args),

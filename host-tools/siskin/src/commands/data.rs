@@ -1,4 +1,4 @@
-//! `siskin data inspect`: shows what a recipe's data looks like to the model that is to be trained on it.
+//! `siskin data`: tasks of our own making ([`super::tasks`]), and `inspect`, which shows what a recipe's data looks like to the model that is to be trained on it.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _};
@@ -13,6 +13,7 @@ use siskin_compiler::train::inspect::{
     DataReport, LengthCount, PackingCounts, RunShares, ShownExample, ShownToken, TokenRole, inspect,
 };
 
+use super::tasks;
 use crate::console::Console;
 use crate::failure::{Failure, Status};
 
@@ -22,6 +23,7 @@ two shades so that tokens can be told apart; the rest is only read. Where there
 are no colours, and with NO_COLOR set, {braces} and [brackets] stand for them.
 
 Examples:
+  siskin data tasks all --out runs/tasks
   siskin data inspect recipes/shakespeare-260k.toml
   siskin data inspect recipes/shakespeare-260k.toml --n 2 --set train.steps=100
   siskin data inspect recipes/shakespeare-260k.toml --format json";
@@ -40,6 +42,8 @@ pub(crate) struct Args {
 enum Command {
     /// Count a recipe's data and show its first examples, token by token.
     Inspect(InspectArgs),
+    /// Write prompts and completions of a task of the kind that devices have.
+    Tasks(tasks::Args),
 }
 
 #[derive(clap::Args)]
@@ -57,7 +61,10 @@ struct InspectArgs {
 }
 
 pub(crate) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
-    let Command::Inspect(args) = &args.command;
+    let args = match &args.command {
+        Command::Inspect(args) => args,
+        Command::Tasks(args) => return tasks::run(args, console),
+    };
     let recipe_name = args.recipe.display();
     let recipe = Recipe::load(&args.recipe, &args.settings)
         .map_err(|error| Failure::invalid_input(format!("read the recipe {recipe_name}"), error))?;

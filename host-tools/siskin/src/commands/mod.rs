@@ -11,6 +11,7 @@ pub(crate) mod inspect;
 mod lr_range;
 pub(crate) mod plan;
 pub(crate) mod run;
+mod tasks;
 pub(crate) mod tokenize;
 pub(crate) mod train;
 
