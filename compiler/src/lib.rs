@@ -7,6 +7,7 @@ pub mod grammar;
 pub mod model;
 pub mod objective;
 pub mod pack;
+pub mod peft;
 pub mod plan;
 pub mod quant;
 pub mod recipe;

@@ -223,7 +223,7 @@ fn what_is_not_supported_in_a_peft_folder_is_named() {
     assert!(problem("\"LORA\"", "\"IA3\"").contains("peft_type IA3"));
     assert!(problem("\"init_lora_weights\": false", "\"init_lora_weights\": \"pissa\"").contains("pissa"));
     assert!(problem("\"lora_alpha\": 8", "\"lora_alpha\": null").contains("lora_alpha"));
-    assert!(problem("\"LORA\"", "\"PROMPT_TUNING\"").contains("prompt_embeddings"));
+    assert!(problem("\"LORA\"", "\"PROMPT_TUNING\"").contains("num_virtual_tokens"));
     let missing = hf::load_adapter(tempfile::tempdir().unwrap().path()).unwrap_err().to_string();
     assert!(missing.contains("adapter_config.json"), "{missing}");
 }

@@ -30,6 +30,7 @@ pub use checkpoint::{Checkpoint, GenerationDefaults, LayerWeights, NamedWeights,
 pub use error::{ArtifactError, Problem};
 pub(crate) use mapped::MappedFile;
 pub use rope::{RopeScaling, RopeTables};
+pub(crate) use trained::shape_of;
 pub use trained::{SpecialIds, TrainedModel, named_weights};
 
 /// What a user may say beside the model's path.

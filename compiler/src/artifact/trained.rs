@@ -55,15 +55,25 @@ impl TrainedModel {
     /// [`Problem::MissingTensor`] or [`Problem::WrongShape`] where the layout is another model's.
     pub fn params(&self, layout: &ParamLayout) -> Result<Params, Problem> {
         let mut params = Params::zeros(layout.clone());
-        for spec in layout.specs() {
+        self.fill(&mut params, layout.specs().len())?;
+        Ok(params)
+    }
+
+    /// Puts the weights in the places of the first `n_params` parameters.
+    ///
+    /// # Errors
+    /// As [`TrainedModel::params`].
+    pub fn fill(&self, params: &mut Params, n_params: usize) -> Result<(), Problem> {
+        let Params { layout, values, .. } = params;
+        for spec in &layout.specs()[..n_params] {
             let name = || spec.name.clone();
             let weight = self.tensors.get(&spec.name).ok_or_else(|| Problem::MissingTensor { name: name() })?;
             let expected = shape_of(spec);
             if weight.shape != expected {
                 return Err(Problem::WrongShape { name: name(), expected, found: weight.shape.clone() });
             }
-            params.values[spec.range.clone()].copy_from_slice(&weight.data);
+            values[spec.range.clone()].copy_from_slice(&weight.data);
         }
-        Ok(params)
+        Ok(())
     }
 }

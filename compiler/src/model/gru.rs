@@ -5,6 +5,7 @@ use super::architecture::{Architecture, ArchitectureError, Kind};
 use super::random::normal;
 use super::{LossOptions, LossSums, Model};
 use crate::data::{Example, IGNORED};
+use crate::peft::{PeftConfig, PeftError, names::matching_params};
 use crate::tensor::ops::{Activation, CrossEntropy};
 use crate::tensor::{Graph, ParamId, ParamLayout, Params, Segments, Var};
 use rand::{RngExt, SeedableRng};
@@ -68,6 +69,20 @@ impl Gru {
         let decoder = stack("decoder", a.n_decoder_layers);
         let head = if a.tied_head { embedding } else { layout.matrix("head.weight", a.vocab_size, a.dim) };
         Ok(Self { architecture: a.clone(), layout, embedding, encoder, decoder, head })
+    }
+
+    /// Freezes what `peft` does not train.
+    ///
+    /// # Errors
+    /// [`PeftError`]: what is to be trained is not there, or would lie beside the model.
+    pub fn adapt(&mut self, peft: &PeftConfig) -> Result<(), PeftError> {
+        let PeftConfig::Selective(config) = peft else {
+            let (kind, family) = (peft.name(), self.architecture.family.name());
+            return Err(PeftError::Unsuited(format!("{kind} is for transformers, and this model is a {family}")));
+        };
+        let is_trained = matching_params(&config.params, &self.layout)?;
+        self.layout.freeze_listed(&is_trained);
+        Ok(())
     }
 
     /// The states of the decoder's last layer: a row for each input, or for each decoder input where there is an encoder.

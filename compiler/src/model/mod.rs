@@ -17,7 +17,9 @@ pub use transformer::Transformer;
 pub use crate::tensor::ops::LossSums;
 
 use crate::data::Example;
+use crate::peft::{PeftConfig, PeftError};
 use crate::tensor::{Dtype, Graph, ParamGrads, ParamLayout, Params, Tape, Var};
+use siskin_runtime::TokenId;
 
 /// Something that can be trained: named parameters, and a loss over examples.
 pub trait Model: Send + Sync {
@@ -27,8 +29,16 @@ pub trait Model: Send + Sync {
     /// Names, shapes and places of the parameters.
     fn layout(&self) -> &ParamLayout;
 
+    /// How many of the layout's parameters, from the first on, are the model's own; what is trained beside it follows.
+    fn n_own_params(&self) -> usize {
+        self.layout().specs().len()
+    }
+
     /// First values.
     fn init(&self, seed: u64) -> Params;
+
+    /// Fills what is trained beside the model, whose own values are there already; `text` is what a soft prompt may begin as.
+    fn init_beside(&self, _params: &mut Params, _seed: u64, _text: &[TokenId]) {}
 
     /// The logits of each position that the model says something about: inputs, or decoder inputs if there is a decoder
     /// beside an encoder, or one row an example for a classifier. Nothing is dropped.
@@ -121,6 +131,32 @@ pub fn build(architecture: &Architecture) -> Result<Box<dyn Model>, Architecture
         true => Ok(Box::new(Gru::new(architecture)?)),
         false => Ok(Box::new(Transformer::new(architecture)?)),
     }
+}
+
+/// Why an architecture and a `[peft]` make no model.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The architecture's parts do not go together.
+    #[error("[model]: {0}")]
+    Architecture(#[from] ArchitectureError),
+    /// What is to be trained is not there, or cannot be.
+    #[error("[peft]: {0}")]
+    Peft(#[from] PeftError),
+}
+
+/// Lays out the model of an architecture of which only what `peft` says is trained; all of it where that says nothing.
+///
+/// # Errors
+/// [`BuildError`]: what [`Architecture::validate`] finds, or what `peft` cannot mean in this model.
+pub fn build_for(architecture: &Architecture, peft: Option<&PeftConfig>) -> Result<Box<dyn Model>, BuildError> {
+    if architecture.family.is_recurrent() {
+        let mut model = Gru::new(architecture)?;
+        peft.map_or(Ok(()), |peft| model.adapt(peft))?;
+        return Ok(Box::new(model));
+    }
+    let mut model = Transformer::new(architecture)?;
+    peft.map_or(Ok(()), |peft| model.adapt(peft))?;
+    Ok(Box::new(model))
 }
 
 #[cfg(test)]

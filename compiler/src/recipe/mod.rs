@@ -13,8 +13,10 @@ mod tokenizer;
 mod train;
 
 use crate::model::Architecture;
+use crate::peft::PeftConfig;
 use serde::{Deserialize, Serialize};
 use siskin_runtime::ModelConfig;
+use std::borrow::Cow;
 
 pub use data::{DataSection, PackingRule, ReplaySection, SplitRule};
 pub use model::ModelSection;
@@ -37,6 +39,9 @@ pub struct Recipe {
     /// What the model learns to say.
     #[serde(default, skip_serializing_if = "ObjectiveSection::is_causal")]
     pub objective: ObjectiveSection,
+    /// What of a model that the run goes on from is trained, or what beside it; absent where all of it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peft: Option<PeftConfig>,
     /// How long and how often.
     pub train: TrainSection,
     /// The update rule.
@@ -47,6 +52,17 @@ impl Recipe {
     /// What the model is made of; `n_labels` counts where the objective is to classify.
     pub fn architecture(&self, n_labels: usize) -> Architecture {
         self.model.architecture(self.tokenizer.vocab_size, self.objective.head(n_labels))
+    }
+
+    /// The recipe that examples are made by: virtual tokens leave them less of the context.
+    pub fn for_examples(&self) -> Cow<'_, Self> {
+        let n_virtual = self.peft.as_ref().map_or(0, PeftConfig::n_virtual_tokens);
+        if n_virtual == 0 {
+            return Cow::Borrowed(self);
+        }
+        let mut recipe = self.clone();
+        recipe.model.context_len = self.model.context_len.saturating_sub(n_virtual).max(1);
+        Cow::Owned(recipe)
     }
 
     /// The model's shape as the runtime knows it; `None` where the runtime has no such model.

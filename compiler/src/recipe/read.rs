@@ -132,11 +132,29 @@ impl Recipe {
         check("model.context_len", context_len, !framed || context_len >= 8, "at least 8 for this objective")?;
         check_train(&self.train)?;
         check_optimizer(&self.optimizer, self.train.steps)?;
+        check_peft(self)?;
         let (takes_records, goes_on) = (self.objective.takes_records(), self.model.init_from.is_some());
         let kind = self.objective.name();
         check("objective.kind", kind, !(goes_on && takes_records), "one of texts where model.init_from is set")?;
         check_data(&self.data, takes_records, goes_on)
     }
+}
+
+/// Checks that `[peft]` has a model to be about, and that nothing else of the recipe contradicts it.
+fn check_peft(recipe: &Recipe) -> Result<(), RecipeError> {
+    let Some(peft) = &recipe.peft else { return Ok(()) };
+    if let Some((key, value, limits)) = peft.out_of_range() {
+        return Err(RecipeError::OutOfRange { key, value, limits });
+    }
+    let goes_on = recipe.model.init_from.is_some();
+    check("peft.kind", peft.name(), goes_on, "left out where model.init_from is not set: there is nothing to freeze")?;
+    let decay = recipe.optimizer.average_decay;
+    check(
+        "optimizer.average_decay",
+        decay,
+        decay == 0.0,
+        "0 with [peft]: the average would be a copy of the whole model",
+    )
 }
 
 /// Checks the limits of `[data]` for an objective that takes records or not, and a model that goes on from another or not.

@@ -35,6 +35,8 @@ pub struct ParamSpec {
     pub keeps_f32: bool,
     /// Where its numbers lie among those that are stored alike, where matrices are in 16 bits.
     pub place: Range<usize>,
+    /// Where its gradient lies among those of all trained parameters; none where it is frozen.
+    pub grad: Option<Range<usize>>,
 }
 
 /// The names, shapes and places of all parameters of a model.
@@ -44,6 +46,8 @@ pub struct ParamLayout {
     len: usize,
     /// Numbers of parameters that keep `f32`.
     n_kept: usize,
+    /// Numbers of parameters that are trained.
+    n_trained: usize,
 }
 
 impl ParamLayout {
@@ -68,8 +72,40 @@ impl ParamLayout {
         let (range, place) = (self.len..self.len + n, first..first + n);
         self.len += n;
         self.n_kept += if keeps_f32 { n } else { 0 };
-        self.specs.push(ParamSpec { name, rows, cols, range, is_vector, keeps_f32, place });
+        let grad = Some(self.n_trained..self.n_trained + n);
+        self.n_trained += n;
+        self.specs.push(ParamSpec { name, rows, cols, range, is_vector, keeps_f32, place, grad });
         ParamId(self.specs.len() - 1)
+    }
+
+    /// Trains those of the parameters so far for which `is_trained` says so, in their order; the others keep their values, and have neither
+    /// gradients nor an optimiser's state.
+    ///
+    /// # Panics
+    /// If there are not as many answers as parameters.
+    pub fn freeze_listed(&mut self, is_trained: &[bool]) {
+        assert_eq!(is_trained.len(), self.specs.len(), "an answer for each parameter");
+        self.n_trained = 0;
+        for (spec, is_trained) in self.specs.iter_mut().zip(is_trained) {
+            let n = if *is_trained { spec.range.len() } else { 0 };
+            spec.grad = is_trained.then_some(self.n_trained..self.n_trained + n);
+            self.n_trained += n;
+        }
+    }
+
+    /// Numbers in the gradients of all trained parameters.
+    pub fn n_trained(&self) -> usize {
+        self.n_trained
+    }
+
+    /// Whether a parameter is trained.
+    pub fn is_trained(&self, id: ParamId) -> bool {
+        self.specs[id.0].grad.is_some()
+    }
+
+    /// The parameter of a name.
+    pub fn find(&self, name: &str) -> Option<ParamId> {
+        self.specs.iter().position(|spec| spec.name == name).map(ParamId)
     }
 
     /// Numbers in a flat buffer.
@@ -208,14 +244,10 @@ impl Params {
         layout.specs().iter().map(weight).collect()
     }
 
-    /// The matrices where they are stored in 16 bits.
-    pub fn matrices(&self) -> Option<&[bf16]> {
-        self.matrices.as_deref()
-    }
-
-    /// As [`Params::matrices`], for writing.
-    pub fn matrices_mut(&mut self) -> Option<&mut [bf16]> {
-        self.matrices.as_deref_mut()
+    /// The numbers of the trained parameters, for writing, in the order of the layout.
+    pub fn trained_mut(&mut self) -> Vec<WeightMut<'_>> {
+        let is_trained: Vec<bool> = self.layout.specs().iter().map(|spec| spec.grad.is_some()).collect();
+        self.weights_mut().into_iter().zip(is_trained).filter_map(|(weight, is)| is.then_some(weight)).collect()
     }
 
     /// The numbers of a parameter in `f32`.
@@ -270,6 +302,14 @@ impl<'a> Weight<'a> {
 }
 
 impl<'a> WeightMut<'a> {
+    /// Bytes of the numbers.
+    pub fn n_bytes(&self) -> usize {
+        match self {
+            Self::F32(numbers) => size_of_val(*numbers),
+            Self::Bf16(numbers) => size_of_val(*numbers),
+        }
+    }
+
     /// Takes the first `len` numbers off.
     ///
     /// # Panics

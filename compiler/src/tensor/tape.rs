@@ -15,6 +15,9 @@
 //! backward:  head and loss ── … ── widen ── section 2 ── leave ── widen ── section 1 ── leave
 //! ```
 //! What comes forward is that of `f32` to the bit. Numbers that ops put on the tape by [`Graph::push_exact`] stay as they are.
+//!
+//! Where parameters are frozen, a pass follows nothing until the first trained one has a say ([`Graph::follow`]): what comes before it is
+//! not noted, and sections that end before it keep their result alone.
 
 use super::Buffer;
 use super::bf16::Dtype;
@@ -43,6 +46,8 @@ struct Value {
     is_exact: bool,
     /// Whether its buffer is free only because values are narrowed.
     is_spared: bool,
+    /// Whether it depends on anything that is trained, as far as that is known.
+    is_followed: bool,
 }
 
 impl Value {
@@ -123,17 +128,24 @@ impl Tape {
     /// Starts a pass that can go back: parameter gradients are added to `param_grads`.
     ///
     /// # Panics
-    /// If `param_grads` has another length than the parameters.
+    /// If `param_grads` has another length than the trained parameters.
     pub fn record<'a>(&'a mut self, params: &'a Params, param_grads: &'a mut ParamGrads) -> Graph<'a> {
-        assert_eq!(param_grads.len(), params.layout.len(), "gradients of another model");
+        assert_eq!(param_grads.len(), params.layout.n_trained(), "gradients of another model");
         self.clear();
-        Graph { tape: self, params, param_grads: Some(param_grads), dropout_key: 0, dtype: Dtype::F32 }
+        Graph {
+            tape: self,
+            params,
+            param_grads: Some(param_grads),
+            is_followed: false,
+            dropout_key: 0,
+            dtype: Dtype::F32,
+        }
     }
 
     /// Starts a pass that only computes.
     pub fn evaluate<'a>(&'a mut self, params: &'a Params) -> Graph<'a> {
         self.clear();
-        Graph { tape: self, params, param_grads: None, dropout_key: 0, dtype: Dtype::F32 }
+        Graph { tape: self, params, param_grads: None, is_followed: false, dropout_key: 0, dtype: Dtype::F32 }
     }
 
     /// A buffer of `len` numbers with unspecified contents, to be kept from one pass to another.
@@ -181,6 +193,8 @@ pub struct Graph<'a> {
     tape: &'a mut Tape,
     params: &'a Params,
     param_grads: Option<&'a mut ParamGrads>,
+    /// Whether anything so far depends on what is trained: only then operations are noted.
+    is_followed: bool,
     dropout_key: u64,
     /// What the values of sections are stored as.
     dtype: Dtype,
@@ -219,7 +233,10 @@ impl<'a> Graph<'a> {
     pub fn section(&mut self, input: Option<Var>, part: impl FnOnce(&mut Self) -> Var) -> Var {
         let (first_op, first_value) = (self.tape.ops.len(), self.tape.values.len());
         let out = part(self);
-        if self.records() && !self.dtype.is_f32() {
+        if self.records() && !self.is_followed {
+            let values = first_value..self.tape.values.len();
+            input.into_iter().chain(values.map(Var)).filter(|var| *var != out).for_each(|var| self.release(var));
+        } else if self.records() && !self.dtype.is_f32() {
             let Tape { values, ops, sections, pool, .. } = &mut *self.tape;
             assert!(sections.last().is_none_or(|last| last.ops.end <= first_op), "a section inside of another");
             let section = Section { ops: first_op..ops.len(), values: first_value..values.len(), input };
@@ -229,11 +246,20 @@ impl<'a> Graph<'a> {
         out
     }
 
-    /// Puts a matrix, `(rows, cols)`, on the tape.
+    /// Puts a matrix, `(rows, cols)`, on the tape, whose gradient may be asked for.
     ///
     /// # Panics
     /// If `data` has another length.
     pub fn input(&mut self, rows: usize, cols: usize, data: &[f32]) -> Var {
+        self.is_followed = self.records();
+        self.constant(rows, cols, data)
+    }
+
+    /// As [`Graph::input`], of which nobody wants a gradient.
+    ///
+    /// # Panics
+    /// As [`Graph::input`].
+    pub fn constant(&mut self, rows: usize, cols: usize, data: &[f32]) -> Var {
         let mut buffer = self.buffer(rows * cols);
         buffer.copy_from_slice(data);
         self.push(rows, cols, buffer)
@@ -267,7 +293,8 @@ impl<'a> Graph<'a> {
 
     fn push_value(&mut self, rows: usize, cols: usize, data: Buffer, is_exact: bool) -> Var {
         assert_eq!(data.len(), rows * cols, "value of {rows} x {cols}");
-        self.tape.values.push(Value { data: Some(Saved::Whole(data)), rows, cols, is_exact, is_spared: false });
+        let (data, is_followed) = (Some(Saved::Whole(data)), self.is_followed);
+        self.tape.values.push(Value { data, rows, cols, is_exact, is_spared: false, is_followed });
         self.tape.grads.push(None);
         Var(self.tape.values.len() - 1)
     }
@@ -280,9 +307,16 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// Notes how to come back through an operation; does nothing in a pass that only computes.
+    /// Hears which parameters the next operation depends on: from the first trained one on, operations are noted.
+    pub fn follow(&mut self, params: impl IntoIterator<Item = ParamId>) {
+        if self.records() && !self.is_followed {
+            self.is_followed = params.into_iter().any(|id| self.params.layout.is_trained(id));
+        }
+    }
+
+    /// Notes how to come back through an operation; does nothing in a pass that only computes, or before anything trained had a say.
     pub fn note(&mut self, op: impl Op + 'static) {
-        if self.param_grads.is_some() {
+        if self.is_followed {
             self.tape.ops.push(Box::new(op));
         }
     }
@@ -318,9 +352,9 @@ impl<'a> Graph<'a> {
         self.tape.pool.give_widened(weight);
     }
 
-    /// The numbers of a matrix, and where the gradient of a parameter is written, in a pass that can go back.
+    /// The numbers of a matrix, and where the gradient of a trained parameter is written, in a pass that can go back.
     pub fn value_and_param_grad(&mut self, var: Var, id: ParamId) -> (&[f32], Option<(&mut [f32], Write)>) {
-        let grad = self.param_grads.as_deref_mut().map(|grads| grads.open(&self.params.layout, id));
+        let grad = self.param_grads.as_deref_mut().and_then(|grads| grads.open(&self.params.layout, id));
         (self.tape.values[var.0].whole(), grad)
     }
 
@@ -438,13 +472,27 @@ impl<'a> Backward<'a> {
         self.params.get(id)
     }
 
-    /// Where the gradient of a parameter is written, all of it, and whether to set it or to add to it.
-    pub fn param_grad(&mut self, id: ParamId) -> (&mut [f32], Write) {
+    /// Whether a matrix depends on anything trained; the gradient of another one is asked for by nobody.
+    pub fn is_followed(&self, var: Var) -> bool {
+        self.values[var.0].is_followed
+    }
+
+    /// Where the gradient of a parameter is written, all of it, and whether to set it or to add to it; `None` where it is frozen.
+    pub fn param_grad(&mut self, id: ParamId) -> Option<(&mut [f32], Write)> {
         self.param_grads.open(&self.params.layout, id)
     }
 
-    /// Where to add to the gradient of a parameter, for an operation that does not reach all of it.
-    pub fn param_grad_to_add(&mut self, id: ParamId) -> &mut [f32] {
+    /// Where to add to the gradient of a parameter, for an operation that does not reach all of it; `None` where it is frozen.
+    pub fn param_grad_to_add(&mut self, id: ParamId) -> Option<&mut [f32]> {
         self.param_grads.open_to_add(&self.params.layout, id)
+    }
+
+    /// Room for the gradient of a frozen parameter that comes out along with others, and that nobody reads; empty for a trained one.
+    pub fn unread_grad(&mut self, id: ParamId) -> Buffer {
+        let spec = self.params.layout.spec(id);
+        let len = if spec.grad.is_some() { 0 } else { spec.range.len() };
+        let mut unread = self.buffer(len);
+        unread.fill(0.0);
+        unread
     }
 }

@@ -3,9 +3,11 @@
 use super::TrainError;
 use super::corpus::Corpus;
 use super::evaluate::{Evaluation, measure};
+use super::tokenize::{RunTokenizer, encode};
 use crate::artifact::hf;
 use crate::data::Example;
 use crate::model::Model;
+use crate::peft::{PeftConfig, PromptTuningConfig};
 use crate::recipe::Recipe;
 use crate::tensor::Params;
 use serde::Serialize;
@@ -60,7 +62,12 @@ pub(super) struct General {
 ///
 /// # Errors
 /// [`TrainError::InitFrom`]: the model cannot be read, or is in the run folder `out`, where the run would replace it.
-pub(super) fn first_values(recipe: &Recipe, model: &dyn Model, out: &Path) -> Result<Params, TrainError> {
+pub(super) fn first_values(
+    recipe: &Recipe,
+    corpus: &Corpus,
+    model: &dyn Model,
+    out: &Path,
+) -> Result<Params, TrainError> {
     let Some(folder) = &recipe.model.init_from else { return Ok(model.init(recipe.train.seed)) };
     let failed = |problem: String| TrainError::InitFrom { path: folder.clone(), problem };
     if let (Ok(folder), Ok(out)) = (folder.canonicalize(), out.canonicalize())
@@ -69,7 +76,17 @@ pub(super) fn first_values(recipe: &Recipe, model: &dyn Model, out: &Path) -> Re
         return Err(failed("it is the run folder too, and the run would replace it: choose another run folder".into()));
     }
     let trained = hf::load_trained(folder).map_err(|error| failed(error.to_string()))?;
-    trained.params(model.layout()).map_err(|problem| failed(problem.to_string()))
+    let mut params = Params::zeros(model.layout().clone());
+    trained.fill(&mut params, model.n_own_params()).map_err(|problem| failed(problem.to_string()))?;
+    let text = match &recipe.peft {
+        Some(PeftConfig::PromptTuning(PromptTuningConfig { prompt_tuning_init_text: Some(text), .. })) => {
+            let tokenizer = RunTokenizer::from_json(corpus.tokenizer_json.clone(), corpus.frame)?;
+            encode(&mut tokenizer.encoder(), text)
+        }
+        _ => Vec::new(),
+    };
+    model.init_beside(&mut params, recipe.train.seed, &text);
+    Ok(params)
 }
 
 impl Standing {

@@ -117,7 +117,7 @@ pub enum TokenRole {
 /// # Errors
 /// [`TrainError`], the one that the run would end with.
 pub fn inspect(recipe: &Recipe, n_rows: u64) -> Result<DataReport, TrainError> {
-    let corpus = Corpus::prepare(recipe)?;
+    let corpus = Corpus::prepare(&recipe.for_examples())?;
     let source = &*corpus.source;
     let (seed, n_run_rows) = (recipe.train.seed, run_rows(recipe));
     let lens = source.document_lens();

@@ -145,9 +145,9 @@ fn sweep(
     progress: &mut dyn Progress,
 ) -> Result<(Vec<RatePoint>, bool), TrainError> {
     let (train, rule) = (&recipe.train, &recipe.optimizer);
-    let corpus = Corpus::prepare(recipe)?;
-    let model = model::build(&recipe.architecture(corpus.labels.len()))?;
-    let mut params = first_values(recipe, &*model, out)?.stored_as(train.weights_dtype);
+    let corpus = Corpus::prepare(&recipe.for_examples())?;
+    let model = model::build_for(&recipe.architecture(corpus.labels.len()), recipe.peft.as_ref())?;
+    let mut params = first_values(recipe, &corpus, &*model, out)?.stored_as(train.weights_dtype);
     let mut optimizer = Optimizer::new(rule, model.layout())?;
     progress.event(&Event::Started {
         n_params: params.layout.len() as u64,

@@ -35,9 +35,9 @@ pub mod tensorboard;
 mod texts;
 mod token_folder;
 mod tokenize;
+pub mod trained_part;
 
 pub use best::BestModel;
-pub use groups::GroupError;
 pub use monitor::REPORT_FILE;
 pub use run::{Options, Outcome, TrainError, run};
 pub use texts::DataSummary;

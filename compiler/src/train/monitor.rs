@@ -111,7 +111,8 @@ impl Monitor {
             return None;
         }
         let matrices = layout.specs().iter().filter(|spec| !spec.is_vector);
-        let gradient_rms = matrices.map(|spec| (spec.name.clone(), rms(&gradient[spec.range.clone()]))).collect();
+        let trained = matrices.filter_map(|spec| Some((spec, spec.grad.clone()?)));
+        let gradient_rms = trained.map(|(spec, range)| (spec.name.clone(), rms(&gradient[range]))).collect();
         Some(Look { step, gradient_rms })
     }
 

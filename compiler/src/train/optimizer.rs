@@ -1,9 +1,10 @@
 //! The update rule of a run: settings of each parameter, and what the optimiser remembers between steps.
 
 use super::adamw::AdamW;
-use super::groups::{self, GroupError, Member};
+use super::groups::{self, Member};
 use super::muon::{Muon, Stack};
 use crate::model::names::{MatrixUse, matrix_use};
+use crate::peft::NameError;
 use crate::recipe::{OptimizerKind, OptimizerSection};
 use crate::tensor::bf16::Numbers;
 use crate::tensor::{ParamLayout, Params, WeightMut};
@@ -22,15 +23,16 @@ impl Optimizer {
     /// The state before the first step.
     ///
     /// # Errors
-    /// [`GroupError`] if a group has no parameter.
-    pub fn new(rule: &OptimizerSection, layout: &ParamLayout) -> Result<Self, GroupError> {
+    /// [`NameError`] if a group has no parameter.
+    pub fn new(rule: &OptimizerSection, layout: &ParamLayout) -> Result<Self, NameError> {
         let members = groups::members(rule, layout)?;
-        let (rule, n_numbers, dtype) = (rule.clone(), layout.len(), rule.state_dtype);
+        let (rule, n_numbers, dtype) = (rule.clone(), layout.n_trained(), rule.state_dtype);
         if rule.kind == OptimizerKind::AdamW {
             return Ok(Self { rule, n_numbers, adamw: AdamW::new(members, dtype), muon: None });
         }
         let (mut rest, mut stacks): (Vec<Member>, Vec<Stack>) = Default::default();
-        for (member, spec) in members.into_iter().zip(layout.specs()) {
+        for member in members {
+            let spec = &layout.specs()[member.param_idx];
             match matrix_use(&spec.name) {
                 MatrixUse::Hidden { n_stacked } if !spec.is_vector => {
                     stacks.push(Stack { member, rows: spec.rows / n_stacked, cols: spec.cols });
@@ -48,7 +50,7 @@ impl Optimizer {
     /// # Panics
     /// If the parameters or the gradient are another model's.
     pub fn update(&mut self, params: &mut Params, gradient: &[f32], factor: f64, learning_rate: f64, n_before: u64) {
-        assert_eq!(params.layout.len(), self.n_numbers, "parameters of another model");
+        assert_eq!(params.layout.n_trained(), self.n_numbers, "parameters of another model");
         assert_eq!(gradient.len(), self.n_numbers, "gradient of another model");
         let rule = &self.rule;
         let mut weights: Vec<Option<WeightMut<'_>>> = params.weights_mut().into_iter().map(Some).collect();

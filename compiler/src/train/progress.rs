@@ -5,6 +5,7 @@ use super::doctor::Finding;
 use super::evaluate::Evaluation;
 use super::memory::Memory;
 use super::texts::DataSummary;
+use super::trained_part::TrainedPart;
 use crate::objective::baseline::MaskedBaselines;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ impl Progress for Silent {
 pub enum Event {
     /// The data is ready and steps begin.
     Started {
-        /// Trained numbers.
+        /// Numbers of the model.
         n_params: u64,
         /// Tokens of the training part.
         n_train_tokens: usize,
@@ -46,6 +47,8 @@ pub enum Event {
     Data(DataSummary),
     /// A run that goes on from a model found what it knows: before the first step and after the last.
     Adaptation(AdaptationRecord),
+    /// A run that trains a part of a model, or something beside it, is about to begin.
+    TrainedPart(TrainedPart),
     /// The first step of this process was done, and this is what it needed.
     Memory(Memory),
     /// A step was done that the recipe wants in the log.

@@ -6,7 +6,6 @@ use super::best::{BestModel, write_best};
 use super::corpus::Corpus;
 use super::doctor::Finding;
 use super::evaluate::{Evaluation, LengthGroup, by_length, measure};
-use super::groups::GroupError;
 use super::memory::{Memory, MemoryRecord};
 use super::norm::{clip_factor, norm};
 use super::optimizer::Optimizer;
@@ -18,10 +17,12 @@ use super::schedule::learning_rate;
 use super::state::{Past, STATE_FILE, State};
 use super::step::Stepper;
 use super::texts::DataSummary;
+use super::trained_part::TrainedPart;
 use crate::artifact::ArtifactError;
 use crate::data::{DataError, Example};
-use crate::model::{self, ArchitectureError, Model};
+use crate::model::{self, BuildError, Model};
 use crate::objective::baseline::MaskedBaselines;
+use crate::peft::NameError;
 use crate::recipe::{ObjectiveSection, Recipe};
 use crate::tensor::Dtype;
 use crate::tokenizer::TokenizerDefError;
@@ -43,12 +44,12 @@ pub enum TrainError {
     /// The tokenizer cannot be trained on this text.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerDefError),
-    /// The model's parts do not go together.
-    #[error("[model]: {0}")]
-    Architecture(#[from] ArchitectureError),
+    /// The model's parts do not go together, or what is to be trained of it is not there.
+    #[error(transparent)]
+    Build(#[from] BuildError),
     /// The optimiser's groups are not the model's.
     #[error("[optimizer]: {0}")]
-    Optimizer(#[from] GroupError),
+    Optimizer(#[from] NameError),
     /// Evaluations decide about the run, but there is nothing to evaluate.
     #[error("train.{key} needs a validation part, and there is none: lower data.train_fraction, or give more text")]
     NoValidation {
@@ -137,6 +138,7 @@ impl TrainError {
             Self::Data(_)
                 | Self::Tokenizer(_)
                 | Self::Optimizer(_)
+                | Self::Build(BuildError::Peft(_))
                 | Self::NoValidation { .. }
                 | Self::InitFrom { .. }
                 | Self::RunExists { .. }
@@ -166,8 +168,11 @@ pub struct Outcome {
     pub steps: u64,
     /// Tokens trained on.
     pub n_tokens: u64,
-    /// Trained numbers.
+    /// Numbers of the model.
     pub n_params: u64,
+    /// Those that are trained, where not all are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_trained_params: Option<u64>,
     /// The last evaluation of the validation part; absent if there is none or the run was interrupted.
     #[serde(flatten)]
     pub validation: Option<Evaluation>,
@@ -222,11 +227,11 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
     if has_state && !options.resume {
         return Err(TrainError::RunExists { path: options.out.to_owned() });
     }
-    let corpus = Corpus::prepare(recipe)?;
+    let corpus = Corpus::prepare(&recipe.for_examples())?;
     check_validation(recipe, &corpus)?;
-    let model = model::build(&recipe.architecture(corpus.labels.len()))?;
+    let model = model::build_for(&recipe.architecture(corpus.labels.len()), recipe.peft.as_ref())?;
     let model = &*model;
-    let params = first_values(recipe, model, options.out)?.stored_as(recipe.train.weights_dtype);
+    let params = first_values(recipe, &corpus, model, options.out)?.stored_as(recipe.train.weights_dtype);
     let before = Standing::of(recipe, &corpus, model, &params);
     let average = (recipe.optimizer.average_decay > 0.0).then(|| params.clone().stored_as(Dtype::F32));
     let optimizer = Optimizer::new(&recipe.optimizer, model.layout())?;
@@ -257,7 +262,16 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
         steps_done: state.step,
         steps: recipe.train.steps,
     });
-    let stepper = Stepper::new(model);
+    let mut stepper = Stepper::new(model);
+    let mut memory = None;
+    if let Some(peft) = &recipe.peft {
+        let part = TrainedPart::measure(peft, &mut stepper, &corpus, &recipe.train, &state);
+        memory = Some(part.memory);
+        progress.event(&Event::TrainedPart(part));
+        if !has_state {
+            folder.log(&part)?;
+        }
+    }
     let started = Instant::now();
     let mut trainer = Trainer {
         recipe,
@@ -267,7 +281,7 @@ pub fn run(recipe: &Recipe, options: &Options<'_>, progress: &mut dyn Progress) 
         state,
         folder,
         by_length: Vec::new(),
-        memory: None,
+        memory,
         before,
         started,
         progress,
@@ -295,7 +309,7 @@ struct Trainer<'a> {
     state: State,
     folder: RunFolder,
     by_length: Vec<LengthGroup>,
-    /// What the first step of this process needed.
+    /// What the first step of this process needed, or will need.
     memory: Option<Memory>,
     /// What the model knew that the run goes on from.
     before: Option<Standing>,
@@ -353,6 +367,7 @@ impl Trainer<'_> {
             steps: self.state.step,
             n_tokens: self.state.n_tokens,
             n_params: self.state.params.layout.len() as u64,
+            n_trained_params: self.recipe.peft.as_ref().map(|_| self.state.params.layout.n_trained() as u64),
             validation: last_evaluation.filter(|_| !interrupted),
             best: self.state.past.best.model(self.folder.path()),
             n_skipped: self.state.past.outliers.n_skipped,
@@ -484,15 +499,15 @@ impl Trainer<'_> {
         let step = self.state.step;
         let is_kept = self.state.past.best.hear(settings, step, evaluation.validation_loss);
         if is_kept {
-            let (state, architecture, corpus) = (&self.state, self.model.architecture(), self.corpus);
-            write_best(self.folder.path(), step, |path| write_model(path, state, architecture, corpus))?;
+            let (state, made, corpus) = (&self.state, (self.model, self.recipe), self.corpus);
+            write_best(self.folder.path(), step, |path| write_model(path, state, made, corpus))?;
         }
         Ok(is_kept)
     }
 
     /// Writes a checkpoint, and then removes the models that are no longer among the best by what it says.
     fn save(&mut self) -> Result<(), TrainError> {
-        self.folder.save(&self.state, self.model.architecture(), self.corpus)?;
+        self.folder.save(&self.state, (self.model, self.recipe), self.corpus)?;
         if self.recipe.train.keep_best > 0 {
             self.state.past.best.prune(self.folder.path())?;
         }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! config.json, model.safetensors, tokenizer.json, …   the model, loadable while the run goes on
+//! adapter_config.json, adapter_model.safetensors      in their place, where something is trained beside a model
 //! training_state.safetensors                          what --resume reads
 //! recipe.toml                                         the recipe with its overrides
 //! validation.txt or .jsonl                            the part of the data that is not trained on
@@ -24,7 +25,7 @@ use crate::artifact::{
     write_atomic,
 };
 use crate::data::Example;
-use crate::model::{Architecture, Kind, Model};
+use crate::model::{Kind, Model};
 use crate::objective::Frame;
 use crate::recipe::Recipe;
 use crate::tensor::{ParamLayout, Params};
@@ -140,9 +141,9 @@ impl RunFolder {
     }
 
     /// Writes the model and then the state to go on from.
-    pub fn save(&mut self, state: &State, architecture: &Architecture, corpus: &Corpus) -> Result<(), TrainError> {
-        let written = write_model(&self.path, state, architecture, corpus)
-            .and_then(|()| state.save(&self.path, &corpus.fingerprint));
+    pub fn save(&mut self, state: &State, made: (&dyn Model, &Recipe), corpus: &Corpus) -> Result<(), TrainError> {
+        let written =
+            write_model(&self.path, state, made, corpus).and_then(|()| state.save(&self.path, &corpus.fingerprint));
         written.map_err(|error| match error {
             TrainError::Artifact(source) => TrainError::Stopped { source, saved_step: self.saved_step },
             other => other,
@@ -153,13 +154,17 @@ impl RunFolder {
     }
 }
 
-/// Writes the model of a state into a folder.
+/// Writes what a state has trained into a folder: the model, or what lies beside the one that the recipe goes on from.
 pub(super) fn write_model(
     path: &Path,
     state: &State,
-    architecture: &Architecture,
+    (model, recipe): (&dyn Model, &Recipe),
     corpus: &Corpus,
 ) -> Result<(), TrainError> {
+    let architecture = model.architecture();
+    if let (Some(peft), Some(base)) = (recipe.peft.as_ref().filter(|peft| peft.is_beside()), &recipe.model.init_from) {
+        return Ok(hf::write_peft(path, (model, peft), state.published(), &base.display().to_string())?);
+    }
     let (tensors, dtype) = (named_weights(state.published()), state.published().dtype());
     let Frame { bos, eos } = corpus.frame;
     let tokenizer = TokenizerSource::HuggingFace(corpus.tokenizer_json.clone());

@@ -8,7 +8,7 @@ use super::outliers::Outliers;
 use super::run::TrainError;
 use crate::artifact::write_atomic;
 use crate::tensor::bf16::{Numbers, Stored, le_bytes, set_le_bytes};
-use crate::tensor::{Params, Weight};
+use crate::tensor::{Params, Weight, WeightMut};
 use rayon::prelude::*;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -73,12 +73,18 @@ impl State {
         }
     }
 
-    /// Writes the state, and what it must not be resumed without: `fingerprint` of the recipe and the text.
+    /// Writes the state, of the parameters those that are trained, and what it must not be resumed without: `fingerprint` of the recipe and the text.
     pub fn save(&self, folder: &Path, fingerprint: &str) -> Result<(), TrainError> {
         let bytes_of = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
-        let mut parts: Vec<(&str, Dtype, Vec<u8>)> = vec![("params", Dtype::F32, bytes_of(&self.params.values))];
-        let matrices = self.params.matrices().into_iter();
-        parts.extend(matrices.map(|matrices| ("params_matrices", Dtype::BF16, le_bytes(matrices))));
+        let (mut exact, mut narrowed) = (Vec::new(), Vec::new());
+        for spec in self.params.layout.specs().iter().filter(|spec| spec.grad.is_some()) {
+            match self.params.weight_of(spec) {
+                Weight::F32(values) => exact.extend(bytes_of(values)),
+                Weight::Bf16(values) => narrowed.extend(le_bytes(values)),
+            }
+        }
+        let mut parts: Vec<(&str, Dtype, Vec<u8>)> = vec![("params", Dtype::F32, exact)];
+        parts.extend((!self.params.dtype().is_f32()).then_some(("params_matrices", Dtype::BF16, narrowed)));
         parts.extend(self.average.iter().map(|average| ("params_average", Dtype::F32, bytes_of(&average.values))));
         let state = self.optimizer.state().into_iter();
         parts.extend(state.map(|(name, values)| (name, dtype_of(values), values.to_le_bytes())));
@@ -129,14 +135,25 @@ impl State {
         };
         let read = |name: &str, to: &mut [f32]| -> Result<(), TrainError> {
             let view = view(name, Dtype::F32, to.len() * 4)?;
-            let (numbers, _) = view.data().as_chunks::<4>();
-            to.iter_mut().zip(numbers).for_each(|(to, bytes)| *to = f32::from_le_bytes(*bytes));
+            set_f32s(to, view.data());
             Ok(())
         };
-        read("params", &mut self.params.values)?;
-        if let Some(matrices) = self.params.matrices_mut() {
-            let view = view("params_matrices", Dtype::BF16, size_of_val(matrices))?;
-            set_le_bytes(matrices, view.data());
+        let mut trained = self.params.trained_mut();
+        let n_bytes = |is_exact| {
+            let of_kind = trained.iter().filter(|weight| matches!(weight, WeightMut::F32(_)) == is_exact);
+            of_kind.map(WeightMut::n_bytes).sum::<usize>()
+        };
+        let mut exact = view("params", Dtype::F32, n_bytes(true))?.data();
+        let mut narrowed = match n_bytes(false) {
+            0 => &[],
+            n => view("params_matrices", Dtype::BF16, n)?.data(),
+        };
+        for weight in &mut trained {
+            let n_bytes = weight.n_bytes();
+            match weight {
+                WeightMut::F32(values) => set_f32s(values, exact.split_off(..n_bytes).unwrap_or_default()),
+                WeightMut::Bf16(values) => set_le_bytes(values, narrowed.split_off(..n_bytes).unwrap_or_default()),
+            }
         }
         for (name, values) in self.optimizer.state_mut() {
             values.set_le_bytes(view(name, dtype_of(values), values.n_bytes())?.data());
@@ -147,6 +164,11 @@ impl State {
         (self.step, self.n_tokens) = (step, n_tokens);
         Ok(())
     }
+}
+
+/// Reads numbers from their bytes.
+fn set_f32s(to: &mut [f32], bytes: &[u8]) {
+    to.iter_mut().zip(bytes.as_chunks::<4>().0).for_each(|(to, bytes)| *to = f32::from_le_bytes(*bytes));
 }
 
 /// Moves each number of an average by a share of what it is off.

@@ -81,7 +81,8 @@ impl<'m> Stepper<'m> {
         dropout_seed: DropoutSeed,
     ) -> LossSums {
         let n_params = params.layout.len();
-        let n_shards = (GRADIENTS_MAX / n_params.max(1)).clamp(SHARDS_MIN, SHARDS_MAX).min(batch.len());
+        let n_shards =
+            (GRADIENTS_MAX / params.layout.n_trained().max(1)).clamp(SHARDS_MIN, SHARDS_MAX).min(batch.len());
         let pass_tokens = (n_params / PARAMS_PER_TOKEN).clamp(*PASS_TOKENS.start(), *PASS_TOKENS.end());
         while self.shards.len() < n_shards {
             self.shards.push(ParamGrads::new(&params.layout));
@@ -118,7 +119,7 @@ impl<'m> Stepper<'m> {
     pub fn gradient(&mut self) -> &mut [f32] {
         let layout = self.model.layout();
         let mut chunks: Vec<Vec<&mut [f32]>> = Vec::new();
-        chunks.resize_with(layout.len().div_ceil(SUM_CHUNK), Vec::new);
+        chunks.resize_with(layout.n_trained().div_ceil(SUM_CHUNK), Vec::new);
         for shard in &mut self.shards {
             chunks
                 .iter_mut()

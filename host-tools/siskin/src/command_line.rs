@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{adapter, board, compile, completions, data, device, eval, inspect, plan, run, tokenize, train};
+use crate::commands::{
+    adapter, board, compile, completions, data, device, eval, inspect, merge, plan, run, tokenize, train,
+};
 use crate::console::Console;
 
 const AFTER_HELP: &str = "\
@@ -37,6 +39,8 @@ pub(crate) enum Command {
     Compile(compile::Args),
     /// Pack an adapter (LoRA, soft prompt) for a packed model into a file of its own.
     Adapter(adapter::Args),
+    /// Put an adapter (LoRA, DoRA, IA3) into the weights of its model.
+    Merge(merge::Args),
     /// Say what flash, RAM and stack a model needs on a board, and whether it fits.
     Plan(plan::Args),
     /// Continue a prompt with a packed model.

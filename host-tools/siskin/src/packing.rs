@@ -55,7 +55,7 @@ pub(crate) struct PackingArgs {
 
 /// The names of the weight formats.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum WeightFormat {
+pub(crate) enum WeightFormat {
     /// 8 bits, and a scale for each output row: the least flash and time.
     Int8,
     /// 8 bits, and a scale for each 32 weights of a row: for models with outliers, as large ones have.

@@ -3,10 +3,11 @@
 use siskin_e2e::{Program, assert_keys, fixture};
 
 /// Scripts and people rely on these names; a change here is a change for them.
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "train",
     "compile",
     "adapter",
+    "merge",
     "plan",
     "run",
     "eval",

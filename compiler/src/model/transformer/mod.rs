@@ -3,6 +3,8 @@
 //! The forward pass below is the whole model. Sequences lie one after another with no padding; a [`Segments`] says where each
 //! is, so positions restart and attention stays within it.
 
+mod adapt;
+mod hooks;
 mod parameters;
 mod recompute;
 
@@ -10,7 +12,9 @@ use super::architecture::{Architecture, ArchitectureError, Family, FeedForward, 
 use super::{LossOptions, LossSums, Model, Pass, accumulate_at_once};
 use crate::data::{Example, IGNORED};
 use crate::tensor::ops::{Activation, AttentionInputs, AttentionShape, CrossEntropy, Mask, RelativeBias, RopeTable};
-use crate::tensor::{Graph, ParamLayout, Params, Segments, Var};
+use crate::tensor::{Graph, ParamId, ParamLayout, Params, Segments, Var};
+use adapt::FirstValues;
+use hooks::{Hooks, VirtualTokens};
 use parameters::{
     AttentionParams, FeedForwardParams, LayerParams, LinearParams, NormParams, StackParams, TransformerParams,
 };
@@ -22,6 +26,12 @@ use std::sync::Arc;
 pub struct Transformer {
     architecture: Architecture,
     params: TransformerParams,
+    /// Parameters of its own: the first ones.
+    n_own_params: usize,
+    /// What is trained beside it.
+    hooks: Hooks,
+    /// How that begins.
+    first_values: Vec<(ParamId, FirstValues)>,
     rope: Option<Arc<RopeTable>>,
     /// Fixed position vectors, `(context_len, dim)`; empty where positions are not sinusoidal.
     sinusoids: Vec<f32>,
@@ -35,11 +45,13 @@ struct Batch {
 }
 
 impl Batch {
-    fn of(examples: &[Example]) -> Self {
+    /// Where `examples` are that have `n_virtual` rows each before what they read.
+    fn of(examples: &[Example], n_virtual: usize) -> Self {
+        let prefix = |len: usize| if len == 0 { 0 } else { n_virtual + len };
         Self {
-            inputs: Segments::new(examples.iter().map(|example| example.inputs.len())),
+            inputs: Segments::new(examples.iter().map(|example| n_virtual + example.inputs.len())),
             outputs: Segments::new(examples.iter().map(|example| example.decoder_inputs.len())),
-            prefixes: examples.iter().map(|example| example.prefix_len).collect(),
+            prefixes: examples.iter().map(|example| prefix(example.prefix_len)).collect(),
         }
     }
 
@@ -75,13 +87,22 @@ impl Transformer {
             _ => None,
         };
         let sinusoids = if positions == Positions::Sinusoidal { sinusoids(context_len, dim) } else { Vec::new() };
-        Ok(Self { params: TransformerParams::new(architecture), architecture: architecture.clone(), rope, sinusoids })
+        let params = TransformerParams::new(architecture);
+        Ok(Self {
+            n_own_params: params.layout.specs().len(),
+            params,
+            hooks: Hooks::default(),
+            first_values: Vec::new(),
+            architecture: architecture.clone(),
+            rope,
+            sinusoids,
+        })
     }
 
     /// The residual stream of the last stack after its last norm: a row for each input, or for each decoder input of an
     /// encoder-decoder. Panics as [`Model::loss`].
     pub fn hidden(&self, graph: &mut Graph<'_>, examples: &[Example], dropout: f32) -> Var {
-        let batch = Batch::of(examples);
+        let batch = Batch::of(examples, self.hooks.n_virtual());
         let inputs = examples.iter().map(|example| example.inputs.as_slice());
         let x = graph.section(None, |graph| self.embed(graph, inputs, dropout));
         let view = self.input_view(&batch, dropout);
@@ -116,27 +137,31 @@ impl Transformer {
         dropout: f32,
     ) -> Var {
         let (a, params) = (&self.architecture, &self.params.embedding);
-        let longest = tokens.clone().map(<[TokenId]>::len).max().unwrap_or(0);
+        let n_virtual = self.hooks.n_virtual();
+        let longest = n_virtual + tokens.clone().map(<[TokenId]>::len).max().unwrap_or(0);
         assert!(longest <= a.context_len, "a sequence of {longest} tokens, but the context holds {}", a.context_len);
         let flat: Vec<TokenId> = tokens.clone().flatten().copied().collect();
-        let positions = || tokens.clone().flat_map(|tokens| 0..tokens.len() as TokenId);
-        let mut x = graph.embedding(&flat, params.tokens);
+        let positions = || tokens.clone().flat_map(|tokens| 0..(n_virtual + tokens.len()) as TokenId);
+        let mut x = self.hooks.embedding(graph, &flat, params.tokens);
+        if let Some(VirtualTokens { n, embeddings }) = self.hooks.virtual_tokens {
+            x = graph.prepend_rows(x, embeddings, n, &Segments::new(tokens.clone().map(<[TokenId]>::len)));
+        }
         if a.positions == Positions::Sinusoidal {
             x = graph.scale(x, (a.dim as f32).sqrt());
             let rows: Vec<f32> = positions()
                 .flat_map(|t| &self.sinusoids[t as usize * a.dim..(t as usize + 1) * a.dim])
                 .copied()
                 .collect();
-            let rows = graph.input(flat.len(), a.dim, &rows);
+            let rows = graph.constant(flat.len(), a.dim, &rows);
             x = graph.add(x, rows);
         }
         if let Some(table) = params.token_types {
-            let types = graph.embedding(&vec![0; flat.len()], table);
+            let types = self.hooks.embedding(graph, &vec![0; flat.len()], table);
             x = graph.add(x, types);
         }
         if let Some(table) = params.positions {
             let positions: Vec<TokenId> = positions().collect();
-            let positions = graph.embedding(&positions, table);
+            let positions = self.hooks.embedding(graph, &positions, table);
             x = graph.add(x, positions);
         }
         if let Some(norm) = params.norm {
@@ -144,7 +169,7 @@ impl Transformer {
         }
         x = graph.dropout(x, dropout);
         match params.projection {
-            Some(projection) => linear(graph, x, projection, Activation::None),
+            Some(projection) => self.hooks.linear(graph, x, projection, Activation::None),
             None => x,
         }
     }
@@ -188,14 +213,14 @@ impl Transformer {
             let input = if is_pre { self.norm(graph, x, norm) } else { x };
             let (hidden, last) = update(graph, input);
             let sum = if dropout > 0.0 {
-                let before = linear(graph, hidden, last, Activation::None);
+                let before = self.hooks.linear(graph, hidden, last, Activation::None);
                 let update = graph.dropout(before, dropout);
                 let sum = graph.add(x, update);
                 // The ways back through a product, a dropout and a sum ask for none of their results.
                 [before, update].into_iter().for_each(|var| graph.release(var));
                 sum
             } else {
-                graph.linear_onto(x, hidden, last.weight, last.bias)
+                self.hooks.linear_onto(graph, x, hidden, last)
             };
             if is_pre { sum } else { self.norm(graph, sum, norm) }
         })
@@ -215,9 +240,11 @@ impl Transformer {
             Some((memory, keys)) => (memory, keys, Mask::Bidirectional),
             None => (x, view.queries, view.mask),
         };
-        let q = linear(graph, x, params.q, Activation::None);
-        let k = linear(graph, source, params.k, Activation::None);
-        let v = linear(graph, source, params.v, Activation::None);
+        let q = self.hooks.linear(graph, x, params.q, Activation::None);
+        let k = self.hooks.linear(graph, source, params.k, Activation::None);
+        let v = self.hooks.linear(graph, source, params.v, Activation::None);
+        let k = self.hooks.with_first_rows(graph, k, params.k.weight, keys);
+        let v = self.hooks.with_first_rows(graph, v, params.v.weight, keys);
         let bias = match (a.positions, stack.relative_bias, view.memory) {
             (Positions::RelativeBias { max_distance, .. }, Some(table), None) => {
                 Some(RelativeBias { table, bidirectional: mask != Mask::Causal, max_distance })
@@ -248,11 +275,11 @@ impl Transformer {
         let activation = activation(self.architecture.feed_forward);
         let hidden = match params.gate {
             Some(gate) => {
-                let gate = linear(graph, x, gate, Activation::None);
-                let up = linear(graph, x, params.up, Activation::None);
+                let gate = self.hooks.linear(graph, x, gate, Activation::None);
+                let up = self.hooks.linear(graph, x, params.up, Activation::None);
                 graph.glu(gate, up, activation)
             }
-            None => linear(graph, x, params.up, activation),
+            None => self.hooks.linear(graph, x, params.up, activation),
         };
         (hidden, params.down)
     }
@@ -269,11 +296,11 @@ impl Transformer {
     fn before_output(&self, graph: &mut Graph<'_>, hidden: Var, dropout: f32) -> Var {
         let a = &self.architecture;
         if let Some((dense, norm)) = self.params.head.transform {
-            let x = linear(graph, hidden, dense, activation(a.feed_forward));
+            let x = self.hooks.linear(graph, hidden, dense, activation(a.feed_forward));
             return self.norm(graph, x, norm);
         }
         if let Some(pooler) = self.params.head.pooler {
-            let x = linear(graph, hidden, pooler, Activation::Tanh);
+            let x = self.hooks.linear(graph, hidden, pooler, Activation::Tanh);
             return graph.dropout(x, dropout);
         }
         match (a.family, a.tied_head) {
@@ -301,7 +328,7 @@ impl Transformer {
 
     /// The row of `hidden` that classifies each example: an encoder's first, a decoder's last.
     fn classified_rows(&self, examples: &[Example]) -> Vec<usize> {
-        let segments = Segments::new(examples.iter().map(|example| example.inputs.len()));
+        let segments = Batch::of(examples, self.hooks.n_virtual()).inputs;
         let is_encoder = self.params.encoder.is_some();
         segments.iter().map(|rows| if is_encoder { rows.start } else { rows.end - 1 }).collect()
     }
@@ -317,8 +344,24 @@ impl Transformer {
                 .filter(|(_, label)| *label != IGNORED)
                 .unzip();
         }
-        let targets = examples.iter().flat_map(|example| &example.targets);
-        targets.copied().enumerate().filter(|(_, target)| *target != IGNORED).unzip()
+        let targets = examples.iter().flat_map(|example| &example.targets).copied();
+        self.own_rows(examples).zip(targets).filter(|(_, target)| *target != IGNORED).unzip()
+    }
+
+    /// The rows of `hidden` that are of tokens: all but the virtual ones.
+    fn own_rows(&self, examples: &[Example]) -> impl Iterator<Item = usize> {
+        let n_virtual = self.hooks.n_virtual();
+        let len = |example: &Example| match example.decoder_inputs.len() {
+            0 => example.inputs.len(),
+            len => len,
+        };
+        let lens: Vec<usize> = examples.iter().map(len).collect();
+        let mut next = 0;
+        lens.into_iter().flat_map(move |len| {
+            let rows = next + n_virtual..next + n_virtual + len;
+            next = rows.end;
+            rows
+        })
     }
 }
 
@@ -331,18 +374,30 @@ impl Model for Transformer {
         &self.params.layout
     }
 
+    fn n_own_params(&self) -> usize {
+        self.n_own_params
+    }
+
     fn init(&self, seed: u64) -> Params {
-        self.params.init(&self.architecture, seed)
+        let mut params = self.params.init(&self.architecture, self.n_own_params, seed);
+        self.fill_beside(&mut params, seed, &[]);
+        params
+    }
+
+    fn init_beside(&self, params: &mut Params, seed: u64, text: &[TokenId]) {
+        self.fill_beside(params, seed, text);
     }
 
     fn logits(&self, graph: &mut Graph<'_>, examples: &[Example]) -> Var {
         let mut hidden = self.hidden(graph, examples, 0.0);
         if let Head::Classifier { .. } = self.architecture.head {
             hidden = graph.gather_rows(hidden, &self.classified_rows(examples));
+        } else if self.hooks.n_virtual() > 0 {
+            hidden = graph.gather_rows(hidden, &self.own_rows(examples).collect::<Vec<_>>());
         }
         let x = self.before_output(graph, hidden, 0.0);
         let output = self.params.head.output.expect("a model with a head");
-        linear(graph, x, output, Activation::None)
+        graph.linear(x, output.weight, output.bias, Activation::None)
     }
 
     fn loss(&self, graph: &mut Graph<'_>, examples: &[Example], options: LossOptions) -> (Var, LossSums) {
@@ -356,10 +411,6 @@ impl Model for Transformer {
         }
         accumulate_at_once(self, pass, examples, options)
     }
-}
-
-fn linear(graph: &mut Graph<'_>, x: Var, params: LinearParams, activation: Activation) -> Var {
-    graph.linear(x, params.weight, params.bias, activation)
 }
 
 fn activation(feed_forward: FeedForward) -> Activation {

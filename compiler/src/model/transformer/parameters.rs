@@ -220,15 +220,15 @@ impl TransformerParams {
         Self { layout: builder.layout, embedding, encoder, decoder, head }
     }
 
-    /// First values: gains one, biases zero; embeddings and heads normal with deviation 0.02; every other matrix normal with
+    /// First values of the first `n_params`: gains one, biases zero; embeddings and heads normal with deviation 0.02; every other matrix normal with
     /// deviation `1 / sqrt(inputs)`, and those that write to a residual stream with norms inside its branches smaller by
     /// `sqrt(2 n_layers)`. Scores that are not scaled (T5) start from smaller queries, and embeddings that are
     /// scaled up (the first Transformer) from `1 / sqrt(dim)`.
-    pub(super) fn init(&self, architecture: &Architecture, seed: u64) -> Params {
+    pub(super) fn init(&self, architecture: &Architecture, n_params: usize, seed: u64) -> Params {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut params = Params::zeros(self.layout.clone());
         let deviations = self.deviations(architecture);
-        for (spec, deviation) in self.layout.specs().iter().zip(deviations) {
+        for (spec, deviation) in self.layout.specs()[..n_params].iter().zip(deviations) {
             let values = &mut params.values[spec.range.clone()];
             match deviation {
                 None if spec.name.ends_with("bias") => values.fill(0.0),

@@ -41,7 +41,7 @@ pub(super) fn accumulate(
     examples: &[Example],
     options: LossOptions,
 ) -> LossSums {
-    let batch = &Batch::of(examples);
+    let batch = &Batch::of(examples, model.hooks.n_virtual());
     let inputs = || examples.iter().map(|example| example.inputs.as_slice()).collect();
     let LossOptions { dropout, activations_dtype: dtype, .. } = options;
     let stage = |stack, memory, tokens| Stage { model, stack, batch, memory, tokens, dropout, dtype };
@@ -80,7 +80,8 @@ pub(super) fn accumulate(
 
 impl Stage<'_> {
     fn n_rows(&self) -> usize {
-        self.tokens.iter().map(|tokens| tokens.len()).sum()
+        let n_virtual = self.model.hooks.n_virtual();
+        self.tokens.iter().map(|tokens| n_virtual + tokens.len()).sum()
     }
 
     fn embed(&self, graph: &mut Graph<'_>) -> Var {

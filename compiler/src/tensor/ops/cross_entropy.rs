@@ -68,6 +68,7 @@ impl Graph<'_> {
         targets: &[u32],
         options: CrossEntropy,
     ) -> (Var, LossSums) {
+        self.follow([head].into_iter().chain(bias));
         let (n, dim) = self.shape(x);
         assert_eq!(targets.len(), n, "one target a row");
         let params = self.params();

@@ -9,6 +9,7 @@ impl Graph<'_> {
     /// # Panics
     /// If a token is not below the table's rows.
     pub fn embedding(&mut self, tokens: &[u32], table: ParamId) -> Var {
+        self.follow([table]);
         let params = self.params();
         let dim = params.layout.spec(table).cols;
         let mut rows = self.buffer(tokens.len() * dim);
@@ -32,10 +33,11 @@ impl Op for Embedding {
     fn backward(&self, pass: &mut Backward<'_>) {
         let Some(grad) = pass.take(self.out) else { return };
         let dim = pass.shape(self.out).1;
-        let table = pass.param_grad_to_add(self.table);
-        for (row, &token) in grad.chunks_exact(dim).zip(&self.tokens) {
-            let to = &mut table[token as usize * dim..][..dim];
-            to.iter_mut().zip(row).for_each(|(to, from)| *to += from);
+        if let Some(table) = pass.param_grad_to_add(self.table) {
+            for (row, &token) in grad.chunks_exact(dim).zip(&self.tokens) {
+                let to = &mut table[token as usize * dim..][..dim];
+                to.iter_mut().zip(row).for_each(|(to, from)| *to += from);
+            }
         }
         pass.recycle(grad);
     }

@@ -32,6 +32,7 @@ impl Graph<'_> {
         segments: &Segments,
         initial: Option<Var>,
     ) -> Var {
+        self.follow([weight, bias]);
         let (n, width) = self.shape(gates);
         let params = self.params();
         let hidden = params.layout.spec(weight).cols;
@@ -155,11 +156,13 @@ impl Op for Gru {
             }
         }
         let all = MatRef::new(&drecurrent, n, 3 * hidden);
-        let (dweight, weight_write) = pass.param_grad(self.weight);
-        gemm(weight_write, all.transposed(), MatRef::new(&states, n, hidden), dweight);
-        let dbias = pass.param_grad_to_add(self.bias);
-        for row in drecurrent.chunks_exact(3 * hidden) {
-            Write::Add.store(dbias, row);
+        if let Some((dweight, weight_write)) = pass.param_grad(self.weight) {
+            gemm(weight_write, all.transposed(), MatRef::new(&states, n, hidden), dweight);
+        }
+        if let Some(dbias) = pass.param_grad_to_add(self.bias) {
+            for row in drecurrent.chunks_exact(3 * hidden) {
+                Write::Add.store(dbias, row);
+            }
         }
         pass.hand_on(self.gates, dgates);
         match self.initial {

@@ -12,6 +12,7 @@ impl Graph<'_> {
     /// # Panics
     /// If the widths differ.
     pub fn layer_norm(&mut self, x: Var, gain: ParamId, bias: ParamId, eps: f32) -> Var {
+        self.follow([gain, bias]);
         let (n, dim) = self.shape(x);
         let params = self.params();
         assert_eq!((params.get(gain).len(), params.get(bias).len()), (dim, dim), "widths of gain and bias");
@@ -38,15 +39,18 @@ impl Op for LayerNorm {
     fn backward(&self, pass: &mut Backward<'_>) {
         let Some(dy) = pass.take(self.out) else { return };
         let dim = pass.shape(self.x).1;
-        let dbias = pass.param_grad_to_add(self.bias);
-        for row in dy.chunks_exact(dim) {
-            dbias.iter_mut().zip(row).for_each(|(sum, dy)| *sum += dy);
+        if let Some(dbias) = pass.param_grad_to_add(self.bias) {
+            for row in dy.chunks_exact(dim) {
+                dbias.iter_mut().zip(row).for_each(|(sum, dy)| *sum += dy);
+            }
         }
         let (mut dx, write) = pass.open(self.x);
         let (x, gain, moments) = (pass.value(self.x), pass.param(self.gain), pass.value(self.moments));
-        let dgain = pass.param_grad_to_add(self.gain);
+        let mut unread = pass.unread_grad(self.gain);
+        let dgain = pass.param_grad_to_add(self.gain).unwrap_or(&mut unread);
         dispatch(BackwardRows { x, gain, moments, dy: &dy, dx: &mut dx, dgain, write });
         pass.close(self.x, dx);
+        pass.recycle(unread);
         pass.recycle(dy);
     }
 }

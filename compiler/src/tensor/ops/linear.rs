@@ -12,6 +12,7 @@ impl Graph<'_> {
     /// # Panics
     /// If the inner sizes differ.
     pub fn linear(&mut self, x: Var, weight: ParamId, bias: Option<ParamId>, activation: Activation) -> Var {
+        self.follow([weight].into_iter().chain(bias));
         let (n, outputs) = (self.shape(x).0, self.params().layout.spec(weight).rows);
         let mut y = self.buffer(n * outputs);
         self.product(x, weight, bias, Write::Set, &mut y);
@@ -38,6 +39,7 @@ impl Graph<'_> {
     /// # Panics
     /// If the inner sizes differ, or `residual` is not `(n, outputs)`.
     pub fn linear_onto(&mut self, residual: Var, x: Var, weight: ParamId, bias: Option<ParamId>) -> Var {
+        self.follow([weight].into_iter().chain(bias));
         let (n, outputs) = (self.shape(x).0, self.params().layout.spec(weight).rows);
         assert_eq!(self.shape(residual), (n, outputs), "shape of the residual");
         let mut y = self.buffer(n * outputs);
@@ -87,21 +89,23 @@ impl Op for Linear {
         if let Some(before) = self.before {
             self.activation.apply_slope(pass.value(before), &mut grad);
         }
-        if let Some(bias) = self.bias {
-            let sums = pass.param_grad_to_add(bias);
+        if let Some(sums) = self.bias.and_then(|bias| pass.param_grad_to_add(bias)) {
             for row in grad.chunks_exact(outputs) {
                 add_assign(sums, row);
             }
         }
         let dy = MatRef::new(&grad, n, outputs);
         let x = MatRef::new(pass.value(self.x), n, inputs);
-        let (dweight, weight_write) = pass.param_grad(self.weight);
-        gemm(weight_write, dy.transposed(), x, dweight);
-        let (mut dx, write) = pass.open(self.x);
-        let w = pass.weight(self.weight);
-        gemm(write, dy, MatRef::new(&w, outputs, inputs), &mut dx);
-        pass.recycle_weight(w);
-        pass.close(self.x, dx);
+        if let Some((dweight, weight_write)) = pass.param_grad(self.weight) {
+            gemm(weight_write, dy.transposed(), x, dweight);
+        }
+        if pass.is_followed(self.x) {
+            let (mut dx, write) = pass.open(self.x);
+            let w = pass.weight(self.weight);
+            gemm(write, dy, MatRef::new(&w, outputs, inputs), &mut dx);
+            pass.recycle_weight(w);
+            pass.close(self.x, dx);
+        }
         match self.residual {
             Some(residual) => pass.hand_on(residual, grad),
             None => pass.recycle(grad),

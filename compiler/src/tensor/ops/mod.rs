@@ -3,6 +3,7 @@
 mod activation;
 mod add;
 mod attention;
+mod beside;
 mod cross_entropy;
 mod dropout;
 mod embedding;
@@ -17,6 +18,7 @@ mod rows;
 pub use activation::Activation;
 pub(crate) use attention::bucket;
 pub use attention::{AttentionInputs, AttentionShape, Mask, RelativeBias, RopeTable};
+pub use beside::{Dora, FirstRows};
 pub use cross_entropy::{CrossEntropy, LossSums};
 
 #[cfg(test)]

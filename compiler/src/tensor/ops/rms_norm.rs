@@ -11,6 +11,7 @@ impl Graph<'_> {
     /// # Panics
     /// If the widths differ.
     pub fn rms_norm(&mut self, x: Var, gain: ParamId, eps: f32) -> Var {
+        self.follow([gain]);
         let (n, dim) = self.shape(x);
         let params = self.params();
         assert_eq!(params.layout.spec(gain).cols, dim, "width of the gain");
@@ -37,9 +38,11 @@ impl Op for RmsNorm {
         let Some(dy) = pass.take(self.out) else { return };
         let (mut dx, write) = pass.open(self.x);
         let (x, gain, inverse_rms) = (pass.value(self.x), pass.param(self.gain), pass.value(self.inverse_rms));
-        let dgain = pass.param_grad_to_add(self.gain);
+        let mut unread = pass.unread_grad(self.gain);
+        let dgain = pass.param_grad_to_add(self.gain).unwrap_or(&mut unread);
         dispatch(BackwardRows { x, gain, inverse_rms, dy: &dy, dx: &mut dx, dgain, write });
         pass.close(self.x, dx);
+        pass.recycle(unread);
         pass.recycle(dy);
     }
 }

@@ -21,7 +21,7 @@ Examples:
 #[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// A PEFT folder: adapter_config.json and adapter_model.safetensors, of LoRA or prompt tuning.
+    /// What siskin train or PEFT made: adapter_config.json and adapter_model.safetensors, of LoRA or prompt tuning.
     folder: PathBuf,
     /// The packed model that the devices hold, for the same board.
     #[arg(long = "for", value_name = "FILE")]

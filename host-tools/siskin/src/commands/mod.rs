@@ -9,6 +9,7 @@ pub(crate) mod device;
 pub(crate) mod eval;
 pub(crate) mod inspect;
 mod lr_range;
+pub(crate) mod merge;
 pub(crate) mod plan;
 pub(crate) mod run;
 mod tasks;
@@ -25,6 +26,7 @@ pub(crate) fn run(command: Command, console: &Console) -> Result<(), Failure> {
         Command::Train(args) => train::run(&args, console),
         Command::Compile(args) => compile::run(&args, console),
         Command::Adapter(args) => adapter::run(&args, console),
+        Command::Merge(args) => merge::run(&args, console),
         Command::Plan(args) => plan::run(&args, console),
         Command::Run(args) => run::run(&args, console),
         Command::Eval(args) => eval::run(&args, console),

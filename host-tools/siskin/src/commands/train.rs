@@ -108,6 +108,7 @@ impl fmt::Display for Reply {
             steps,
             n_tokens,
             n_params,
+            n_trained_params,
             validation,
             by_length,
             baselines,
@@ -117,6 +118,9 @@ impl fmt::Display for Reply {
             elapsed_seconds,
             ..
         } = &self.outcome;
+        if let Some(n_trained) = n_trained_params {
+            write!(f, "{n_trained} of ")?;
+        }
         writeln!(f, "{n_params} parameters, {steps} steps, {n_tokens} tokens in {elapsed_seconds:.0} s")?;
         if let Some(evaluation) = validation {
             writeln!(f, "validation: {}", figures(evaluation))?;
@@ -237,6 +241,7 @@ impl Progress for Display<'_> {
                 self.note(&format!("{when}: {}", standing_note(&record.adaptation)));
             }
             Event::Data(data) => self.note(&data_note(data)),
+            Event::TrainedPart(part) => self.note(&part.to_string()),
             Event::Memory(memory) => self.note(&format!("memory of a step: {memory}")),
             Event::Step(record) => {
                 let StepRecord { step, steps, loss, tokens_per_second, seconds_left, .. } = record;

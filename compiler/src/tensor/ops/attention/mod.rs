@@ -99,6 +99,7 @@ impl Graph<'_> {
     pub fn attention(&mut self, inputs: &AttentionInputs<'_>) -> Var {
         let AttentionInputs { q, k, v, queries, keys, shape, mask, rope, bias, dropout } = *inputs;
         self.check_attention(inputs);
+        self.follow(bias.map(|bias| bias.table));
         let (n, q_dim) = self.shape(q);
         let params = self.params();
         let key = if dropout > 0.0 && self.records() { self.next_dropout_key() } else { 0 };
@@ -271,8 +272,7 @@ impl Op for Attention {
         for (var, grad) in [(self.q, dq), (self.k, dk), (self.v, dv)] {
             pass.close(var, grad);
         }
-        if let Some(bias) = self.bias {
-            let (table, write) = pass.param_grad(bias.table);
+        if let Some((table, write)) = self.bias.and_then(|bias| pass.param_grad(bias.table)) {
             write.store(table, &dbias);
         }
         pass.recycle(dout);
