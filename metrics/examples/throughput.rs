@@ -2,8 +2,9 @@
 //!
 //!     cargo run --release --example throughput PAIRS.jsonl
 //!
-//! A line of the file is `["hypothesis", "reference"]`. The answer is one JSON object by name of the measurement: seconds of the clock
-//! and of the processor, each the best of three, and the score, which must be what the Python packages say.
+//! A line of the file is `["hypothesis", "reference"]`. The answer is one JSON object by name of the measurement:
+//! seconds of the clock and of the processor, each the best of three, and the score, which must be what the Python
+//! packages say.
 
 use std::error::Error;
 use std::time::Instant;

@@ -1,7 +1,8 @@
 //! Intervals by resampling (Efron, 1979): what the figure would be on other segments of the same kind.
 //!
-//! A resample draws as many segments as there are, with replacement, by numpy's generator ([`crate::draw`]). An interval is
-//! between percentiles of the resamples' figures. Percentiles are numpy's default: linear between the two nearest values.
+//! A resample draws as many segments as there are, with replacement, by numpy's generator ([`crate::draw`]). An
+//! interval is between percentiles of the resamples' figures. Percentiles are numpy's default: linear between the two
+//! nearest values.
 
 use rayon::prelude::*;
 
@@ -9,7 +10,8 @@ use crate::corpus::{CorpusMetric, Resampling, SegmentStatistics};
 use crate::draw::Draw;
 use crate::error::MetricError;
 
-/// Resamples that are drawn before any is evaluated, so that draws are in one order and the memory for them has a bound.
+/// Resamples that are drawn before any is evaluated, so that draws are in one order and the memory for them has a
+/// bound.
 const N_DRAWN_AT_ONCE: usize = 64;
 
 /// A figure and its interval.
@@ -62,8 +64,9 @@ pub struct CorpusInterval {
     pub half_width: f64,
 }
 
-/// The interval of a corpus' BLEU or chrF, as sacrebleu's `corpus_score(n_bootstrap=...)`, from the same draws; sacrebleu's seed is
-/// 12345 where nothing else is said. Here counts are whole numbers and scores double, where sacrebleu has single precision.
+/// The interval of a corpus' BLEU or chrF, as sacrebleu's `corpus_score(n_bootstrap=...)`, from the same draws;
+/// sacrebleu's seed is 12345 where nothing else is said. Here counts are whole numbers and scores double, where
+/// sacrebleu has single precision.
 ///
 /// # Errors
 /// No resamples.
@@ -131,7 +134,8 @@ pub(crate) fn levels(confidence: f64) -> Result<[f64; 3], MetricError> {
     Ok([delta, 0.5, 1.0 - delta])
 }
 
-/// The value that a share of sorted values lies below, of which there is one at least: between two by the distance to each.
+/// The value that a share of sorted values lies below, of which there is one at least: between two by the distance to
+/// each.
 pub fn percentile(sorted: &[f64], share: f64) -> f64 {
     let place = share.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
     let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);

@@ -24,9 +24,9 @@ pub struct Calibration {
     pub bins: Vec<CalibrationBin>,
 }
 
-/// The expected calibration error (Naeini and others, 2015; Guo and others, 2017) in `n_bins` bins of equal width: each bin's
-/// distance between mean confidence and accuracy, weighted by its share of the predictions. Bin b of B has the confidences
-/// above (b - 1) / B up to b / B; a confidence of 0 is in the first.
+/// The expected calibration error (Naeini and others, 2015; Guo and others, 2017) in `n_bins` bins of equal width: each
+/// bin's distance between mean confidence and accuracy, weighted by its share of the predictions. Bin b of B has the
+/// confidences above (b - 1) / B up to b / B; a confidence of 0 is in the first.
 ///
 /// # Errors
 /// No predictions, not as many confidences as outcomes, a confidence that is no probability, or no bins.

@@ -1,7 +1,7 @@
 //! chrF (Popović, 2015) and chrF++ (2017), as sacrebleu 2.6.0 defines them.
 //!
-//! For each order of character n-grams, 1 to 6, and of word n-grams, none or 1 to 2 (chrF++), precision and recall of the
-//! hypothesis against the reference. Their means over the orders that both have, P and R, give, of 100,
+//! For each order of character n-grams, 1 to 6, and of word n-grams, none or 1 to 2 (chrF++), precision and recall of
+//! the hypothesis against the reference. Their means over the orders that both have, P and R, give, of 100,
 //!
 //! ```text
 //! chrF = (1 + beta^2) P R / (beta^2 P + R)

@@ -118,7 +118,8 @@ impl<T: Ord + Clone> ClassCounts<T> {
         Ok(Self { counts })
     }
 
-    /// The same, of these classes only: those that did not occur have no examples, others are left out of every average.
+    /// The same, of these classes only: those that did not occur have no examples, others are left out of every
+    /// average.
     ///
     /// # Errors
     /// No classes.

@@ -1,4 +1,5 @@
-//! Counts of the segments of a corpus, from which BLEU and chrF follow: of the whole corpus, of any part, and of resamples.
+//! Counts of the segments of a corpus, from which BLEU and chrF follow: of the whole corpus, of any part, and of
+//! resamples.
 
 use std::fmt;
 

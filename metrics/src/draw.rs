@@ -1,7 +1,8 @@
 //! Random draws as numpy makes them: `numpy.random.default_rng(seed).integers(0, n)`.
 //!
-//! Resampling is only comparable where the draws are the same, so this is numpy's own generator: PCG64 (O'Neill, 2014; 128 bits of
-//! state, XSL-RR output), seeded by its `SeedSequence`, and its bounded integers, which are Lemire's (2019) on halves of 64 bits.
+//! Resampling is only comparable where the draws are the same, so this is numpy's own generator: PCG64 (O'Neill, 2014;
+//! 128 bits of state, XSL-RR output), seeded by its `SeedSequence`, and its bounded integers, which are Lemire's (2019)
+//! on halves of 64 bits.
 
 /// numpy's generator of a seed.
 #[derive(Clone, Debug)]

@@ -15,8 +15,9 @@
 //! Everything is a pure function over strings, labels and numbers: nothing is read, printed or kept. Corpora are shared
 //! among threads, and no result depends on how many there are. What is random takes a seed ([`draw`]).
 //!
-//! The references take letters' cases and the classes of characters from the Unicode of their Python and of its `regex` package. Here
-//! they are those of Rust's standard library and of `unicode-properties`; the tests compare the classes of all characters.
+//! The references take letters' cases and the classes of characters from the Unicode of their Python and of its `regex`
+//! package. Here they are those of Rust's standard library and of `unicode-properties`; the tests compare the classes
+//! of all characters.
 
 pub mod bleu;
 pub mod bootstrap;

@@ -1,8 +1,8 @@
 //! N-grams of a segment counted and matched, of all orders in one walk.
 //!
-//! The references' n-grams are a tree whose edges are symbols, a node for each n-gram. Counting is a walk down from every place
-//! of a sequence; an n-gram of the hypothesis that leaves the tree ends its walk, since no longer one can match. Keys are
-//! compared whole, so no two n-grams are taken for each other.
+//! The references' n-grams are a tree whose edges are symbols, a node for each n-gram. Counting is a walk down from
+//! every place of a sequence; an n-gram of the hypothesis that leaves the tree ends its walk, since no longer one can
+//! match. Keys are compared whole, so no two n-grams are taken for each other.
 
 use rustc_hash::FxHashMap;
 

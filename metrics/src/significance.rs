@@ -15,8 +15,9 @@ pub struct PairedBootstrap {
     pub system: CorpusInterval,
 }
 
-/// Paired bootstrap resampling (Koehn, 2004) of a corpus' BLEU or chrF, as sacrebleu's `PairedTest(test_type="bs")`, from the same
-/// draws: both are scored on the same resamples, and the differences, about their mean, are those of chance.
+/// Paired bootstrap resampling (Koehn, 2004) of a corpus' BLEU or chrF, as sacrebleu's `PairedTest(test_type="bs")`,
+/// from the same draws: both are scored on the same resamples, and the differences, about their mean, are those of
+/// chance.
 ///
 /// # Errors
 /// No resamples, or statistics of different corpora.
@@ -78,8 +79,8 @@ pub struct McNemar {
     pub p_value: f64,
 }
 
-/// McNemar's exact test (1947): of the examples that only one of them has right, each is either's with probability 1/2, so the
-/// p-value is that of a binomial test.
+/// McNemar's exact test (1947): of the examples that only one of them has right, each is either's with probability 1/2,
+/// so the p-value is that of a binomial test.
 ///
 /// # Errors
 /// No examples, or not as many of both.

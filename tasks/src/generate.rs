@@ -133,8 +133,9 @@ impl Task {
         Some(Record { id: String::new(), prompt, completion, kind, template, combination })
     }
 
-    /// Whether a combination is held out: by its hash, whatever the seed. A value that could be seen nowhere else is not: one slot
-    /// by itself is held out where its values are made of parts, or where other kinds have it too, one of which always keeps it.
+    /// Whether a combination is held out: by its hash, whatever the seed. A value that could be seen nowhere else is
+    /// not: one slot by itself is held out where its values are made of parts, or where other kinds have it too, one of
+    /// which always keeps it.
     fn is_held_out(&self, kind: &Kind, values: &Values<'_>, combination: &str) -> bool {
         let slots: Vec<(&str, &Slot, &Entry)> = values.combined(kind, self.form).collect();
         let may_be = match slots[..] {

@@ -1,16 +1,18 @@
-//! Tasks of the kind that a device has, generated: prompts and completions, in parts that hold out what a model should generalise to.
+//! Tasks of the kind that a device has, generated: prompts and completions, in parts that hold out what a model should
+//! generalise to.
 //!
-//! A task is a file in `grammars/`: slots with values and the ways to say them, fragments of text, and for each kind of record the
-//! templates of its prompts. A record is a template whose choices and slots are drawn. Which records are in which part is decided
-//! by the template and by the combination of slot values, never by chance alone, so that the parts test what their names say:
-//! `TASKS.md` beside this crate describes and defends them.
+//! A task is a file in `grammars/`: slots with values and the ways to say them, fragments of text, and for each kind of
+//! record the templates of its prompts. A record is a template whose choices and slots are drawn. Which records are in
+//! which part is decided by the template and by the combination of slot values, never by chance alone, so that the
+//! parts test what their names say: `TASKS.md` beside this crate describes and defends them.
 //!
 //! ```text
-//! grammars/NAME.toml ── grammar (checked once) ── draw ── Part: train, validation, unseen phrasings, unseen combinations ── JSONL
+//! grammars/NAME.toml ── grammar (checked once) ── draw ── Part: train, validation, unseen phrasings, unseen
+//! combinations ── JSONL
 //! ```
 //!
-//! Nothing is read or written here: grammars are part of the program, and the caller writes the text. The same seed gives the same
-//! bytes everywhere.
+//! Nothing is read or written here: grammars are part of the program, and the caller writes the text. The same seed
+//! gives the same bytes everywhere.
 
 mod draw;
 mod error;

@@ -7,8 +7,8 @@ use serde_json::Value as Json;
 use crate::grammar::{Form, Kind, Task};
 
 impl Task {
-    /// The JSON schema that every completion keeps to, and no more than the slots allow: an object for each kind, with a list of values
-    /// for each slot. Tasks whose completions are texts have none.
+    /// The JSON schema that every completion keeps to, and no more than the slots allow: an object for each kind, with
+    /// a list of values for each slot. Tasks whose completions are texts have none.
     ///
     /// Properties are in the order of completions, which `siskin compile --grammar` keeps.
     pub fn schema(&self) -> Option<String> {

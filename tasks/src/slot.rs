@@ -17,7 +17,8 @@ pub(crate) struct SlotText {
     decimals: usize,
     /// `clock` (every five minutes of a day), or `date` (every day of a year).
     calendar: Option<Calendar>,
-    /// How a range's numbers are said: texts with `{n}`, `{words}`, `{nth}`, `{ordinal}`, `{euros}`, `{dollars}`, `{pounds}`.
+    /// How a range's numbers are said: texts with `{n}`, `{words}`, `{nth}`, `{ordinal}`, `{euros}`, `{dollars}`,
+    /// `{pounds}`.
     say: Option<Vec<String>>,
     /// What a range's numbers are in completions; the same.
     value: Option<String>,

@@ -54,6 +54,20 @@ fn parts_hold_out_what_their_names_say() {
     }
 }
 
+/// A template to train on that could make a held-out sentence would soon do so.
+#[test]
+fn no_template_to_train_on_makes_a_held_out_phrasing() {
+    for name in names() {
+        let (task, parts) = generated(name);
+        let phrasings = set(part(&parts, Part::UnseenPhrasings), |record| record.prompt.clone());
+        for seed in [2, 3] {
+            let parts = task.generate(seed, N);
+            let made = part(&parts, Part::Train).iter().find(|record| phrasings.contains(&record.prompt));
+            assert_eq!(made, None, "{name}");
+        }
+    }
+}
+
 #[test]
 fn no_prompt_comes_twice_and_none_has_two_answers() {
     for name in names() {

@@ -1,7 +1,8 @@
 """Writes what the Python packages make of texts, labels and numbers, for the tests of siskin-metrics.
 
-sacrebleu, rouge-score, nltk, scikit-learn, scipy and numpy score systems of WMT17, which sacrebleu's source distribution has
-among its tests, and a thousand random pairs. Runs in the set-up of the tests (`cargo xtask oracles`); nothing of it is committed.
+sacrebleu, rouge-score, nltk, scikit-learn, scipy and numpy score systems of WMT17, which sacrebleu's source
+distribution has among its tests, and a thousand random pairs. Runs in the set-up of the tests (`cargo xtask oracles`);
+nothing of it is committed.
 
     pip install --requirement tests/oracles/requirements-metrics.txt
     pip download --no-deps --no-binary :all: sacrebleu==2.6.0
@@ -33,14 +34,17 @@ TOKENIZERS = ["13a", "intl", "char", "zh", "none"]
 SMOOTHINGS = [("exp", None), ("none", None), ("floor", None), ("floor", 0.01), ("add-k", None), ("add-k", 0.5)]
 SYSTEMS = "sacrebleu-2.6.0/test/wmt17_en_de_systems.pkl.bz2"
 WORDS = (
-    "the of and to in is it that was for on are with they be at one have this from lights kitchen turn off set timer blinds "
-    "temperature heating sensors relationally hopefully organization controlling happiness ponies skies dying agreed apology "
-    "Straße Über größer naïve façade ΣΊΣΥΦΟΣ ΟΔΟΣ İstanbul Kelvin \u212a fi ﬁne مرحبا שלום привет Москва हिन्दी ภาษาไทย 中国人民 東京都 "
-    "北京大学 한국어 𠀋𠂢 🎉 👩‍👩‍👧 don't it's well-known e-mail 3.14 1,000,000 10-12 5% $7.50 €9,99 №5 2nd A1 x² ½ Ⅷ ١٢٣ 3-D ..."
+    "the of and to in is it that was for on are with they be at one have this from lights kitchen turn off "
+    "set timer blinds temperature heating sensors relationally hopefully organization controlling happiness "
+    "ponies skies dying agreed apology Straße Über größer naïve façade ΣΊΣΥΦΟΣ ΟΔΟΣ İstanbul Kelvin \u212a fi ﬁne "
+    "مرحبا שלום привет Москва हिन्दी ภาษาไทย 中国人民 東京都 北京大学 한국어 𠀋𠂢 🎉 👩‍👩‍👧 don't it's well-known e-mail 3.14 "
+    "1,000,000 10-12 5% $7.50 €9,99 №5 2nd A1 x² ½ Ⅷ ١٢٣ 3-D ..."
 ).split()
-MARKS = list(".,;:!?-'\"()[]{}<>/\\@#$%^&*_+=|~`") + ["…", "—", "–", "“", "”", "‘", "’", "«", "»", "。", "、", "！", "？", "・", "（"]
-SPECIAL = ["&quot;", "&amp;", "&lt;", "&gt;", "&amp;lt;", "<skipped>", "-\n", "\n", "\t", "\u00a0", "\u2003", "\u3000", "\u2028"]
-SPECIAL += ["\x1c", "\x1f", "\x85", "\u200b", "\u0301", "\ufeff", "1.", ".5", ",a", "a,", "7-", " - ", " .", "\r\n", "\x00"]
+MARKS = list(".,;:!?-'\"()[]{}<>/\\@#$%^&*_+=|~`…—–“”‘’«»。、！？・（")
+SPECIAL = ["&quot;", "&amp;", "&lt;", "&gt;", "&amp;lt;", "<skipped>", "-\n", "\n", "\t", "\r\n", "\x00", " - ", " ."]
+SPECIAL += ["\u00a0", "\u2003", "\u3000", "\u2028", "\x1c", "\x1f", "\x85", "\u200b", "\u0301", "\ufeff"]
+SPECIAL += ["1.", ".5", ",a", "a,", "7-"]
+
 
 
 class PlainUnpickler(pickle.Unpickler):
@@ -112,19 +116,37 @@ def bleu_settings():
     for tokenize in TOKENIZERS:
         for smooth_method, smooth_value in SMOOTHINGS:
             for effective_order in (False, True):
-                yield dict(tokenize=tokenize, smooth_method=smooth_method, smooth_value=smooth_value, lowercase=False) | dict(
-                    effective_order=effective_order, max_ngram_order=4
-                )
+                yield dict(
+                    tokenize=tokenize, smooth_method=smooth_method, smooth_value=smooth_value, lowercase=False
+                ) | dict(effective_order=effective_order, max_ngram_order=4)
         yield dict(tokenize=tokenize, smooth_method="exp", smooth_value=None, lowercase=True) | dict(
             effective_order=True, max_ngram_order=6
         )
-    yield dict(tokenize="13a", smooth_method="add-k", smooth_value=None, lowercase=True, effective_order=False, max_ngram_order=1)
+    yield dict(
+        tokenize="13a",
+        smooth_method="add-k",
+        smooth_value=None,
+        lowercase=True,
+        effective_order=False,
+        max_ngram_order=1,
+    )
 
 
 def chrf_settings():
     default = dict(char_order=6, word_order=0, beta=2, lowercase=False, whitespace=False, eps_smoothing=False)
-    changes = [{}, {"word_order": 2}, {"beta": 1}, {"beta": 3, "word_order": 1}, {"whitespace": True}, {"lowercase": True}]
-    changes += [{"eps_smoothing": True}, {"eps_smoothing": True, "word_order": 2, "whitespace": True}, {"char_order": 3}]
+    changes = [
+        {},
+        {"word_order": 2},
+        {"beta": 1},
+        {"beta": 3, "word_order": 1},
+        {"whitespace": True},
+        {"lowercase": True},
+    ]
+    changes += [
+        {"eps_smoothing": True},
+        {"eps_smoothing": True, "word_order": 2, "whitespace": True},
+        {"char_order": 3},
+    ]
     changes += [{"char_order": 0, "word_order": 3}, {"char_order": 8, "lowercase": True}]
     return [default | change for change in changes]
 
@@ -168,17 +190,26 @@ def score_pairs(pairs):
     bleu = []
     for settings in bleu_settings():
         metric = BLEU(**settings)
-        statistics = counted.of(metric, ("bleu", settings["tokenize"], settings["lowercase"], settings["max_ngram_order"]))
+        statistics = counted.of(
+            metric, ("bleu", settings["tokenize"], settings["lowercase"], settings["max_ngram_order"])
+        )
         sentences = [metric._aggregate_and_compute([list(row)]).score for row in statistics]
         corpus = bleu_parts(metric._aggregate_and_compute(statistics))
-        bleu.append({"settings": settings, "signature": str(metric.get_signature()), "corpus": corpus, "sentences": sentences})
+        bleu.append(
+            {"settings": settings, "signature": str(metric.get_signature()), "corpus": corpus, "sentences": sentences}
+        )
     chrf = []
     for settings in chrf_settings():
         metric = CHRF(**settings)
         statistics = metric._extract_corpus_statistics(counted.hypotheses, counted.references)
         sentences = [metric._aggregate_and_compute([row]).score for row in statistics]
         corpus = metric._aggregate_and_compute(statistics)
-        entry = {"settings": settings, "signature": str(metric.get_signature()), "name": corpus.name, "sentences": sentences}
+        entry = {
+            "settings": settings,
+            "signature": str(metric.get_signature()),
+            "name": corpus.name,
+            "sentences": sentences,
+        }
         chrf.append(entry | {"corpus": corpus.score})
     return {"pairs": pairs, "bleu": bleu, "chrf": chrf}
 
@@ -203,18 +234,22 @@ def score_wmt17(systems, references):
         for name, hypotheses in systems:
             statistics = counting._extract_corpus_statistics(hypotheses, None)
             for smooth_method, smooth_value in SMOOTHINGS:
-                settings = dict(tokenize=tokenize, smooth_method=smooth_method, smooth_value=smooth_value, lowercase=False)
+                settings = dict(
+                    tokenize=tokenize, smooth_method=smooth_method, smooth_value=smooth_value, lowercase=False
+                )
                 settings |= dict(effective_order=False, max_ngram_order=4)
                 metric = BLEU(**settings)
                 metric.num_refs = counting.num_refs
                 corpus = bleu_parts(metric._aggregate_and_compute(statistics))
-                scores.append({"system": name, "settings": settings, "corpus": corpus, "signature": str(metric.get_signature())})
+                scores.append(
+                    {"system": name, "settings": settings, "corpus": corpus, "signature": str(metric.get_signature())}
+                )
     systems = [{"name": name, "hypotheses": hypotheses} for name, hypotheses in systems]
     return {"references": references, "systems": systems, "scores": scores}
 
 
 def resampling(systems, references):
-    """Intervals and paired tests from sacrebleu's own draws; `exact` is its definition with whole numbers in double precision."""
+    """Intervals and paired tests from sacrebleu's own draws; `exact` is its definition in whole numbers and doubles."""
     n_samples, seed = 200, 12345
     cases = []
     for metric in (BLEU(references=[references]), CHRF(references=[references])):
@@ -224,14 +259,17 @@ def resampling(systems, references):
             _, shipped = PairedTest([systems[0], (name, hypotheses)], {"metric": metric}, None, "bs", n_samples)()
             result = next(value for key, value in shipped.items() if key != "System")[1]
             idxs = np.random.default_rng(seed).choice(len(statistics), size=(n_samples, len(statistics)), replace=True)
-            sample = lambda rows: [metric._compute_score_from_stats(np.array(rows)[idx].sum(0).tolist()).score for idx in idxs]
+            sample = lambda rows: [
+                metric._compute_score_from_stats(np.array(rows)[idx].sum(0).tolist()).score for idx in idxs
+            ]
             of_system, of_baseline = np.array(sample(statistics)), np.array(sample(baseline))
             real = [metric._aggregate_and_compute(rows).score for rows in (statistics, baseline)]
             differences = np.abs(of_system - of_baseline)
             ordered = np.sort(of_system)
             exact = {
                 "difference": real[0] - real[1],
-                "p_value": (int(np.sum(differences - differences.mean() > abs(real[0] - real[1]))) + 1) / (n_samples + 1),
+                "p_value": (int(np.sum(differences - differences.mean() > abs(real[0] - real[1]))) + 1)
+                / (n_samples + 1),
                 "mean": float(of_system.mean()),
                 "half_width": float(0.5 * (ordered[n_samples - n_samples // 40 - 1] - ordered[n_samples // 40])),
             }
@@ -263,21 +301,37 @@ def score_rouge(pairs):
         aggregate = aggregator.aggregate()[kind]
         np.random.choice = original
         ends = [parts(aggregate.low), parts(aggregate.mid), parts(aggregate.high)]
-        result["aggregates"].append({"seed": seed, "confidence": confidence, "type": kind, "n_samples": 200, "ends": ends})
+        result["aggregates"].append(
+            {"seed": seed, "confidence": confidence, "type": kind, "n_samples": 200, "ends": ends}
+        )
     return result
 
 
 def stems(texts, references):
     """Words of the systems' language, English-looking ones made of suffixes, and runs of letters."""
     draw = texts.random
-    parts = "ational tional enci anci izer bli alli entli eli ousli ization ation ator alism iveness fulness ousness aliti iviti biliti "
-    parts += "fulli logi icate ative alize iciti ical ful ness al ance ence er ic able ible ant ement ment ent ion ou ism ate iti ous ive "
-    parts += "ize s es ies ed ied eed ing y e ll ss tt at bl iz sky die news inning proceed hop fall file geo yy a o try fl b"
-    parts = parts.split()
+    parts = (
+        "ational tional enci anci izer bli alli entli eli ousli ization ation ator alism iveness fulness "
+        "ousness aliti iviti biliti fulli logi icate ative alize iciti ical ful ness al ance ence er ic able "
+        "ible ant ement ment ent ion ou ism ate iti ous ive ize s es ies ed ied eed ing y e ll ss tt at bl iz "
+        "sky die news inning proceed hop fall file geo yy a o try fl b"
+    ).split()
     words = {word for text in references for word in regex.findall("[a-z0-9]+", text.lower())}
     words |= {"".join(draw.choices(parts, k=draw.randint(1, 4))) for _ in range(20000)}
     words |= {"".join(draw.choices("aeiouybcdlrstxwz1", k=draw.randint(1, 9))) for _ in range(20000)}
-    words |= {"skies", "dying", "lying", "tying", "innings", "outing", "cannings", "howe", "exceed", "succeed", "yyyyyy"}
+    words |= {
+        "skies",
+        "dying",
+        "lying",
+        "tying",
+        "innings",
+        "outing",
+        "cannings",
+        "howe",
+        "exceed",
+        "succeed",
+        "yyyyyy",
+    }
     stemmer = PorterStemmer()
     return [[word, stemmer.stem(word)] for word in sorted(words)]
 

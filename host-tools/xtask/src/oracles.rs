@@ -1,4 +1,5 @@
-//! `cargo xtask oracles`: what Python packages at pinned versions say, for tests whose cases are too many for a golden file.
+//! `cargo xtask oracles`: what Python packages at pinned versions say, for tests whose cases are too many for a golden
+//! file.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,15 +1,16 @@
 //! BLEU (Papineni and others, 2002), as sacrebleu 2.6.0 defines it.
 //!
-//! For n from 1 to 4, the precision p_n is the share of the hypotheses' n-grams that a reference of the same segment has, each
-//! counted at most as often as the reference that has most of it. With the hypotheses' tokens c and, summed over segments, the
-//! tokens r of the reference that is nearest in length (of two, the shorter),
+//! For n from 1 to 4, the precision p_n is the share of the hypotheses' n-grams that a reference of the same segment
+//! has, each counted at most as often as the reference that has most of it. With the hypotheses' tokens c and, summed
+//! over segments, the tokens r of the reference that is nearest in length (of two, the shorter),
 //!
 //! ```text
 //! BLEU = 100 * BP * exp(mean of ln p_n),   BP = exp(1 - r / c) if c < r, else 1
 //! ```
 //!
-//! Counts are summed over the corpus before anything is divided, so a corpus' score is no mean of its sentences'. What is to be
-//! done with an order that has no match is the [`Smoothing`]; without any match at all, the score is 0 whatever the smoothing.
+//! Counts are summed over the corpus before anything is divided, so a corpus' score is no mean of its sentences'. What
+//! is to be done with an order that has no match is the [`Smoothing`]; without any match at all, the score is 0
+//! whatever the smoothing.
 
 mod score;
 mod tokenizer;
@@ -43,7 +44,8 @@ pub struct Bleu {
     pub force: bool,
     /// The longest n-grams.
     pub max_ngram_order: usize,
-    /// Orders longer than the hypothesis are left out of the mean. Wanted for sentences; for a corpus it changes nothing.
+    /// Orders longer than the hypothesis are left out of the mean. Wanted for sentences; for a corpus it changes
+    /// nothing.
     pub effective_order: bool,
 }
 
@@ -99,15 +101,16 @@ impl Bleu {
         statistics.segments().map(|counts| self.score_of_counts(counts)).collect()
     }
 
-    /// The score of counts, `(n_counts,)`: tokens of the hypotheses and of the references, then, by order, matches and n-grams.
+    /// The score of counts, `(n_counts,)`: tokens of the hypotheses and of the references, then, by order, matches and
+    /// n-grams.
     fn score(&self, counts: &[u64]) -> BleuScore {
         let (lengths, by_order) = counts.split_at(2);
         let (matches, totals) = by_order.split_at(self.max_ngram_order);
         BleuScore::new(matches, totals, [lengths[0], lengths[1]], self.smoothing, self.effective_order)
     }
 
-    /// Whether the hypotheses look as if they had been tokenised before, which would cost them points: a hundred or more
-    /// end in a period that stands alone, and `force` is not set.
+    /// Whether the hypotheses look as if they had been tokenised before, which would cost them points: a hundred or
+    /// more end in a period that stands alone, and `force` is not set.
     pub fn looks_tokenized<H: AsRef<str>>(&self, hypotheses: &[H]) -> bool {
         let ends = hypotheses.iter().filter(|hypothesis| hypothesis.as_ref().ends_with(" ."));
         !self.force && ends.take(N_TOKENIZED_TO_WARN).count() == N_TOKENIZED_TO_WARN

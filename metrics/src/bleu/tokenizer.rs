@@ -1,7 +1,7 @@
 //! The tokenisers: each puts spaces around what is to be a token by itself.
 //!
-//! They are defined by substitutions, one after another, each over the whole text from left to right without overlap. The
-//! functions below are those substitutions one by one, since a later one sees the spaces of an earlier one.
+//! They are defined by substitutions, one after another, each over the whole text from left to right without overlap.
+//! The functions below are those substitutions one by one, since a later one sees the spaces of an earlier one.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -91,9 +91,9 @@ fn without_markup(text: &str) -> Cow<'_, str> {
     text
 }
 
-/// The part of mteval that takes Western languages for granted. It looks at ASCII only, so it works on bytes: it puts spaces
-/// next to ASCII characters and never into a longer one. A space is a mark of the first substitution too, which would make three of
-/// one; that changes no token, so it stays as it is.
+/// The part of mteval that takes Western languages for granted. It looks at ASCII only, so it works on bytes: it puts
+/// spaces next to ASCII characters and never into a longer one. A space is a mark of the first substitution too, which
+/// would make three of one; that changes no token, so it stays as it is.
 fn western(text: &str) -> String {
     let is_mark = |byte: u8| matches!(byte, b'{'..=b'~' | b'['..=b'`' | b'!'..=b'&' | b'('..=b'+' | b':'..=b'@' | b'/');
     let is_point = |byte: u8| matches!(byte, b'.' | b',');
@@ -115,7 +115,8 @@ enum Around {
     BothAndNext,
 }
 
-/// One substitution: at each byte that `is_found`, `decide` gets what is before it, unless a match has taken that, and after it.
+/// One substitution: at each byte that `is_found`, `decide` gets what is before it, unless a match has taken that, and
+/// after it.
 fn substitute(
     text: &[u8],
     is_found: impl Fn(u8) -> bool,
@@ -211,9 +212,10 @@ fn chinese(text: &str) -> String {
     spaced
 }
 
-/// The reference's ranges. Two of them were meant for planes beyond the first, but are written with four digits and a character:
-/// `2000` + `0` to `2a6d` + `6`, and `2f80` + `0` to `2fa1` + `d`. Single characters lie in those from 2001 to 2A6D, which are
-/// punctuation and symbols, and from 2F81 to 2FA1, and real ideographs beyond the first plane lie in none.
+/// The reference's ranges. Two of them were meant for planes beyond the first, but are written with four digits and a
+/// character: `2000` + `0` to `2a6d` + `6`, and `2f80` + `0` to `2fa1` + `d`. Single characters lie in those from 2001
+/// to 2A6D, which are punctuation and symbols, and from 2F81 to 2FA1, and real ideographs beyond the first plane lie in
+/// none.
 fn is_chinese(c: char) -> bool {
     matches!(u32::from(c),
         0x2001..=0x2a6d

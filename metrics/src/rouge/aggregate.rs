@@ -16,8 +16,8 @@ pub struct Aggregate {
     pub high: RougeScore,
 }
 
-/// The median and the interval of the mean over segments of one kind of ROUGE: of `resampling.n_samples` resamples the means, of
-/// those the percentiles. The package's settings are a confidence of 0.95 and 1,000 resamples.
+/// The median and the interval of the mean over segments of one kind of ROUGE: of `resampling.n_samples` resamples the
+/// means, of those the percentiles. The package's settings are a confidence of 0.95 and 1,000 resamples.
 ///
 /// The package draws from numpy's global generator, which it does not seed. Here each call draws from
 /// `default_rng(resampling.seed)` instead ([`crate::draw`]): the same scores and seed give the same figures.

@@ -1,8 +1,8 @@
 //! Longest common subsequences, 64 tokens of the target at a time (Hyyrö, 2004).
 //!
-//! Row i and column j of the usual table hold the length for the target's first i and the prediction's first j tokens. A column
-//! is kept as one bit for each i: clear where the table grows from i - 1 to i. The next column follows from additions, whose
-//! carries do what the table's recurrence does.
+//! Row i and column j of the usual table hold the length for the target's first i and the prediction's first j tokens.
+//! A column is kept as one bit for each i: clear where the table grows from i - 1 to i. The next column follows from
+//! additions, whose carries do what the table's recurrence does.
 
 use rustc_hash::FxHashMap;
 
@@ -59,8 +59,9 @@ pub(super) fn length(target: &[u32], prediction: &[u32]) -> u64 {
     (0..target.len()).filter(|&place| places.grows(&column, place)).count() as u64
 }
 
-/// Marks the places of the target that lie on a longest common subsequence: of several, the one that is found from the ends, where
-/// a target's token that matches is taken at once, and the target is shortened before the prediction where either would do.
+/// Marks the places of the target that lie on a longest common subsequence: of several, the one that is found from the
+/// ends, where a target's token that matches is taken at once, and the target is shortened before the prediction where
+/// either would do.
 fn mark_one(places: &Places, target: &[u32], prediction: &[u32], marks: &mut [bool]) {
     let n_words = places.first_column().len();
     let mut mask = vec![0; n_words];

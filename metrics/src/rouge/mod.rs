@@ -1,15 +1,16 @@
 //! ROUGE (Lin, 2004), as rouge-score 0.1.2 defines it: the Python package that replicates ROUGE-1.5.5.
 //!
-//! Text is lower-cased; what is neither a letter a to z nor a digit separates tokens; with the stemmer, tokens longer than three are
-//! stemmed ([`stem`]). Of the target and the prediction, then,
+//! Text is lower-cased; what is neither a letter a to z nor a digit separates tokens; with the stemmer, tokens longer
+//! than three are stemmed ([`stem`]). Of the target and the prediction, then,
 //!
 //! - **ROUGE-N**: the n-grams in both, each as often as in the one that has fewer;
 //! - **ROUGE-L**: the longest common subsequence of their tokens;
-//! - **ROUGE-Lsum**: sentences are lines. Of each of the target's, the tokens that lie on a longest common subsequence with any
-//!   of the prediction's, each token no more often than in either text.
+//! - **ROUGE-Lsum**: sentences are lines. Of each of the target's, the tokens that lie on a longest common subsequence
+//!   with any of the prediction's, each token no more often than in either text.
 //!
-//! Precision is that number over the prediction's, recall over the target's; F is their harmonic mean. Where there is nothing to
-//! divide by, they are 0. The package's option to split lines into sentences, which needs a trained model, is not offered.
+//! Precision is that number over the prediction's, recall over the target's; F is their harmonic mean. Where there is
+//! nothing to divide by, they are 0. The package's option to split lines into sentences, which needs a trained model,
+//! is not offered.
 
 mod aggregate;
 mod lcs;
@@ -118,7 +119,8 @@ impl Rouge {
         self.score_in(&mut Memory::default(), target, prediction)
     }
 
-    /// The scores of a prediction against several targets: for each kind, of the target with the best F, and of those the first.
+    /// The scores of a prediction against several targets: for each kind, of the target with the best F, and of those
+    /// the first.
     ///
     /// # Errors
     /// No target.
@@ -213,8 +215,8 @@ struct Words {
 }
 
 impl Words {
-    /// Lower-cases, and puts a space for everything that is neither letter nor digit of ASCII. Of characters beyond it, two
-    /// have such a letter in lower case: the sign of kelvins, and I with a dot.
+    /// Lower-cases, and puts a space for everything that is neither letter nor digit of ASCII. Of characters beyond it,
+    /// two have such a letter in lower case: the sign of kelvins, and I with a dot.
     fn of(text: &str) -> Self {
         let mut words = String::with_capacity(text.len());
         for c in text.chars() {

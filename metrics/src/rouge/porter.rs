@@ -1,10 +1,10 @@
 //! Porter's stemmer (1980) with the extensions of NLTK, which rouge-score uses: `PorterStemmer.NLTK_EXTENSIONS`.
 //!
-//! A stem's measure is the number of its changes from vowels to consonants. `y` is a consonant at the start and after a vowel.
-//! In each step the first suffix of a list that fits decides, whether or not its condition holds. The extensions: a few irregular
-//! words; `ies` and `ied` keep their e in words of four letters; `y` becomes i after any consonant that is not alone before it;
-//! `alli` goes before the other suffixes of step 2, which has `bli`, `fulli` and `logi` too; two letters, vowel and consonant,
-//! take an e where a consonant, vowel and consonant do.
+//! A stem's measure is the number of its changes from vowels to consonants. `y` is a consonant at the start and after a
+//! vowel. In each step the first suffix of a list that fits decides, whether or not its condition holds. The
+//! extensions: a few irregular words; `ies` and `ied` keep their e in words of four letters; `y` becomes i after any
+//! consonant that is not alone before it; `alli` goes before the other suffixes of step 2, which has `bli`, `fulli` and
+//! `logi` too; two letters, vowel and consonant, take an e where a consonant, vowel and consonant do.
 
 /// Words with stems of their own.
 const IRREGULAR: [(&str, &str); 16] = [
@@ -204,7 +204,8 @@ fn ends_in_double_consonant(word: &str) -> bool {
     last.is_some() && last == from_end.next() && ends_in_consonant(word)
 }
 
-/// Whether a stem ends in consonant, vowel and consonant, the last of them not w, x or y, or is a vowel and a consonant.
+/// Whether a stem ends in consonant, vowel and consonant, the last of them not w, x or y, or is a vowel and a
+/// consonant.
 fn ends_as_hop(stem: &str) -> bool {
     let kinds: Vec<bool> = consonants(stem).collect();
     match kinds[..] {

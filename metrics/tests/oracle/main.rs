@@ -1,7 +1,7 @@
 //! Every metric against the package that defines it, to 1e-9.
 //!
-//! `cargo xtask oracles` runs `tests/oracles/metrics.py` at pinned versions and leaves what it says in `.cache/oracles/metrics`; it is
-//! part of `cargo xtask test`. Without it these tests fail, rather than pass unseen.
+//! `cargo xtask oracles` runs `tests/oracles/metrics.py` at pinned versions and leaves what it says in
+//! `.cache/oracles/metrics`; it is part of `cargo xtask test`. Without it these tests fail, rather than pass unseen.
 
 mod labels;
 mod resampling;

@@ -1,4 +1,5 @@
-//! `siskin data tasks`: writes a task's prompts and completions, in parts that hold out what a model should generalise to.
+//! `siskin data tasks`: writes a task's prompts and completions, in parts that hold out what a model should generalise
+//! to.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -97,10 +97,12 @@ fn pairs(n: usize) -> Result<PathBuf> {
 fn page(n: usize, idle: f64, [one, two, peer]: [&Measurements; 3]) -> Result<String> {
     let mut page = format!(
         "# Metrics, timed\n\n\
-         `cargo xtask bench metrics`: seconds for {} pairs of WMT17's systems (German, 21 words on average), on {}; {:.0}% idle \
-         before the run. Ours is the best of three on two threads and on one; Python's is one run. Seconds of the processor say \
-         what the clock would without others on the machine, so ratios of one thread are of those. All scores are equal to 1e-9.\n\n\
-         | | ours, 2 threads | Python | times as fast | ours, 1 thread, of the processor | Python, of the processor | times as fast |\n\
+         `cargo xtask bench metrics`: seconds for {} pairs of WMT17's systems (German, 18 words on average), on {}; \
+         {:.0}% idle before the run. Ours is the best of three on two threads and on one; Python's is one run. Seconds of \
+         the processor say what the clock would without others on the machine, so ratios of one thread are of those. All \
+         scores are equal to 1e-9.\n\n\
+         | | ours, 2 threads | Python | times as fast | ours, 1 thread, of the processor | Python, of the processor \
+         | times as fast |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
         rounded(n as f64),
         machine::describe(),
