@@ -1,5 +1,6 @@
 //! What may be wrong with data.
 
+use super::BadRecords;
 use crate::artifact::ArtifactError;
 use std::path::PathBuf;
 
@@ -35,6 +36,17 @@ pub enum DataError {
         path: PathBuf,
         /// The line that it starts in.
         line: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Some records cannot be used; the first of them are told.
+    #[error("{0}")]
+    BadRecords(BadRecords),
+    /// A template of the recipe or the model cannot be used.
+    #[error("objective.{key}: {problem}")]
+    BadTemplate {
+        /// The setting.
+        key: &'static str,
         /// What is wrong with it.
         problem: String,
     },

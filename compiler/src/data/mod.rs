@@ -1,5 +1,6 @@
 //! What is trained on: texts and records read from files, examples, and where they come from.
 
+mod bad_records;
 mod documents;
 mod duplicates;
 mod error;
@@ -14,6 +15,7 @@ mod split;
 mod text;
 mod tokens;
 
+pub use bad_records::BadRecords;
 pub use documents::{
     Document, DocumentFields, DocumentReading, DocumentStream, Origin, Separation, data_files, has_records,
     read_documents,
@@ -23,7 +25,7 @@ pub use error::DataError;
 pub use example::{Example, IGNORED};
 pub use mixed::ReplayedSource;
 pub use pack::{Cutting, Packing, Piece};
-pub use records::{Record, read_records};
+pub use records::{Record, read_good_records, read_records};
 pub use shards::{ShardOptions, TokenShards, write_shards};
 pub use shuffle::Shuffle;
 pub use source::ExampleSource;

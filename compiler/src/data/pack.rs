@@ -173,6 +173,10 @@ mod tests {
         let packing = Packing::best_fit(&lens, 10);
         assert_eq!((packing.utilisation(), packing.n_cut(), packing.n_positions()), (1.0, 1, 50));
         assert!(rows(&[], 4).is_empty());
+        // TRL's example of both its strategies: documents cut into rows, and cut off.
+        let (split, cut_off) = (rows(&[5, 2, 3, 1], 4), rows(&[4, 2, 3, 1], 4));
+        assert_eq!(split, [vec![(0, 0, 4)], vec![(2, 0, 3), (0, 4, 5)], vec![(1, 0, 2), (3, 0, 1)]]);
+        assert_eq!(cut_off, [vec![(0, 0, 4)], vec![(2, 0, 3), (3, 0, 1)], vec![(1, 0, 2)]]);
         assert_eq!(Packing::best_fit(&[3, 3], 4).utilisation(), 0.75);
     }
 

@@ -1,7 +1,7 @@
 //! Records of named fields: JSONL and CSV files.
 
-use super::DataError;
 use super::text::Lines;
+use super::{BadRecords, DataError};
 use serde_json::{Map, Value};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,21 @@ pub struct Record {
 /// [`DataError::Read`], [`DataError::NotUtf8`], or [`DataError::BadRecord`] with the line.
 pub fn read_records(path: &Path) -> Result<Vec<Record>, DataError> {
     RecordStream::open(path)?.collect()
+}
+
+/// As [`read_records`], but goes on after what is wrong with a line: it is put with the other `bad` ones.
+///
+/// # Errors
+/// [`DataError::Read`], or [`DataError::UnknownFormat`].
+pub fn read_good_records(path: &Path, bad: &mut BadRecords) -> Result<Vec<Record>, DataError> {
+    let mut good = Vec::new();
+    for record in RecordStream::open(path)? {
+        match record {
+            Ok(record) => good.push(record),
+            Err(error) => bad.push(error)?,
+        }
+    }
+    Ok(good)
 }
 
 /// The records of a file, one after another: the file may be larger than memory.
@@ -58,8 +73,10 @@ impl RecordStream {
                     if text.trim().is_empty() {
                         continue;
                     }
-                    let fields = serde_json::from_str(text).map_err(|error| {
-                        let problem = format!("not a JSON object: {error}");
+                    let fields = serde_json::from_str(text.trim_end()).map_err(|error| {
+                        // The parser counts lines from this one on.
+                        let (said, place) = (error.to_string(), format!(" at line {} column ", error.line()));
+                        let problem = format!("not a JSON object: {}", said.replace(&place, " at column "));
                         DataError::BadRecord { path: path.clone(), line, problem }
                     })?;
                     return Ok(Some(Record { path: path.clone(), line, fields }));
@@ -135,9 +152,20 @@ impl Record {
         Value::Object(self.fields.clone()).to_string()
     }
 
-    fn missing(&self, field: &str) -> DataError {
+    /// A field as it is.
+    pub fn value(&self, field: &str) -> Option<&Value> {
+        self.fields.get(field)
+    }
+
+    /// The names of the fields, in a row.
+    pub fn field_names(&self) -> String {
         let names: Vec<&str> = self.fields.keys().map(String::as_str).collect();
-        self.bad(format!("there is no field `{field}`; there are: {}", names.join(", ")))
+        names.join(", ")
+    }
+
+    /// The error that there is no such field.
+    pub fn missing(&self, field: &str) -> DataError {
+        self.bad(format!("there is no field `{field}`; there are: {}", self.field_names()))
     }
 
     /// An error about this record.

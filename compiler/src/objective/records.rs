@@ -182,6 +182,7 @@ pub struct Records {
     rows: Vec<Vec<usize>>,
     /// Positions that a row has room for.
     capacity: usize,
+    packing: Option<Packing>,
     validation: Vec<Example>,
 }
 
@@ -194,7 +195,7 @@ impl Records {
         let rows = (0..train.len()).map(|idx| vec![idx]).collect();
         let capacity = train.iter().map(Example::n_positions).max().unwrap_or(0);
         match train.iter().any(|example| example.n_targets() > 0) {
-            true => Ok(Self { train, rows, capacity, validation }),
+            true => Ok(Self { train, rows, capacity, packing: None, validation }),
             false => Err(DataError::TooShort { part: "training", n_tokens: 0, needed: 1 }),
         }
     }
@@ -205,7 +206,7 @@ impl Records {
         let lens: Vec<usize> = self.train.iter().map(Example::n_positions).collect();
         let packing = Packing::best_fit(&lens, capacity);
         let rows = packing.rows().iter().map(|row| row.iter().map(|piece| piece.document).collect()).collect();
-        Self { rows, capacity, ..self }
+        Self { rows, capacity, packing: Some(packing), ..self }
     }
 }
 
@@ -231,6 +232,10 @@ impl ExampleSource for Records {
 
     fn passes(&self, n: u64) -> f64 {
         n as f64 / self.rows.len() as f64
+    }
+
+    fn packing(&self) -> Option<&Packing> {
+        self.packing.as_ref()
     }
 
     fn document_lens(&self) -> Vec<usize> {

@@ -1,6 +1,7 @@
 //! `[objective]`: what the model learns to say.
 
 use crate::model::{Family, Head, Kind};
+use crate::objective::sft::SftSection;
 use crate::objective::{ClassificationFields, MaskedSection, Seq2seqFields, SpanSection, TokenClassificationFields};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,8 @@ pub enum ObjectiveSection {
     Classification(ClassificationFields),
     /// A tag for each word of a record.
     TokenClassification(TokenClassificationFields),
+    /// A prompt's completion, what the assistant says in a conversation, or a text.
+    Sft(SftSection),
 }
 
 /// The settings of a kind that has none.
@@ -51,12 +54,13 @@ impl ObjectiveSection {
             Self::Seq2seq(_) => "seq2seq",
             Self::Classification(_) => "classification",
             Self::TokenClassification(_) => "token_classification",
+            Self::Sft(_) => "sft",
         }
     }
 
     /// Whether it is made of records rather than of a text.
     pub fn takes_records(&self) -> bool {
-        matches!(self, Self::Seq2seq(_) | Self::Classification(_) | Self::TokenClassification(_))
+        matches!(self, Self::Seq2seq(_) | Self::Classification(_) | Self::TokenClassification(_) | Self::Sft(_))
     }
 
     /// What stands on top of the model.
@@ -76,7 +80,7 @@ impl ObjectiveSection {
             Self::Prefix(_) => family.kind() == Kind::DecoderOnly && !family.is_recurrent(),
             Self::Masked(_) => family.kind() == Kind::EncoderOnly,
             Self::SpanCorruption(_) => family.kind() == Kind::EncoderDecoder,
-            Self::Seq2seq(_) => family.kind() != Kind::EncoderOnly,
+            Self::Seq2seq(_) | Self::Sft(_) => family.kind() != Kind::EncoderOnly,
             Self::Classification(_) | Self::TokenClassification(_) => {
                 family.kind() != Kind::EncoderDecoder && !family.is_recurrent()
             }
@@ -86,7 +90,7 @@ impl ObjectiveSection {
             Self::Prefix(_) => "llama or gpt2",
             Self::Masked(_) => "bert or albert",
             Self::SpanCorruption(_) => "t5, transformer or gru_seq2seq",
-            Self::Seq2seq(_) => "an encoder-decoder or a decoder",
+            Self::Seq2seq(_) | Self::Sft(_) => "an encoder-decoder or a decoder",
             Self::Classification(_) | Self::TokenClassification(_) => "bert, albert, llama or gpt2",
         })
     }
@@ -122,6 +126,17 @@ impl ObjectiveSection {
                     "at least 1",
                 ),
             ],
+            Self::Sft(sft) => {
+                let mixing = sft.mixing().unwrap_or_default();
+                let (share, weight) = (mixing.few_shot_share, sft.task.iter().map(|task| task.weight));
+                let weights = weight.map(|w| ("objective.task.weight", w, w > 0.0 && w.is_finite(), "above 0"));
+                let count = |key, n: usize| (key, n as f64, n > 0, "at least 1");
+                let mut checks: Vec<_> = weights.collect();
+                checks.push(count("objective.mixing.max_examples", mixing.max_examples));
+                checks.push(count("objective.mixing.max_rate", mixing.max_rate));
+                checks.push(("objective.mixing.few_shot_share", share, closed(share), between));
+                checks
+            }
             _ => Vec::new(),
         };
         checks.into_iter().find(|(.., holds, _)| !holds).map(|(key, value, _, limits)| (key, value, limits))

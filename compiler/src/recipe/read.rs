@@ -1,8 +1,10 @@
 //! Reading a recipe: the file, the overrides, the limits.
 
-use super::{BatchRamp, DataSection, OptimizerSection, Recipe, TrainSection, checkpoint};
+use super::{
+    BatchRamp, DataSection, ObjectiveSection, OptimizerSection, PackingRule, Recipe, TrainSection, checkpoint,
+};
 use crate::data::Deduplication;
-use crate::model::ArchitectureError;
+use crate::model::{ArchitectureError, Kind};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -134,8 +136,19 @@ impl Recipe {
         check_optimizer(&self.optimizer, self.train.steps)?;
         check_peft(self)?;
         let (takes_records, goes_on) = (self.objective.takes_records(), self.model.init_from.is_some());
-        let kind = self.objective.name();
-        check("objective.kind", kind, !(goes_on && takes_records), "one of texts where model.init_from is set")?;
+        let (kind, is_sft) = (self.objective.name(), matches!(self.objective, ObjectiveSection::Sft(_)));
+        let fits = is_sft || !(goes_on && takes_records);
+        check("objective.kind", kind, fits, "one of texts, or sft, where model.init_from is set")?;
+        let replays_records = takes_records && self.data.replay.is_some() && family.kind() == Kind::EncoderDecoder;
+        let mixes = matches!(&self.objective, ObjectiveSection::Sft(sft) if sft.mixing().is_some());
+        let is_packed = self.data.packing != PackingRule::default();
+        check(
+            "data.packing",
+            "best_fit",
+            !(mixes && is_packed),
+            "left out where tasks are mixed, whose forms are drawn",
+        )?;
+        check("data.replay", "set", !replays_records, "left out where an encoder-decoder learns from records")?;
         check_data(&self.data, takes_records, goes_on)
     }
 }
@@ -258,7 +271,7 @@ fn set(table: &mut Table, text: &str) -> Result<(), RecipeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::{ObjectiveSection, Schedule};
+    use crate::recipe::Schedule;
     use crate::tensor::Dtype;
 
     const RECIPE: &str = "\

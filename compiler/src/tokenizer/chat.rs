@@ -1,11 +1,17 @@
 //! Chat templates: rendered on the host, and reduced to plain text for devices.
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, ErrorKind, Value, context};
+use minijinja::{Environment, ErrorKind, State, Value, context};
 use siskin_runtime::tokenizer::ChatPrompt;
+use std::ops::Range;
 
 /// The name under which the environment keeps the template; it shows in errors.
 const NAME: &str = "chat_template";
+/// The variable that asks for marks around the assistant's turns.
+const MARKS: &str = "marks_assistant_turns";
+/// Around an assistant's turn, where marks are asked for: characters that stand in no text.
+const MARK_START: char = '\u{10fffe}';
+const MARK_END: char = '\u{10ffff}';
 
 /// A turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +33,8 @@ impl ChatMessage {
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    /// Whether it says itself what the assistant generates.
+    has_generation: bool,
     bos_token: String,
     eos_token: String,
 }
@@ -41,6 +49,20 @@ pub enum ChatTemplateError {
     /// What it renders depends on the messages in a way that plain text around them cannot have.
     #[error("the chat template cannot be reduced to text around the user's message: {0}")]
     Irreducible(&'static str),
+    /// What the assistant says cannot be found in what it renders.
+    #[error(
+        "the chat template renders what is before message {0} otherwise when that message follows: mark the assistant's turns in the template by {{% generation %}} and {{% endgeneration %}}"
+    )]
+    Turns(usize),
+}
+
+/// A conversation's text, and where the assistant speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssistantTurns {
+    /// The text.
+    pub text: String,
+    /// Bytes of the assistant's turns, in order: each from where generating begins to where the next turn does.
+    pub turns: Vec<Range<usize>>,
 }
 
 /// A template reduced to the text around a user's messages; see [`ChatPrompt`], which reads it.
@@ -57,8 +79,8 @@ pub struct ChatSegments {
 }
 
 impl ChatTemplate {
-    /// Reads a template as Hugging Face's `apply_chat_template` does: blocks trimmed, Python's string methods, and
-    /// `raise_exception`. `bos_token` and `eos_token` are the special tokens' texts.
+    /// Reads a template as Hugging Face's `apply_chat_template` does: blocks trimmed, Python's string methods, `raise_exception`, and
+    /// `generation` blocks. `bos_token` and `eos_token` are the special tokens' texts.
     pub fn new(source: &str, bos_token: &str, eos_token: &str) -> Result<Self, ChatTemplateError> {
         let mut environment = Environment::new();
         environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
@@ -66,18 +88,58 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
-        environment.add_template_owned(NAME, source.to_owned())?;
-        Ok(Self { environment, bos_token: bos_token.to_owned(), eos_token: eos_token.to_owned() })
+        environment.add_filter("generation", |state: &State<'_, '_>, turn: String| match state.lookup(MARKS) {
+            Some(marks) if marks.is_true() => format!("{MARK_START}{turn}{MARK_END}"),
+            _ => turn,
+        });
+        let (source, has_generation) = with_filters(source);
+        environment.add_template_owned(NAME, source)?;
+        let (bos_token, eos_token) = (bos_token.to_owned(), eos_token.to_owned());
+        Ok(Self { environment, has_generation, bos_token, eos_token })
     }
 
     /// The text of `messages`, which opens the assistant's turn at its end if `add_generation_prompt`.
     pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String, ChatTemplateError> {
+        self.render_with(messages, add_generation_prompt, false)
+    }
+
+    fn render_with(
+        &self,
+        messages: &[ChatMessage],
+        add_generation_prompt: bool,
+        marks_assistant_turns: bool,
+    ) -> Result<String, ChatTemplateError> {
         let template = self.environment.get_template(NAME)?;
         let turn = |message: &ChatMessage| context! { role => &message.role, content => &message.content };
         let messages: Vec<Value> = messages.iter().map(turn).collect();
         Ok(template.render(context! {
-            messages, add_generation_prompt, bos_token => &self.bos_token, eos_token => &self.eos_token,
+            messages, add_generation_prompt, marks_assistant_turns,
+            bos_token => &self.bos_token, eos_token => &self.eos_token,
         })?)
+    }
+
+    /// The text of a conversation and what the assistant generates of it: what the template's `generation` blocks hold, as for
+    /// transformers' `return_assistant_tokens_mask`; in a template that has none, what each of its messages adds to the rendering of
+    /// those before it with a generation prompt.
+    pub fn assistant_turns(&self, messages: &[ChatMessage]) -> Result<AssistantTurns, ChatTemplateError> {
+        match self.has_generation {
+            true => Ok(unmarked(&self.render_with(messages, false, true)?)),
+            false => self.turns_by_prefix(messages),
+        }
+    }
+
+    fn turns_by_prefix(&self, messages: &[ChatMessage]) -> Result<AssistantTurns, ChatTemplateError> {
+        let text = self.render(messages, false)?;
+        let mut turns = Vec::new();
+        for (idx, _) in messages.iter().enumerate().filter(|(_, message)| message.role == "assistant") {
+            let before = self.render(&messages[..idx], true)?;
+            let with = if idx + 1 == messages.len() { text.clone() } else { self.render(&messages[..=idx], false)? };
+            if !text.starts_with(&with) || !with.starts_with(&before) {
+                return Err(ChatTemplateError::Turns(idx));
+            }
+            turns.push(before.len()..with.len());
+        }
+        Ok(AssistantTurns { text, turns })
     }
 
     /// Finds the text around a user's messages by rendering conversations whose messages can be found again, and checks that it
@@ -122,6 +184,38 @@ impl ChatTemplate {
         };
         Ok(ChatSegments { prefix, next_prefix: next_prefix.to_owned(), suffix, trim: false })
     }
+}
+
+/// A template whose `generation` blocks are filters of that name, which keep what trimming does around them; and whether there are any.
+fn with_filters(source: &str) -> (String, bool) {
+    let (mut out, mut rest, mut found) = (String::with_capacity(source.len()), source, false);
+    while let Some((before, block)) = rest.split_once("{%") {
+        let Some((inside, after)) = block.split_once("%}") else { break };
+        let name = inside.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim();
+        let inside = match name {
+            "generation" => inside.replace(name, "filter generation"),
+            "endgeneration" => inside.replace(name, "endfilter"),
+            _ => inside.to_owned(),
+        };
+        found |= name == "generation";
+        out.extend([before, "{%", &inside, "%}"]);
+        rest = after;
+    }
+    out.push_str(rest);
+    (out, found)
+}
+
+/// A text without its marks, and what lay between them. A mark that has no other is dropped.
+fn unmarked(marked: &str) -> AssistantTurns {
+    let (mut text, mut turns, mut start) = (String::with_capacity(marked.len()), Vec::new(), None);
+    for c in marked.chars() {
+        match c {
+            MARK_START => start = Some(text.len()),
+            MARK_END => turns.extend(start.take().map(|start| start..text.len())),
+            c => text.push(c),
+        }
+    }
+    AssistantTurns { text, turns }
 }
 
 fn conversation(system: Option<&str>, turns: &[(&str, &str)]) -> Vec<ChatMessage> {
@@ -191,6 +285,28 @@ mod tests {
         assert!(!segments.trim);
         let segments = reduce(INST, None).unwrap();
         assert_eq!((segments.next_prefix.as_str(), segments.trim), (" </s><s>[INST] ", true));
+    }
+
+    /// What the assistant generates of a conversation of two answers.
+    fn generated(source: &str) -> Result<Vec<String>, ChatTemplateError> {
+        let turns = [("user", "a"), ("assistant", "one"), ("user", "b"), ("assistant", "two")];
+        let template = ChatTemplate::new(source, "<s>", "</s>")?;
+        let found = template.assistant_turns(&conversation(None, &turns))?;
+        assert_eq!(found.text, template.render(&conversation(None, &turns), false)?);
+        Ok(found.turns.into_iter().map(|turn| found.text[turn].to_owned()).collect())
+    }
+
+    #[test]
+    fn the_assistants_turns_are_found_with_and_without_generation_blocks() {
+        assert_eq!(generated(CHATML).unwrap(), ["one<|im_end|>\n", "two<|im_end|>\n"]);
+        assert_eq!(generated(INST).unwrap(), [" one </s>", " two </s>"]);
+        let marked = "{% for message in messages %}{{ message['role'] + ':' }}{%- if message['role'] == 'assistant' %}\n\
+            {%- generation -%}\n {{ message['content'] + eos_token }}\n{% endgeneration %}\n{% else %}\
+            {{ message['content'] }}{% endif %};{% endfor %}";
+        assert_eq!(generated(marked).unwrap(), ["one</s>\n", "two</s>\n"]);
+        let thinking = format!("{}{{% if add_generation_prompt %}}<think>{{% endif %}}", CHATML);
+        let error = generated(&thinking).expect_err("the prompt is not what comes before an answer").to_string();
+        assert!(error.contains("message 1") && error.contains("{% generation %}"), "{error}");
     }
 
     #[test]

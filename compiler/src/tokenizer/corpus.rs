@@ -41,17 +41,28 @@ impl<'m> CorpusEncoder<'m> {
     pub fn encode_with(&mut self, text: &str, options: EncodeOptions) -> Vec<TokenId> {
         let mut tokens = Vec::with_capacity(text.len() / 3 + 2);
         tokens.extend(self.tokenizer.bos().filter(|_| options.add_bos));
-        let mut space_prefix = self.tokenizer.space_prefix().at_start;
-        for (plain, special) in self.tokenizer.stretches(text, options.specials) {
+        self.encode_stretches(text, options.specials, self.tokenizer.space_prefix().at_start, &mut tokens);
+        tokens
+    }
+
+    /// Encodes what goes on with a text whose tokens are known: nothing is added at its start, special tokens are recognised.
+    pub fn encode_continuing(&mut self, text: &str) -> Vec<TokenId> {
+        let mut tokens = Vec::new();
+        self.encode_stretches(text, Specials::Everywhere, false, &mut tokens);
+        tokens
+    }
+
+    fn encode_stretches(&mut self, text: &str, specials: Specials, at_start: bool, tokens: &mut Vec<TokenId>) {
+        let mut space_prefix = at_start;
+        for (plain, special) in self.tokenizer.stretches(text, specials) {
             if !plain.is_empty() {
-                self.encode_plain(plain, space_prefix, &mut tokens);
+                self.encode_plain(plain, space_prefix, tokens);
             }
             if let Some(id) = special {
                 tokens.push(id);
                 space_prefix = self.tokenizer.space_prefix().after_special;
             }
         }
-        tokens
     }
 
     fn encode_plain(&mut self, text: &str, space_prefix: bool, tokens: &mut Vec<TokenId>) {

@@ -24,7 +24,7 @@ use siskin_runtime::tokenizer::{PreTokenizer, SpacePrefix, TextStream, Tokenizer
 
 use crate::artifact::{Checkpoint, TokenizerSource, TrainedModel};
 
-pub use chat::{ChatMessage, ChatSegments, ChatTemplate, ChatTemplateError};
+pub use chat::{AssistantTurns, ChatMessage, ChatSegments, ChatTemplate, ChatTemplateError};
 pub use compile::CompiledTokenizer;
 pub use corpus::CorpusEncoder;
 pub use train::ByteLevelTraining;
@@ -139,7 +139,7 @@ impl TokenizerDef {
     }
 
     /// The text of a token as a chat template spells it; empty for none.
-    fn token_text(&self, id: Option<TokenId>) -> String {
+    pub(crate) fn token_text(&self, id: Option<TokenId>) -> String {
         id.map_or(String::new(), |id| String::from_utf8_lossy(&self.pieces[id as usize]).into_owned())
     }
 

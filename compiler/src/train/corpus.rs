@@ -3,11 +3,14 @@
 use super::TrainError;
 use super::adaptation::General;
 use super::record_corpus::of_records;
+use super::sft_corpus::of_sft;
 use super::texts::{DataSummary, Texts, is_one_text};
 use super::token_folder::Tokenized;
 use super::tokenize::RunTokenizer;
+use crate::artifact::hf;
 use crate::data::{DataError, Deduplication, Example, ExampleSource, IGNORED, ReplayedSource, TokenStore, data_files};
 use crate::objective::baseline::{MaskedBaselines, masked_baselines};
+use crate::objective::sft::TaskShare;
 use crate::objective::{Frame, Masking, Noise, PackedRows, SpanCorruption, Windows, WordPieces};
 use crate::recipe::{DataSection, ModelSection, ObjectiveSection, PackingRule, Recipe, SplitRule};
 use crate::tokenizer::TokenizerDef;
@@ -40,15 +43,20 @@ pub(super) struct Corpus {
     pub summary: DataSummary,
     /// What a model that goes on from another is not to forget.
     pub general: Option<General>,
+    /// How a chat with the model is written.
+    pub chat_template: Option<String>,
+    /// How tasks are mixed, where there are several.
+    pub tasks: Vec<TaskShare>,
 }
 
 impl Corpus {
     /// Reads the data, trains the tokenizer on its training part, and makes examples of both parts.
     pub fn prepare(recipe: &Recipe) -> Result<Self, TrainError> {
         let fingerprint = fingerprint(recipe)?;
-        match recipe.objective.takes_records() {
-            true => of_records(recipe, fingerprint),
-            false => of_texts(recipe, fingerprint),
+        match &recipe.objective {
+            ObjectiveSection::Sft(section) => of_sft(recipe, section, fingerprint),
+            objective if objective.takes_records() => of_records(recipe, fingerprint),
+            _ => of_texts(recipe, fingerprint),
         }
     }
 
@@ -89,6 +97,12 @@ fn tokens_fingerprint(recipe: &Recipe, section: &DataSection) -> Result<String, 
         identity += &digest_of("tokenizer", &folder.join("tokenizer.json"))?;
     }
     digest_of(&identity, &section.text)
+}
+
+/// A fingerprint of what `fingerprint` tells and `more`.
+pub(super) fn fingerprint_with(fingerprint: &str, more: &str) -> String {
+    let digest = Sha256::new().chain_update(fingerprint).chain_update(more).finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn toml_of(value: &impl serde::Serialize) -> Result<String, TrainError> {
@@ -142,23 +156,9 @@ fn document_end(recipe: &Recipe, eos: TokenId) -> Option<TokenId> {
 fn of_texts(recipe: &Recipe, fingerprint: String) -> Result<Corpus, TrainError> {
     let Tokenized { tokenizer, train, validation, held_out, summary } = tokenized(recipe, &recipe.data)?;
     let noise = noise(recipe, &tokenizer)?;
-    let examples = |tokens, n_bytes| text_examples(recipe, &noise, &tokenizer, tokens, n_bytes);
-    let TextExamples { mut source, baselines, n_validation_bytes } =
-        examples((train, validation), summary.n_validation_bytes)?;
-    let mut general = None;
-    if let (Some(section), Some(replay)) = (recipe.data.of_replay(), &recipe.data.replay) {
-        let of_replay = tokenized(recipe, &replay_section(section))?;
-        let replayed = examples((of_replay.train, of_replay.validation), of_replay.summary.n_validation_bytes);
-        let replayed = replayed.map_err(|error| match error {
-            TrainError::Data(DataError::TooShort { n_tokens, needed, .. }) => {
-                DataError::TooShort { part: "replayed", n_tokens, needed }.into()
-            }
-            error => error,
-        })?;
-        let validation = replayed.source.validation().to_vec();
-        general = Some(General { validation, n_bytes: replayed.n_validation_bytes });
-        source = Box::new(ReplayedSource::new(source, replayed.source, replay.share));
-    }
+    let TextExamples { source, baselines, n_validation_bytes } =
+        text_examples(recipe, &noise, &tokenizer, (train, validation), summary.n_validation_bytes)?;
+    let (source, general) = with_replay(recipe, source, &noise, &tokenizer)?;
     Ok(Corpus {
         labels: Vec::new(),
         n_validation_bytes,
@@ -171,7 +171,35 @@ fn of_texts(recipe: &Recipe, fingerprint: String) -> Result<Corpus, TrainError> 
         tokenizer_json: tokenizer.json,
         fingerprint,
         summary,
+        chat_template: model_chat_template(recipe)?,
+        tasks: Vec::new(),
     })
+}
+
+/// The chat template of the model that a recipe goes on from, if there is one.
+pub(super) fn model_chat_template(recipe: &Recipe) -> Result<Option<String>, TrainError> {
+    Ok(recipe.model.init_from.as_deref().map(hf::load_chat_template).transpose()?.flatten())
+}
+
+/// A run's examples with those of the text that it is not to forget among them, where there is one, and its held-out part.
+pub(super) fn with_replay(
+    recipe: &Recipe,
+    own: Box<dyn ExampleSource>,
+    noise: &Noise,
+    tokenizer: &RunTokenizer,
+) -> Result<(Box<dyn ExampleSource>, Option<General>), TrainError> {
+    let (Some(section), Some(replay)) = (recipe.data.of_replay(), &recipe.data.replay) else { return Ok((own, None)) };
+    let Tokenized { train, validation, summary, .. } = tokenized(recipe, &replay_section(section))?;
+    let replayed = text_examples(recipe, noise, tokenizer, (train, validation), summary.n_validation_bytes);
+    let replayed = replayed.map_err(|error| match error {
+        TrainError::Data(DataError::TooShort { n_tokens, needed, .. }) => {
+            DataError::TooShort { part: "replayed", n_tokens, needed }.into()
+        }
+        error => error,
+    })?;
+    let validation = replayed.source.validation().to_vec();
+    let general = General { validation, n_bytes: replayed.n_validation_bytes };
+    Ok((Box::new(ReplayedSource::new(own, replayed.source, replay.share)), Some(general)))
 }
 
 /// One text to be replayed is parted by its characters, even where the domain is parted by documents.

@@ -6,6 +6,7 @@ use super::corpus::Corpus;
 use super::texts::DataSummary;
 use crate::data::{Example, ExampleSource, IGNORED};
 use crate::model::{Head, Kind};
+use crate::objective::sft::TaskShare;
 use crate::recipe::{ObjectiveSection, Recipe};
 use crate::tokenizer::TokenizerDef;
 use serde::Serialize;
@@ -31,6 +32,9 @@ pub struct DataReport {
     pub lengths: Vec<LengthCount>,
     /// How documents were packed, if they were.
     pub packing: Option<PackingCounts>,
+    /// How tasks are mixed, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<TaskShare>,
     /// Targets of the validation part.
     pub n_validation_targets: usize,
     /// What the run's steps make of it.
@@ -138,6 +142,7 @@ pub fn inspect(recipe: &Recipe, n_rows: u64) -> Result<DataReport, TrainError> {
             n_short_documents: packing.n_short(),
             utilisation: packing.utilisation(),
         }),
+        tasks: corpus.tasks.clone(),
         n_validation_targets: source.validation().iter().map(Example::n_targets).sum(),
         run: view.shares(source, n_run_rows),
         rows: rows.map(|row| row.iter().map(|example| view.example(example)).collect()).collect(),

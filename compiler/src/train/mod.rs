@@ -29,6 +29,7 @@ mod run;
 mod run_folder;
 pub mod samples;
 pub mod schedule;
+mod sft_corpus;
 mod state;
 pub mod step;
 pub mod tensorboard;

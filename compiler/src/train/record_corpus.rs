@@ -52,6 +52,8 @@ pub(super) fn of_records(recipe: &Recipe, fingerprint: String) -> Result<Corpus,
         fingerprint,
         summary,
         general: None,
+        chat_template: None,
+        tasks: Vec::new(),
     })
 }
 
@@ -61,13 +63,24 @@ fn parts(section: &DataSection, summary: &mut DataSummary) -> Result<(Vec<Record
     for file in data_files(&section.text)? {
         records.extend(read_records(&file)?);
     }
+    parted(records, section, summary, document)
+}
+
+/// As [`parts`], of anything that `document` tells the text of.
+pub(super) fn parted<T>(
+    mut records: Vec<T>,
+    section: &DataSection,
+    summary: &mut DataSummary,
+    document: impl Fn(&T) -> Document,
+) -> Result<(Vec<T>, Vec<T>), DataError> {
+    let n_bytes = |records: &[T]| records.iter().map(|record| document(record).n_bytes()).sum::<usize>();
     summary.n_documents = records.len();
     if section.deduplicate != Deduplication::Off {
         let mut seen = SeenDocuments::default();
-        let n_bytes: usize = records.iter().map(|record| record.to_json().len()).sum();
+        let n_bytes_before = n_bytes(&records);
         records.retain(|record| !seen.repeats(&document(record)));
         summary.duplicates.n_exact = summary.n_documents - records.len();
-        summary.duplicates.n_bytes = n_bytes - records.iter().map(|record| record.to_json().len()).sum::<usize>();
+        summary.duplicates.n_bytes = n_bytes_before - n_bytes(&records);
     }
     if records.is_empty() {
         return Err(DataError::Empty { path: section.text.clone() });
@@ -83,7 +96,6 @@ fn parts(section: &DataSection, summary: &mut DataSummary) -> Result<(Vec<Record
             records.into_iter().partition(|record| split.is_train(&document(record)))
         }
     };
-    let n_bytes = |records: &[Record]| records.iter().map(|record| record.to_json().len()).sum();
     (summary.n_train_documents, summary.n_train_bytes) = (train.len(), n_bytes(&train));
     (summary.n_validation_documents, summary.n_validation_bytes) = (validation.len(), n_bytes(&validation));
     Ok((train, validation))

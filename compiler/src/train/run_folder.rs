@@ -173,12 +173,16 @@ pub(super) fn write_model(
             .map_err(|problem| TrainError::Diverged { problem: problem.to_string() })?;
         checkpoint.tokenizer = tokenizer;
         (checkpoint.bos_id, checkpoint.eos_ids) = (Some(bos), vec![eos]);
+        checkpoint.chat_template.clone_from(&corpus.chat_template);
         hf::write_files_as(path, &checkpoint, dtype)?;
     } else {
         let decoder_start = (architecture.family.kind() == Kind::EncoderDecoder).then_some(bos);
         let specials = SpecialIds { bos: Some(bos), eos: Some(eos), pad: None, decoder_start };
         let (architecture, labels) = (architecture.clone(), corpus.labels.clone());
         hf::write_trained_as(path, &TrainedModel { architecture, tensors, tokenizer, specials, labels }, dtype)?;
+        if let Some(template) = &corpus.chat_template {
+            write_atomic(&path.join("chat_template.jinja"), template.as_bytes())?;
+        }
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use crate::data::{
     DataError, Deduplication, DocumentFields, DocumentReading, DocumentSplit, DocumentStream, DuplicateCounts,
     Duplicates, SeenDocuments, Separation, TokenStore, has_records, read_documents, read_text, split_text,
 };
+use crate::objective::sft::SftCounts;
 use crate::recipe::{DataSection, SplitRule};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -30,6 +31,23 @@ pub struct DataSummary {
     pub n_train_bytes: usize,
     /// Bytes of text that are held out; of records, as JSON.
     pub n_validation_bytes: usize,
+    /// What became of the examples, for supervised fine-tuning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sft: Option<SftCounts>,
+}
+
+impl DataSummary {
+    /// Adds what became of other documents.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.n_documents += other.n_documents;
+        self.duplicates.n_exact += other.duplicates.n_exact;
+        self.duplicates.n_near += other.duplicates.n_near;
+        self.duplicates.n_bytes += other.duplicates.n_bytes;
+        self.n_train_documents += other.n_train_documents;
+        self.n_validation_documents += other.n_validation_documents;
+        self.n_train_bytes += other.n_train_bytes;
+        self.n_validation_bytes += other.n_validation_bytes;
+    }
 }
 
 /// What becomes of a document.

@@ -11,5 +11,5 @@ mod write;
 
 pub use families::{load_architecture, load_trained, write_trained, write_trained_as};
 pub use peft::{SavedAdapter, load_adapter, load_peft, write_peft};
-pub use read::{HfFiles, from_files, load_folder};
+pub use read::{HfFiles, from_files, load_chat_template, load_folder};
 pub use write::{save_folder, write_files, write_files_as};

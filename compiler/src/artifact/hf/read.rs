@@ -105,6 +105,21 @@ pub fn load_folder(folder: &Path) -> Result<Checkpoint, ArtifactError> {
     })
 }
 
+/// The chat template of the folder at `folder`, if it has one.
+///
+/// # Errors
+/// [`ArtifactError`], naming the file that is at fault.
+pub fn load_chat_template(folder: &Path) -> Result<Option<String>, ArtifactError> {
+    let (alone, config) = (folder.join("chat_template.jinja"), folder.join("tokenizer_config.json"));
+    if alone.exists() {
+        return text(MappedFile::open(&alone)?.bytes()).map(Some).map_err(|problem| problem.at(&alone));
+    }
+    match config.exists() {
+        true => chat_template(MappedFile::open(&config)?.bytes()).map_err(|problem| problem.at(&config)),
+        false => Ok(None),
+    }
+}
+
 /// The template in `tokenizer_config.json`: a string, or a list of named ones of which `default` is taken.
 fn chat_template(tokenizer_config: &[u8]) -> Result<Option<String>, Problem> {
     #[derive(Deserialize)]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde::Serialize;
 use siskin_compiler::data::DuplicateCounts;
+use siskin_compiler::objective::sft::TaskShare;
 use siskin_compiler::recipe::Recipe;
 use siskin_compiler::train::DataSummary;
 use siskin_compiler::train::inspect::{
@@ -14,6 +15,7 @@ use siskin_compiler::train::inspect::{
 };
 
 use super::tasks;
+use super::train::sft_note;
 use crate::console::Console;
 use crate::failure::{Failure, Status};
 
@@ -116,10 +118,20 @@ fn counts(report: &DataReport, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         "documents: {n_documents}, of which {n_train_documents} to train on, {n_validation_documents} to validate on"
     )?;
     writeln!(f, "duplicates dropped: {n_exact} exact, {n_near} near, {n_bytes} bytes")?;
+    if let Some(counts) = report.summary.sft {
+        writeln!(f, "examples: {}", sft_note(counts))?;
+    }
     write!(f, "tokens to train on: {} of {} bytes", report.n_train_tokens, report.summary.n_train_bytes)?;
     match report.bytes_per_token {
         Some(bytes) => writeln!(f, ", {bytes:.3} bytes a token")?,
         None => writeln!(f)?,
+    }
+    for TaskShare { name, n_train_documents, n_validation_documents, share } in &report.tasks {
+        let share = 100.0 * share;
+        writeln!(
+            f,
+            "task {name}: {n_train_documents} to train on, {n_validation_documents} to validate on, {share:.2} % of the examples"
+        )?;
     }
     if let Some(PackingCounts { n_rows, n_cut_documents, n_short_documents, utilisation }) = report.packing {
         let (cut, short, used) = (n_cut_documents, n_short_documents, 100.0 * utilisation);

@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use siskin_compiler::data::DuplicateCounts;
 use siskin_compiler::objective::baseline::MaskedBaselines;
+use siskin_compiler::objective::sft::SftCounts;
 use siskin_compiler::recipe::Recipe;
 use siskin_compiler::train::adaptation::{Adaptation, Figures, Standing};
 use siskin_compiler::train::doctor::{Finding, Severity};
@@ -202,8 +203,17 @@ fn data_note(data: &DataSummary) -> String {
             format!(", {n_exact} exact and {n_near} near duplicates dropped ({n_bytes} bytes)")
         }
     };
+    let sft = data.sft.map(|counts| format!("; {}", sft_note(counts))).unwrap_or_default();
     format!(
-        "{n_documents} documents{dropped}: {n_train_documents} to train on, {n_validation_documents} to validate on"
+        "{n_documents} documents{dropped}: {n_train_documents} to train on, {n_validation_documents} to validate on{sft}"
+    )
+}
+
+/// What became of examples of prompts and completions.
+pub(super) fn sft_note(SftCounts { n_parted, n_truncated, n_dropped }: SftCounts) -> String {
+    format!(
+        "{n_dropped} too long and left out, {n_truncated} cut off at the context's end, {n_parted} with a token over the boundary of what is \
+         said and therefore encoded in parts"
     )
 }
 
