@@ -47,7 +47,7 @@ fn texts_are_graded_and_kept() {
     let kept = |name: &str| std::fs::read_to_string(program.path("kept").join(name)).expect("a file");
     let answers: Vec<Value> =
         kept("answers.jsonl").lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
-    assert_keys(&answers[3], "id question expected answered score");
+    assert_keys(&answers[3], "id question prompt_tokens expected answered score");
     assert_eq!((answers.len(), &answers[0]["score"], &answers[3]["score"]), (4, &json!(1.0), &json!(0.0)));
     assert_eq!(answers[3]["answered"], continuation(&program, PROMPTS[3]));
     assert!(kept("report.html").contains("nothing of the kind") && kept("results.json").contains("exact_match"));

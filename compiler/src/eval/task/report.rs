@@ -3,6 +3,7 @@
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, context};
 use serde::Serialize;
+use siskin_runtime::TokenId;
 
 use super::Figure;
 
@@ -32,6 +33,8 @@ pub struct Answered<'q> {
     pub id: &'q str,
     /// The question as it was put.
     pub question: String,
+    /// All that the model read, examples and template included, as tokens: for another program to read the same.
+    pub prompt_tokens: Vec<TokenId>,
     /// The right answer.
     pub expected: &'q str,
     /// The model's.
@@ -79,6 +82,7 @@ mod tests {
         let line = |id, answered: &str, score| Answered {
             id,
             question: "q".into(),
+            prompt_tokens: vec![1],
             expected: "<i>",
             answered: answered.into(),
             score,

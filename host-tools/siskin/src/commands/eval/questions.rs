@@ -182,7 +182,7 @@ pub(super) fn run(
         seconds: started.elapsed().as_secs_f64(),
     };
     if let Some(out) = &args.out {
-        save(out, &results, &answered(&format, &questions, &answers, &graded)?)?;
+        save(out, &results, &answered(&respondent, &format, &questions, &prompts, &answers, &graded)?)?;
     }
     console.reply(&Reply(&results))
 }
@@ -280,13 +280,17 @@ fn prompts(
 
 /// The questions with their answers.
 fn answered<'q>(
+    respondent: &Respondent<'_>,
     format: &PromptFormat,
     questions: &'q [Question],
+    prompts: &[Prompt],
     answers: &[Answer],
     grades: &Grades,
 ) -> Result<Vec<Answered<'q>>, Failure> {
-    let one = |((question, answer), &score): ((&'q Question, &Answer), &f64)| {
-        let asked = format.question(question).or_invalid_input(|| "put a question into its prompt".to_owned())?;
+    let doing = || "put a question into its prompt".to_owned();
+    let one = |(((question, prompt), answer), &score): (((&'q Question, &Prompt), &Answer), &f64)| {
+        let asked = format.question(question).or_invalid_input(doing)?;
+        let prompt_tokens = respondent.prompt_tokens(prompt).or_invalid_input(doing)?;
         let answered = match (answer, &question.expected) {
             (Answer::Text { text, .. }, _) => text.clone(),
             (Answer::Label { label, .. }, _) => label.clone(),
@@ -296,9 +300,16 @@ fn answered<'q>(
             }
             (Answer::Choice(_), _) => String::new(),
         };
-        Ok(Answered { id: &question.id, question: asked, expected: question.expected.text(), answered, score })
+        Ok(Answered {
+            id: &question.id,
+            question: asked,
+            prompt_tokens,
+            expected: question.expected.text(),
+            answered,
+            score,
+        })
     };
-    questions.iter().zip(answers).zip(&grades.scores).map(one).collect()
+    questions.iter().zip(prompts).zip(answers).zip(&grades.scores).map(one).collect()
 }
 
 /// Writes what was found into `out`.
