@@ -34,6 +34,11 @@ pub trait Model: Send + Sync {
         self.layout().specs().len()
     }
 
+    /// Positions of the context that what is trained beside the model takes from every text.
+    fn n_virtual_tokens(&self) -> usize {
+        0
+    }
+
     /// First values.
     fn init(&self, seed: u64) -> Params;
 

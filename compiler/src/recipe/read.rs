@@ -74,6 +74,9 @@ pub enum RecipeError {
     Model(#[from] ArchitectureError),
 }
 
+/// Tokens that virtual ones leave a text at the least.
+const TEXT_MIN: usize = 8;
+
 impl Recipe {
     /// Reads the recipe at `path` and applies `overrides`, each `section.key=value` with a TOML value (a bare word is text).
     ///
@@ -161,6 +164,9 @@ fn check_peft(recipe: &Recipe) -> Result<(), RecipeError> {
     }
     let goes_on = recipe.model.init_from.is_some();
     check("peft.kind", peft.name(), goes_on, "left out where model.init_from is not set: there is nothing to freeze")?;
+    let n_virtual = peft.n_virtual_tokens();
+    let is_room = n_virtual == 0 || recipe.model.context_len >= n_virtual.saturating_add(TEXT_MIN);
+    check("peft.num_virtual_tokens", n_virtual, is_room, "at least 8 below model.context_len")?;
     let decay = recipe.optimizer.average_decay;
     check(
         "optimizer.average_decay",

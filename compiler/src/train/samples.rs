@@ -82,7 +82,8 @@ impl Shower {
         rng: &mut ChaCha8Rng,
     ) -> Sample {
         let prompt = &text[..text.len().min(PROMPT_TOKENS)];
-        let len_max = (prompt.len() + NEW_TOKENS_MAX).min(model.architecture().context_len);
+        let room = model.architecture().context_len - model.n_virtual_tokens();
+        let len_max = (prompt.len() + NEW_TOKENS_MAX).min(room);
         let (mut tokens, mut tape, mut n_computed) = (prompt.to_vec(), Tape::default(), 0);
         while tokens.len() < len_max && n_computed + tokens.len() <= n_positions.max(len_max) {
             n_computed += tokens.len();

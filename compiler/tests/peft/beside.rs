@@ -189,6 +189,19 @@ fn a_soft_prompt_begins_as_a_text() {
     }
 }
 
+/// The texts that the report shows are as long as the context, but for the virtual tokens.
+#[test]
+fn a_long_soft_prompt_leaves_room_for_what_is_shown() {
+    let dir = workshop();
+    for kind in ["prompt_tuning", "prefix_tuning"] {
+        let recipe = going_on(dir.path(), &format!("{{ kind = '{kind}', num_virtual_tokens = 20 }}"), 2);
+        let out = dir.path().join(kind);
+        train(&recipe, &out, &mut Events::default()).unwrap();
+        let log = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+        assert!(log.contains("\"said\""), "{log}");
+    }
+}
+
 #[test]
 fn what_is_not_possible_is_said() {
     let refused = |family: &str, peft: &str| {
@@ -218,6 +231,10 @@ fn what_is_not_possible_is_said() {
         ("kind = 'lora', target_modules = ['q_proj'], lora_dropout = 1.0", "peft.lora_dropout is 1"),
         ("kind = 'prompt_tuning', num_virtual_tokens = 0", "peft.num_virtual_tokens is 0"),
         ("kind = 'prompt_tuning', num_virtual_tokens = 3, prompt_tuning_init = 'text'", "peft.prompt_tuning_init_text"),
+        (
+            "kind = 'prefix_tuning', num_virtual_tokens = 25",
+            "peft.num_virtual_tokens is 25, but must be at least 8 below",
+        ),
         ("kind = 'bottleneck', place = 'houlsby', reduction_factor = 0", "peft.reduction_factor is 0"),
     ] {
         let text = format!("model = {{ init_from = 'base' }}\npeft = {{ {peft} }}\n");

@@ -378,6 +378,10 @@ impl Model for Transformer {
         self.n_own_params
     }
 
+    fn n_virtual_tokens(&self) -> usize {
+        self.hooks.n_virtual()
+    }
+
     fn init(&self, seed: u64) -> Params {
         let mut params = self.params.init(&self.architecture, self.n_own_params, seed);
         self.fill_beside(&mut params, seed, &[]);
