@@ -6,7 +6,7 @@ use core::ops::Range;
 use bytemuck::{AnyBitPattern, NoUninit};
 
 use crate::beam::Record;
-use crate::kv_cache::{KvFormat, Scales, Stored};
+use crate::kv_cache::{KvFormat, Scales, Stored, Unpacked};
 use crate::plan::{ARENA_ALIGN, MemoryPlan};
 
 /// Bytes with the alignment that an arena and a packed model need: for a `static` on a device.
@@ -62,8 +62,8 @@ pub(crate) struct Buffers<'a> {
     pub activations: &'a mut [i16],
     pub activation_scales: &'a mut [f32],
     pub query: &'a mut [i16],
-    pub unpacked_key_scales: &'a mut [u16],
-    pub unpacked_value_scales: &'a mut [u16],
+    pub unpacked_keys: Unpacked<'a>,
+    pub unpacked_values: Unpacked<'a>,
     pub scores: &'a mut [i32],
     pub value_sums: &'a mut [i32],
     pub logits: &'a mut [f32],
@@ -116,10 +116,17 @@ impl<'a> Buffers<'a> {
             Some(match kv {
                 KvFormat::Int8 => Scales::Bf16(cutter.cut(range)?),
                 KvFormat::Int8Ue5m3 => Scales::Ue5m3(cutter.cut(range)?),
+                KvFormat::Int4 => Scales::Int4(cutter.cut(range)?),
+                KvFormat::F16 => Scales::None,
             })
         };
         let (key_scales, value_scales) = (scales(ranges[2])?, scales(ranges[3])?);
         Some((Stored { elements: keys, scales: key_scales }, Stored { elements: values, scales: value_scales }))
+    }
+
+    #[inline(always)]
+    fn cut_unpacked(cutter: &mut Cutter<'a>, [elements, scales]: [&Range<usize>; 2]) -> Option<Unpacked<'a>> {
+        Some(Unpacked { elements: cutter.cut(elements)?, scales: cutter.cut(scales)? })
     }
 
     fn cut_in_order(mut cutter: Cutter<'a>, spare: &'a mut [u8], plan: &MemoryPlan) -> Option<Self> {
@@ -142,8 +149,8 @@ impl<'a> Buffers<'a> {
             activations: cutter.cut(&plan.activations)?,
             activation_scales: cutter.cut(&plan.activation_scales)?,
             query: cutter.cut(&plan.query)?,
-            unpacked_key_scales: cutter.cut(&plan.unpacked_key_scales)?,
-            unpacked_value_scales: cutter.cut(&plan.unpacked_value_scales)?,
+            unpacked_keys: Self::cut_unpacked(&mut cutter, [&plan.unpacked_keys, &plan.unpacked_key_scales])?,
+            unpacked_values: Self::cut_unpacked(&mut cutter, [&plan.unpacked_values, &plan.unpacked_value_scales])?,
             scores: cutter.cut(&plan.scores)?,
             value_sums: cutter.cut(&plan.value_sums)?,
             logits: cutter.cut(&plan.logits)?,

@@ -11,14 +11,8 @@ use crate::{known, math};
 
 /// What the cache holds of one key-value head up to and including the current position.
 pub(crate) struct CachedHead<'a> {
-    /// `(n_positions, head_dim)`.
-    pub keys: &'a [i8],
-    /// bfloat16 `(n_positions,)`.
-    pub key_scales: &'a [u16],
-    /// `(n_positions, head_dim)`.
-    pub values: &'a [i8],
-    /// bfloat16 `(n_positions,)`.
-    pub value_scales: &'a [u16],
+    pub keys: Head<'a>,
+    pub values: Head<'a>,
     /// The greatest of the value scales' exponents.
     pub greatest_exponent: u32,
 }
@@ -27,9 +21,7 @@ impl<'a> CachedHead<'a> {
     /// The same positions of keys and values.
     pub fn new(kernels: Kernels, keys: Head<'a>, values: Head<'a>) -> Self {
         let greatest_exponent = math::split_bf16(kernels.greatest_scale(values.scales)).1;
-        let (Head { elements: keys, scales: key_scales }, Head { elements: values, scales: value_scales }) =
-            (keys, values);
-        Self { keys, key_scales, values, value_scales, greatest_exponent }
+        Self { keys, values, greatest_exponent }
     }
 }
 
@@ -66,6 +58,19 @@ fn add_bias(scores: &mut [i32], bias: &[i32]) -> i32 {
     })
 }
 
+/// Adds the dot products of keys' low bytes, of which 128 make a unit, each rounded down.
+fn add_low_dots(kernels: Kernels, query: &[i16], low: &[i8], dots: &mut [i32]) {
+    /// Held at a time.
+    const N: usize = 64;
+    let mut low_dots = [0; N];
+    for (i, dots) in dots.chunks_mut(N).enumerate() {
+        let low = low.cut(i * N * query.len()..).cut(..dots.len() * query.len());
+        let low_dots = low_dots.cut_mut(..dots.len());
+        kernels.score_dots(query, low, low_dots);
+        dots.iter_mut().zip(low_dots).for_each(|(dot, low)| *dot += *low >> 7);
+    }
+}
+
 /// `out = softmax(q . K * temperature + bias) . V`, all `(head_dim,)` or over the cached positions.
 pub(crate) fn attend(
     kernels: Kernels,
@@ -75,21 +80,25 @@ pub(crate) fn attend(
     cached: &CachedHead<'_>,
     scratch: &mut Scratch<'_>,
 ) {
-    let n_positions = cached.key_scales.len();
+    let CachedHead { keys, values, greatest_exponent } = *cached;
+    let n_positions = keys.scales.len();
     let scores = scratch.scores.cut_mut(..n_positions);
     let scale = kernels.quantize_to(QUERY_LIMIT, q, scratch.query);
-    kernels.score_dots(scratch.query, cached.keys, scores);
-    let mut greatest = kernels.score_exponents(scores, cached.key_scales, scale * scoring.temperature);
+    kernels.score_dots(scratch.query, keys.elements, scores);
+    if keys.is_wide() {
+        add_low_dots(kernels, scratch.query, keys.low, scores);
+    }
+    let mut greatest = kernels.score_exponents(scores, keys.scales, scale * scoring.temperature);
     if !scoring.bias.is_empty() {
         greatest = add_bias(scores, scoring.bias);
     }
-    let greatest_exponent = cached.greatest_exponent;
-    let is_one_block = known::context_max() <= VALUE_BLOCK || scores.len() <= VALUE_BLOCK;
+    let fits_block = known::context_max() <= VALUE_BLOCK || scores.len() <= VALUE_BLOCK;
+    let is_one_block = fits_block && !values.is_wide();
     let total = if is_one_block {
-        let (values, sums) = (cached.values, &mut *scratch.value_sums);
-        kernels.softmax_values(scores, greatest, cached.value_scales, greatest_exponent, values, sums)
+        let sums = &mut *scratch.value_sums;
+        kernels.softmax_values(scores, greatest, values.scales, greatest_exponent, values.elements, sums)
     } else {
-        kernels.softmax_weights(scores, greatest, cached.value_scales, greatest_exponent)
+        kernels.softmax_weights(scores, greatest, values.scales, greatest_exponent)
     };
 
     // A weight is `probability * 2^16 * mantissa / 2^9` in units of the greatest scale's exponent: 2^(greatest - 134 + 9).
@@ -98,12 +107,18 @@ pub(crate) fn attend(
     if is_one_block {
         return kernels.scale_integers(out, scratch.value_sums, factor);
     }
-    for (block, (weights, values)) in
-        scores.chunks(VALUE_BLOCK).zip(cached.values.chunks(VALUE_BLOCK * q.len().max(1))).enumerate()
-    {
-        kernels.weighted_values(weights, values, scratch.value_sums);
+    for (block, weights) in scores.chunks(VALUE_BLOCK).enumerate() {
+        let first = block * VALUE_BLOCK * q.len();
+        let of_block = first..first + weights.len() * q.len();
+        kernels.weighted_values(weights, values.elements.cut(of_block.clone()), scratch.value_sums);
         for (out, &sum) in out.iter_mut().zip(scratch.value_sums.iter()) {
             *out = if block == 0 { sum as f32 } else { *out + sum as f32 };
+        }
+        if values.is_wide() {
+            kernels.weighted_values(weights, values.low.cut(of_block), scratch.value_sums);
+            for (out, &sum) in out.iter_mut().zip(scratch.value_sums.iter()) {
+                *out += sum as f32 * (1.0 / 128.0);
+            }
         }
     }
     for out in out.iter_mut() {
@@ -116,7 +131,7 @@ mod tests {
     extern crate std;
     use super::*;
     use crate::config::ModelConfig;
-    use crate::kv_cache::{KvFormat, Scales, Stored};
+    use crate::kv_cache::{KvFormat, Scales, Stored, Unpacked};
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
     use std::vec;
@@ -176,36 +191,62 @@ mod tests {
             let (q, keys, values) =
                 (random(spread, head_dim), random(spread, n * head_dim), random(value_spread, n * head_dim));
             let want = exact(&q, &keys, &values);
-            for kv in [KvFormat::Int8, KvFormat::Int8Ue5m3] {
+            for kv in KvFormat::ALL {
                 let out = attended(&config, kv, n, &q, &keys, &values);
                 let worst = out.iter().zip(&want).map(|(&a, b)| (f64::from(a) - b).abs()).fold(0.0, f64::max);
-                // Half of the least scale's unit.
-                let floor = if kv == KvFormat::Int8Ue5m3 { (-25f64).exp2() } else { 0.0 };
-                assert!(
-                    worst < 0.02 * f64::from(value_spread) + floor,
-                    "{head_dim} {n} {spread} {kv:?}: off by {worst}"
-                );
+                let most = match kv {
+                    KvFormat::Int8 => 0.02 * f64::from(value_spread),
+                    // Half of the least scale's unit besides.
+                    KvFormat::Int8Ue5m3 => 0.02 * f64::from(value_spread) + (-25f64).exp2(),
+                    // Steps are at most so much wider than int8's.
+                    KvFormat::Int4 => 0.02 * 16.0 * f64::from(value_spread),
+                    KvFormat::F16 => bound_of_f16(&q, &keys, value_spread),
+                };
+                assert!(worst < most, "{head_dim} {n} {spread} {kv:?}: off by {worst}, of at most {most}");
             }
         }
+    }
+
+    /// How far attention may be off by what its formats say: halves of 11 bits, of which a row's are in units of at least 2^-14 of the
+    /// greatest, queries of 14 bits and a sign, weights of 16 bits.
+    fn bound_of_f16(q: &[f32], keys: &[f32], value_spread: f32) -> f64 {
+        let greatest = |x: &[f32]| x.iter().fold(0.0, |most: f64, &x| most.max(f64::from(x.abs())));
+        let sum = |x: &[f32]| x.iter().map(|&x| f64::from(x.abs())).sum::<f64>();
+        // Rounded to a half, and then to the row's unit; beneath halves with all their bits, to 2^-24.
+        let rounding = |greatest: f64| greatest * ((-11f64).exp2() + (-14f64).exp2()) + (-25f64).exp2();
+        let row = keys.chunks(q.len()).map(sum).fold(0.0, f64::max);
+        let of_score = (sum(q) * rounding(greatest(keys)) + row * greatest(q) / 32766.0) / (q.len() as f64).sqrt();
+        // Each probability by the factor that the score is off by, over and under, and by what is left of 15 bits.
+        let of_weights = (2.0 * of_score).exp_m1() + (-13f64).exp2();
+        let spread = f64::from(value_spread);
+        2.0 * spread * of_weights + rounding(spread)
     }
 
     /// Attention to `n` positions of a cache in a format.
     fn attended(config: &ModelConfig, kv: KvFormat, n: usize, q: &[f32], keys: &[f32], values: &[f32]) -> Vec<f32> {
         let (kernels, head_dim) = (Kernels::generic(), config.head_dim);
         let mut scales = [(vec![0u16; n], vec![0u8; n]), (vec![0; n], vec![0; n])];
-        let mut elements = [vec![0i8; n * head_dim], vec![0; n * head_dim]];
+        let row_bytes = kv.row_bytes(head_dim);
+        let mut elements = [vec![0i8; n * row_bytes], vec![0; n * row_bytes]];
+        let mut unpacked = [(vec![0; n], vec![0; 2 * n * head_dim]), (vec![0; n], vec![0; 2 * n * head_dim])];
+        let [of_keys, of_values] = &mut unpacked.each_mut().map(|(scales, elements)| Unpacked { elements, scales });
         let stored: Vec<Stored<'_>> = [keys, values]
             .into_iter()
             .zip(scales.iter_mut().zip(&mut elements))
             .map(|(numbers, ((bf16, bytes), elements))| {
-                let scales = if kv == KvFormat::Int8 { Scales::Bf16(bf16) } else { Scales::Ue5m3(bytes) };
+                let scales = match kv {
+                    KvFormat::Int8 => Scales::Bf16(bf16),
+                    KvFormat::Int8Ue5m3 => Scales::Ue5m3(bytes),
+                    KvFormat::Int4 => Scales::Int4(bf16),
+                    KvFormat::F16 => Scales::None,
+                };
                 let mut stored = Stored { elements, scales };
-                numbers.chunks(head_dim).enumerate().for_each(|(i, x)| stored.put(kernels, config, 0, i, x));
+                for (i, x) in numbers.chunks(head_dim).enumerate() {
+                    stored.put(kernels, config, of_keys, 0, i, x);
+                }
                 stored
             })
             .collect();
-        let mut unpacked = [vec![0; n], vec![0; n]];
-        let [of_keys, of_values] = &mut unpacked;
         let keys = stored[0].head(kernels, config, of_keys, 0, n);
         let values = stored[1].head(kernels, config, of_values, 0, n);
         let cached = CachedHead::new(kernels, keys, values);
@@ -221,7 +262,7 @@ mod tests {
         for scale in [0u16, 1, 0x7f, 0x80, 0x7f7f, 0x7f80, 0x7fff, 0x8000, 0xffff] {
             for q in [0.0, 1e-30, 1.0, 1e30, f32::NAN, f32::INFINITY] {
                 let (elements, scales) = ([-128; 8], [scale; 2]);
-                let head = Head { elements: &elements, scales: &scales };
+                let head = Head { elements: &elements, low: &[], scales: &scales };
                 let cached = CachedHead::new(Kernels::generic(), head, head);
                 let mut scratch = Scratch { query: &mut [0; 4], scores: &mut [0; 2], value_sums: &mut [0; 4] };
                 attend(Kernels::generic(), &mut [0.0; 4], &[q; 4], &scoring(4), &cached, &mut scratch);

@@ -85,7 +85,7 @@ macro_rules! lanes {
             n_threads: $decoder.join.n_threads(),
             lane: $crate::lanes::Lane {
                 row: &mut *$buffers.row,
-                unpacked_scales: [&mut *$buffers.unpacked_key_scales, &mut *$buffers.unpacked_value_scales],
+                unpacked: [$buffers.unpacked_keys.reborrow(), $buffers.unpacked_values.reborrow()],
                 scratch: $crate::attention::Scratch {
                     query: &mut *$buffers.query,
                     scores: &mut *$buffers.scores,
@@ -350,7 +350,7 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
         };
         let (k, v) = buffers.product.cut(keys_at..keys_at + 2 * config.kv_dim()).parts(config.kv_dim());
         for (stored, x) in [(keys, k), (values, v)] {
-            stored.put(self.kernels, config, layer_idx, position, x);
+            stored.put(self.kernels, config, &mut buffers.unpacked_keys, layer_idx, position, x);
         }
     }
 
@@ -418,13 +418,16 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
                 );
             }
         }
-        let of_key_heads = queries.chunks(width).zip(out.chunks_mut(width));
-        for (kv_head_idx, (queries, out)) in of_key_heads.enumerate() {
+        // Chunks that are zipped would be counted by a division that some cores call, and that can panic for all they know.
+        for kv_head_idx in 0..queries.len() / width {
+            let of_head = kv_head_idx * width..(kv_head_idx + 1) * width;
+            let (queries, out) = (queries.cut(of_head.clone()), out.cut_mut(of_head));
             let cached_idx = view.layer_idx * config.n_kv_heads + first_head + kv_head_idx;
-            let Lane { unpacked_scales: [of_keys, of_values], scratch, .. } = &mut lanes.lane;
+            let Lane { unpacked: [of_keys, of_values], scratch, .. } = &mut lanes.lane;
             let keys = keys.head(self.kernels, config, of_keys, cached_idx, view.n_positions);
             let values = values.head(self.kernels, config, of_values, cached_idx, view.n_positions);
             if view.relative_bias.is_none()
+                && !keys.is_wide()
                 && self.kernels.attend_heads(
                     out,
                     queries,
@@ -439,7 +442,9 @@ impl<'m, J: Join + Sync> Decoder<'m, J> {
             let cached = CachedHead::new(self.kernels, keys, values);
             let first = (first_head + kv_head_idx) * group;
             let head_dim = config.head_dim.max(1);
-            for (i, (q, out)) in queries.chunks(head_dim).zip(out.chunks_mut(head_dim)).enumerate() {
+            for i in 0..group {
+                let of_query = i * head_dim..(i + 1) * head_dim;
+                let (q, out) = (queries.cut(of_query.clone()), out.cut_mut(of_query));
                 let scoring = Scoring { temperature: view.temperature, bias: view.bias(config, first + i) };
                 attention::attend(self.kernels, out, q, &scoring, &cached, scratch);
             }

@@ -87,6 +87,7 @@ mod tests {
     use super::*;
     use crate::attention::Scratch;
     use crate::kernels::matmul_f32_q8_q8;
+    use crate::kv_cache::Unpacked;
     use crate::lanes::Lane;
     use crate::tensor::{Scales, WeightFormat, activation_stride};
 
@@ -133,7 +134,8 @@ mod tests {
                 let mut logits: Vec<f32> = (0..rows).map(|row| open(row, 0.0)).collect();
                 let (mut row, mut spare) = (vec![0.0; cols], vec![0u128; 1000]);
                 let scratch = Scratch { query: &mut [], scores: &mut [], value_sums: &mut [] };
-                let lane = Lane { row: &mut row, unpacked_scales: [&mut [], &mut []], scratch };
+                let unpacked = [(); 2].map(|()| Unpacked { elements: &mut [], scales: &mut [] });
+                let lane = Lane { row: &mut row, unpacked, scratch };
                 let lanes = Lanes { n_threads, lane, spare: bytemuck::cast_slice_mut(&mut spare) };
                 open_rows(kernels, &TwoPieces, lanes, &mut logits, 0, &w, &x);
                 let want: Vec<f32> = (0..rows).map(|row| open(row, whole[row])).collect();

@@ -5,14 +5,15 @@
 use bytemuck::{AnyBitPattern, NoUninit};
 
 use crate::attention::Scratch;
+use crate::kv_cache::Unpacked;
 use crate::plan::ARENA_ALIGN;
 
 /// What one thread writes to beside its share of the results.
 pub(crate) struct Lane<'a> {
     /// One token's vector before it is quantised, `(widest input,)`.
     pub row: &'a mut [f32],
-    /// For the scales of a head's keys and of its values, `(context_len,)` or empty.
-    pub unpacked_scales: [&'a mut [u16]; 2],
+    /// For a head's keys, and for its values.
+    pub unpacked: [Unpacked<'a>; 2],
     /// For one head's attention.
     pub scratch: Scratch<'a>,
 }
@@ -42,28 +43,31 @@ impl Lane<'_> {
     /// Bytes of a lane like this one.
     fn bytes(&self) -> usize {
         let Scratch { query, scores, value_sums } = &self.scratch;
-        let [of_keys, of_values] = &self.unpacked_scales;
-        let scales = padded_bytes(of_keys) + padded_bytes(of_values);
-        scales + padded_bytes(self.row) + padded_bytes(query) + padded_bytes(scores) + padded_bytes(value_sums)
+        let unpacked = |of: &Unpacked<'_>| padded_bytes(of.elements) + padded_bytes(of.scales);
+        let unpacked: usize = self.unpacked.iter().map(unpacked).sum();
+        unpacked + padded_bytes(self.row) + padded_bytes(query) + padded_bytes(scores) + padded_bytes(value_sums)
     }
 
     /// A lane like this one in `memory`, where it fits.
     fn like<'b>(&self, mut memory: &'b mut [u8]) -> Option<Lane<'b>> {
         let memory = &mut memory;
         let row = cut(memory, self.row)?;
-        let [of_keys, of_values] = &self.unpacked_scales;
-        let unpacked_scales = [cut(memory, of_keys)?, cut(memory, of_values)?];
+        let [of_keys, of_values] = &self.unpacked;
+        let mut unpacked = |like: &Unpacked<'_>| {
+            Some(Unpacked { elements: cut(memory, like.elements)?, scales: cut(memory, like.scales)? })
+        };
+        let unpacked = [unpacked(of_keys)?, unpacked(of_values)?];
         let Scratch { query, scores, value_sums } = &self.scratch;
         let scratch =
             Scratch { query: cut(memory, query)?, scores: cut(memory, scores)?, value_sums: cut(memory, value_sums)? };
-        Some(Lane { row, unpacked_scales, scratch })
+        Some(Lane { row, unpacked, scratch })
     }
 
     /// The same lane, for as long as this borrow.
     fn reborrow(&mut self) -> Lane<'_> {
         let Scratch { query, scores, value_sums } = &mut self.scratch;
-        let [of_keys, of_values] = &mut self.unpacked_scales;
-        Lane { row: self.row, unpacked_scales: [of_keys, of_values], scratch: Scratch { query, scores, value_sums } }
+        let unpacked = self.unpacked.each_mut().map(Unpacked::reborrow);
+        Lane { row: self.row, unpacked, scratch: Scratch { query, scores, value_sums } }
     }
 }
 

@@ -19,7 +19,7 @@ pub const ARENA_ALIGN: usize = 16;
 pub struct MemoryPlan {
     /// Tokens that one pass over the weights serves while a prompt is read.
     pub prefill_batch: usize,
-    /// Keys, int8 `(C, n_kv_heads, context_len, head_dim)`.
+    /// Keys, `(C, n_kv_heads, context_len)` rows of [`KvFormat::row_bytes`].
     pub keys: Range<usize>,
     /// Values, the same shape.
     pub values: Range<usize>,
@@ -29,7 +29,7 @@ pub struct MemoryPlan {
     pub key_scales: Range<usize>,
     /// Scales of the values, the same shape.
     pub value_scales: Range<usize>,
-    /// Keys of an encoder's output, as the decoder's layers attend to it: int8 `(n_layers, n_kv_heads, context_len, head_dim)`.
+    /// Keys of an encoder's output, as the decoder's layers attend to it: `(n_layers, n_kv_heads, context_len)` rows.
     pub cross_keys: Range<usize>,
     /// Its values, the same shape.
     pub cross_values: Range<usize>,
@@ -59,9 +59,13 @@ pub struct MemoryPlan {
     pub activation_scales: Range<usize>,
     /// A quantised query, i16 `(head_dim,)`.
     pub query: Range<usize>,
-    /// Scales of a head's keys where those in the cache are no bfloat16: bfloat16 `(context_len,)`.
+    /// A head's keys where kernels do not read them as they lie, int8 `(1 or 2, context_len, head_dim)`.
+    pub unpacked_keys: Range<usize>,
+    /// Their scales where kernels do not read those as they lie: bfloat16 `(context_len,)`.
     pub unpacked_key_scales: Range<usize>,
-    /// Those of its values.
+    /// The head's values, likewise.
+    pub unpacked_values: Range<usize>,
+    /// And their scales.
     pub unpacked_value_scales: Range<usize>,
     /// Scores, then weights, of one head, i32 `(context_len,)`.
     pub scores: Range<usize>,
@@ -108,7 +112,9 @@ impl MemoryPlan {
         let product_rows = if parts.is_recurrent { batch + 1 } else { batch };
         let scores = if parts.is_recurrent { 0 } else { context_len };
         let scale_bytes = kv.scale_bytes() as u64;
-        let unpacked_scales = if kv == KvFormat::Int8 { 0 } else { scores };
+        let row_bytes = kv.row_bytes(config.head_dim) as u64;
+        let unpacked = scores * config.head_dim as u64;
+        let unpacked_scales = if kv.unpacks_scales() { scores } else { 0 };
         let mut end = 0u64;
         let mut place = |elements: u64, element_bytes: u64| -> Option<Range<usize>> {
             let start = end;
@@ -118,13 +124,13 @@ impl MemoryPlan {
         };
         let mut plan = Self {
             prefill_batch,
-            keys: place(cached, config.head_dim as u64)?,
-            values: place(cached, config.head_dim as u64)?,
+            keys: place(cached, row_bytes)?,
+            values: place(cached, row_bytes)?,
             kv,
             key_scales: place(cached, scale_bytes)?,
             value_scales: place(cached, scale_bytes)?,
-            cross_keys: place(cross, config.head_dim as u64)?,
-            cross_values: place(cross, config.head_dim as u64)?,
+            cross_keys: place(cross, row_bytes)?,
+            cross_values: place(cross, row_bytes)?,
             cross_key_scales: place(cross, scale_bytes)?,
             cross_value_scales: place(cross, scale_bytes)?,
             state: place(states * config.dim as u64, 4)?,
@@ -138,7 +144,9 @@ impl MemoryPlan {
             activations: place(batch * activation_stride(widest_in) as u64, 2)?,
             activation_scales: place(batch * format.groups(widest_in) as u64, 4)?,
             query: place(config.head_dim as u64, 2)?,
+            unpacked_keys: place(unpacked, kv.unpacked_bytes() as u64)?,
             unpacked_key_scales: place(unpacked_scales, 2)?,
+            unpacked_values: place(unpacked, kv.unpacked_bytes() as u64)?,
             unpacked_value_scales: place(unpacked_scales, 2)?,
             scores: place(scores, 4)?,
             value_sums: place(config.head_dim as u64, 4)?,
@@ -153,7 +161,8 @@ impl MemoryPlan {
     /// long attention. In [`MemoryPlan::arena_bytes`] they share the matrix products.
     pub fn arena_bytes_for(&self, n_threads: usize) -> usize {
         let scales = [&self.unpacked_key_scales, &self.unpacked_value_scales];
-        let lane = [&self.row, &self.query, &self.scores, &self.value_sums].into_iter().chain(scales);
+        let unpacked = [&self.unpacked_keys, &self.unpacked_values].into_iter().chain(scales);
+        let lane = [&self.row, &self.query, &self.scores, &self.value_sums].into_iter().chain(unpacked);
         let lane_bytes: usize = lane.map(|buffer| buffer.len().next_multiple_of(ARENA_ALIGN)).sum();
         self.arena_bytes + n_threads.saturating_sub(1) * lane_bytes
     }

@@ -122,7 +122,8 @@ impl<'s> Snapshot<'s> {
 
 /// Bytes of a position in a head: of a key, a value, the scale of each.
 fn row_bytes(config: &ModelConfig, kv: KvFormat) -> [usize; 4] {
-    [config.head_dim, config.head_dim, kv.scale_bytes(), kv.scale_bytes()]
+    let row_bytes = kv.row_bytes(config.head_dim);
+    [row_bytes, row_bytes, kv.scale_bytes(), kv.scale_bytes()]
 }
 
 /// Bytes of keys, values, the scales of each, and states; an arena that fits the address space has as many and more.

@@ -158,11 +158,17 @@ pub fn remedies(header: &Header, report: &MemoryReport, board: &Board) -> Vec<St
             remedies.push(format!("compile with `--beams {n}`: each beam has a cache of its own"));
         }
     }
-    if report.ram_short_bytes() > 0 && header.kv == KvFormat::Int8 {
-        let kv = KvFormat::Int8Ue5m3;
-        let saved = saved_by(header, kv);
-        if arena_fits(config, header.format, kv, n_beams, board, 1) && report.flash_short_bytes() == 0 {
-            remedies.push(format!("compile with `--kv {}`: scales of one byte save {saved} bytes of RAM", kv.name()));
+    if report.ram_short_bytes() > 0 && report.flash_short_bytes() == 0 {
+        let smaller = [
+            (KvFormat::Int8, "elements of one byte"),
+            (KvFormat::Int8Ue5m3, "scales of one byte"),
+            (KvFormat::Int4, "four bits an element, less exact,"),
+        ];
+        let saved = |kv| saved_by(header, kv);
+        let helps =
+            |&&(kv, _): &&(KvFormat, _)| saved(kv) > 0 && arena_fits(config, header.format, kv, n_beams, board, 1);
+        if let Some(&(kv, how)) = smaller.iter().find(helps) {
+            remedies.push(format!("compile with `--kv {}`: {how} save {} bytes of RAM", kv.name(), saved(kv)));
         }
     }
     let context = largest_context(header, report, board);
@@ -328,16 +334,21 @@ mod tests {
     }
 
     #[test]
-    fn shorter_scales_are_offered_where_they_make_a_model_fit() {
+    fn a_smaller_cache_is_offered_where_it_makes_a_model_fit() {
         let header = header(256);
         let plan = |kv| MemoryPlan::new(&header.config, header.format, kv, 1).unwrap().arena_bytes as u64;
         let taken = 4_000;
-        for (ram_bytes, helps) in [(plan(KvFormat::Int8Ue5m3) + taken, true), (plan(KvFormat::Int8Ue5m3), false)] {
+        for (ram_bytes, kv, helps) in [
+            (plan(KvFormat::Int8Ue5m3) + taken, "int8-ue5m3", true),
+            (plan(KvFormat::Int8Ue5m3) + taken - 1, "int4", true),
+            (plan(KvFormat::Int4) + taken, "int4", true),
+            (plan(KvFormat::Int4), "", false),
+        ] {
             let board = board(1 << 20, ram_bytes);
             let ram_parts = ram_parts(&header.memory_plan().unwrap(), &board.firmware);
             let report = MemoryReport::of_parts(&board, vec![Part::new("all", 320_000)], ram_parts);
             let remedies = remedies(&header, &report, &board);
-            assert_eq!(remedies[0].contains("--kv int8-ue5m3"), helps, "{remedies:?}");
+            assert_eq!(remedies[0].contains(&format!("--kv {kv}")), helps, "{remedies:?}");
         }
     }
 }

@@ -293,6 +293,10 @@ impl Work {
         let kv = model.header().kv;
         if kv != KvFormat::default() {
             self.add(&format!("attention-{}-position", kv.name()), n_positions * config.n_kv_heads);
+            // Rows that kernels do not read as they lie.
+            if kv.unpacked_bytes() > 0 {
+                self.add(&format!("attention-{}-element", kv.name()), n_positions * config.kv_dim());
+            }
         }
         self.add("attention-head", config.n_heads);
         self.add("attention-query-element", config.q_dim());

@@ -6,7 +6,7 @@
 use core::array;
 
 use siskin_runtime::kernels::{Activation, matmul_f32_q8_q8};
-use siskin_runtime::kv_cache::ScaleFormat;
+use siskin_runtime::kv_cache::{KvFormat, ScaleFormat, f16, int4};
 use siskin_runtime::parts::{FeedForward, NormKind, Positions};
 use siskin_runtime::tensor::{ActivationsQ8, MatrixQ8, Scales, quantize};
 use siskin_runtime::{Aligned, Kernels, PackedModel, Serial, WeightFormat, WeightLayout};
@@ -41,7 +41,14 @@ pub fn check(model: &PackedModel<'_>, kernels: Kernels) -> Result<(), &'static s
         return check_recur(kernels);
     }
     check_attention(kernels, model.config().head_dim == NARROW)?;
-    check_store(kernels, header.kv.scale_format())?;
+    if let Some(scales) = header.kv.scale_format() {
+        check_store(kernels, scales)?;
+    }
+    match header.kv {
+        KvFormat::Int4 => check_int4()?,
+        KvFormat::F16 => check_f16()?,
+        KvFormat::Int8 | KvFormat::Int8Ue5m3 => {}
+    }
     if parts.positions == Positions::Rope {
         check_rotate(kernels)?;
     }
@@ -158,7 +165,40 @@ fn check_store(kernels: Kernels, scales: ScaleFormat) -> Result<(), &'static str
     let mut hash = EMPTY;
     values.iter().for_each(|&value| add_word(&mut hash, value as u32));
     add_word(&mut hash, scale.into());
-    expect("store", hash, if scales == ScaleFormat::Bf16 { 0xefd6_2816 } else { 0x2bb2_d59d })
+    let answer = match scales {
+        ScaleFormat::Bf16 => 0xefd6_2816,
+        ScaleFormat::Ue5m3 => 0x2bb2_d59d,
+        ScaleFormat::Ue8m4 => 0x483a_8799,
+    };
+    expect("store", hash, answer)
+}
+
+/// Four bits an element in the cache, there and back.
+#[inline(never)]
+fn check_int4() -> Result<(), &'static str> {
+    let (mut random, mut hash) = (Random(9), EMPTY);
+    let (mut row, mut elements, mut scales) = ([0; int4::row_bytes(LEN)], [0; LEN], [0]);
+    for limit in [127, 60, 20] {
+        let coarse: [i8; LEN] = array::from_fn(|_| (random.integer(limit) + (limit - 127) / 2) as i8);
+        let word = int4::pack(&coarse, &mut row) | 0x3f80;
+        int4::unpack(&row, &[word], LEN, &mut elements, &mut scales);
+        elements.iter().for_each(|&element| add_word(&mut hash, element as u32));
+        scales.iter().for_each(|&scale| add_word(&mut hash, u32::from(scale) << 16 | u32::from(word)));
+    }
+    expect("int4 of the cache", hash, 0xaf56_9cbd)
+}
+
+/// Halves in the cache, there and back.
+#[inline(never)]
+fn check_f16() -> Result<(), &'static str> {
+    let (mut row, mut high, mut low, mut scales) = ([0; 2 * LEN], [0; LEN], [0; LEN], [0]);
+    f16::pack(&Random(10).numbers::<LEN>(), &mut row);
+    f16::unpack(&row, LEN, &mut high, &mut low, &mut scales);
+    let mut hash = EMPTY;
+    row.iter().for_each(|&byte| add_word(&mut hash, byte.into()));
+    high.iter().zip(&low).for_each(|(&high, &low)| add_word(&mut hash, (high as u32) << 8 | low as u32));
+    add_word(&mut hash, scales.iter().map(|&scale| u32::from(scale)).sum());
+    expect("f16 of the cache", hash, 0x1db1_e562)
 }
 
 #[inline(never)]
@@ -302,9 +342,10 @@ mod tests {
             for is_narrow in [true, false] {
                 assert_eq!(check_attention(kernels, is_narrow), Ok(()), "{name} {is_narrow}");
             }
-            for scales in [ScaleFormat::Bf16, ScaleFormat::Ue5m3] {
+            for scales in ScaleFormat::ALL {
                 assert_eq!(check_store(kernels, scales), Ok(()), "{name} {scales:?}");
             }
+            assert_eq!([check_int4(), check_f16()], [Ok(()); 2]);
             for norm in [NormKind::Rms, NormKind::Layer] {
                 assert_eq!(check_norm(kernels, norm), Ok(()), "{name} {norm:?}");
             }

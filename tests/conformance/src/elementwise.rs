@@ -124,7 +124,7 @@ fn check_all(kernels: Kernels, a: &[f32], b: &[f32]) -> Result<(), (&'static str
         generic::quantize_to_int8(x, values).to_bits()
     })
     .map_err(|at| ("quantize_to_int8", at))?;
-    for scales in [ScaleFormat::Bf16, ScaleFormat::Ue5m3] {
+    for scales in ScaleFormat::ALL {
         quantizes(a, &|x, values| kernels.store(x, values, scales).into(), &|x, values| {
             generic::store(x, values, scales).into()
         })

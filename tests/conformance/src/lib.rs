@@ -4,6 +4,7 @@
 #![no_std]
 
 mod attention;
+mod cache;
 mod elementwise;
 mod functions;
 mod heads;
@@ -29,13 +30,14 @@ pub struct Mismatch {
 pub type Family = fn(Kernels, &mut Memory) -> Result<usize, Mismatch>;
 
 /// Every family, by the name of the kernel that it tries.
-pub const FAMILIES: [(&str, Family); 9] = [
+pub const FAMILIES: [(&str, Family); 10] = [
     ("quantize", quantize::check),
     ("matmul", matmul::check),
     ("sparse", sparse::check),
     ("scores", attention::check_scores),
     ("values", attention::check_values),
     ("heads", heads::check),
+    ("cache", cache::check),
     ("elementwise", elementwise::check),
     ("sampler", sampler::check),
     ("functions", functions::check),

@@ -1,14 +1,18 @@
-//! Formats of the KV cache on a trained model: the same bits with every backend, and next to nothing lost by short scales.
+//! Formats of the KV cache on a trained model: the same bits with every backend, and little lost; a file with another one is refused.
 
 mod aligned;
 
 use aligned::Aligned;
-use siskin_runtime::format::HEADER_BYTES;
+use siskin_runtime::format::{HEADER_BYTES, checksum};
 use siskin_runtime::kernels::Serial;
 use siskin_runtime::{Kernels, KvFormat, LogitsHash, PackedModel, Session, TokenId};
 
-/// Of all predictions within the text with scales of a byte.
-const UE5M3_HASH: &str = "96a0fbd83fa31dd7";
+/// Of each other format the hash of all predictions within the text, and a bound of the divergence from int8's, in nats.
+const FORMATS: [(KvFormat, &str, f64); 3] = [
+    (KvFormat::Int8Ue5m3, "96a0fbd83fa31dd7", 1e-3),
+    (KvFormat::Int4, "5c8e8270089eecce", 0.1),
+    (KvFormat::F16, "8116e87cb262dd03", 1e-3),
+];
 
 /// The golden model with its cache in another format.
 fn golden(kv: KvFormat) -> Aligned {
@@ -66,15 +70,37 @@ fn text(file: &Aligned) -> Vec<TokenId> {
 }
 
 #[test]
-fn scales_of_a_byte_lose_next_to_nothing_and_give_the_same_bits_everywhere() {
-    let (usual, short) = (golden(KvFormat::Int8), golden(KvFormat::Int8Ue5m3));
+fn other_formats_lose_little_and_give_the_same_bits_everywhere() {
+    let usual = golden(KvFormat::Int8);
     let text = text(&usual);
-    let (want, got) = (predictions(&usual, Kernels::generic(), &text), predictions(&short, Kernels::generic(), &text));
-    let nats = divergence(&want, &got);
-    assert!(nats > 0.0 && nats < 1e-3, "they diverge by {nats} nats");
-    for kernels in Kernels::available() {
-        assert_eq!(hash(&predictions(&short, kernels, &text)), UE5M3_HASH, "{}", kernels.name());
+    let want = predictions(&usual, Kernels::generic(), &text);
+    for (kv, wanted_hash, most) in FORMATS {
+        let file = golden(kv);
+        let nats = divergence(&want, &predictions(&file, Kernels::generic(), &text));
+        assert!(nats > 0.0 && nats < most, "{kv:?} diverges by {nats} nats");
+        for kernels in Kernels::available() {
+            assert_eq!(hash(&predictions(&file, kernels, &text)), wanted_hash, "{kv:?} {}", kernels.name());
+        }
     }
+}
+
+/// Why a file is refused whose header says that its cache has the format of this code.
+fn refused(mut file: Aligned, code: u8) -> String {
+    file.bytes_mut()[120] = code;
+    let crc = checksum(&file.bytes()[..124]);
+    file.bytes_mut()[124..128].copy_from_slice(&crc.to_le_bytes());
+    PackedModel::parse(file.bytes()).map(|_| ()).expect_err("another format").to_string()
+}
+
+#[test]
+fn a_file_whose_cache_has_an_unknown_format_is_refused() {
+    for code in [4, 5, 100, 255] {
+        let error = refused(golden(KvFormat::Int8), code);
+        assert!(error.contains("kv") && error.contains(&code.to_string()), "{error}");
+    }
+    // A format that is known has another size, which the header must agree with.
+    let error = refused(golden(KvFormat::Int4), KvFormat::F16 as u8);
+    assert!(error.contains("arena"), "{error}");
 }
 
 #[test]

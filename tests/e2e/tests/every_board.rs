@@ -15,11 +15,13 @@ use siskin_e2e::fixture::{Shape, USUAL};
 /// How weights are stored.
 const FORMATS: [&str; 3] = ["int8", "int8-g32", "int4-g32"];
 /// What a packed model may have besides, in the order in which it is compiled in: a flag of `compile`, its value, and the families.
-const EXTRAS: [(&str, &str, &[Family]); 4] = [
+const EXTRAS: [(&str, &str, &[Family]); 6] = [
     ("--grammar", "words.gbnf", &[Llama, Gru, T5]),
     ("--adapter", "tiny=lora", &[Llama]),
     ("--prefix", "the ", &[Llama, Gpt2]),
     ("--kv", "int8-ue5m3", &[Llama]),
+    ("--kv", "int4", &[Llama, T5]),
+    ("--kv", "f16", &[Llama]),
 ];
 const FAMILIES: [Family; 8] = [Llama, Gpt2, Gru, T5, Classifier, Tagger, Masked, Vector];
 const GRAMMAR: &str = "root ::= word (\" \" word)* \".\"\nword ::= [a-z] [a-z]? [a-z]?\n";

@@ -154,11 +154,13 @@ fn an_fpu_in_another_mode_is_found_by_the_kernels() {
 fn another_cache_has_answers_of_its_own() {
     let program = Program::new();
     let model = pack(&program, "host", Llama, "int8", &USUAL);
-    program.text(&["compile", "self-test.siskin", "--board", "host", "--kv", "int8-ue5m3", "-o", "short.siskin"]);
-    let short = fs::read(program.path("short.siskin")).expect("a packed model");
-    let [of_model, of_short] = [&model, &short].map(|file| &file[section(file, 12)..]);
-    assert_eq!(of_model[..16], of_short[..16]);
-    assert_ne!(of_model[16..24], of_short[16..24], "the hash");
+    for kv in ["int8-ue5m3", "int4", "f16"] {
+        program.text(&["compile", "self-test.siskin", "--board", "host", "--kv", kv, "-o", "other.siskin"]);
+        let other = fs::read(program.path("other.siskin")).expect("a packed model");
+        let [of_model, of_other] = [&model, &other].map(|file| &file[section(file, 12)..]);
+        assert_eq!(of_model[..16], of_other[..16], "{kv}");
+        assert_ne!(of_model[16..24], of_other[16..24], "the hash, {kv}");
+    }
     program.fails(
         &["compile", "Llama", "--board", "host", "--self-test", "", "-o", "x"],
         3,

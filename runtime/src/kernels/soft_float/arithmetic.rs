@@ -229,7 +229,8 @@ pub fn add(a: f32, b: f32) -> f32 {
 /// A full mantissa and its exponent over a number. No quotient of two such is half-way between two others.
 #[inline(always)]
 pub fn quotient(full: u32, exponent: i32, by: Rounded) -> Rounded {
-    let (mut numerator, denominator) = (full >> 8, by.mantissa >> 7);
+    // A mantissa has a leading one, of which the compiler does not know.
+    let (mut numerator, denominator) = (full >> 8, (by.mantissa >> 7).max(1));
     let mut exponent = exponent - by.exponent + 127;
     if numerator < denominator {
         numerator <<= 1;

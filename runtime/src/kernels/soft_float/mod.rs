@@ -396,7 +396,7 @@ mod tests {
             let scales = (quantize_to_int8(&x, &mut got), generic::quantize_to_int8(&x, &mut want));
             assert_eq!(scales.0.to_bits(), scales.1.to_bits(), "int8 of {x:?}");
             assert!(!is_defined || got == want, "int8 of {x:?}");
-            for scales in [ScaleFormat::Bf16, ScaleFormat::Ue5m3] {
+            for scales in ScaleFormat::ALL {
                 assert_eq!(store(&x, &mut got, scales), generic::store(&x, &mut want, scales), "stored {x:?}");
                 assert!(!is_defined || got == want, "stored {x:?}");
             }

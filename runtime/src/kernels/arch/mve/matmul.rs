@@ -6,7 +6,10 @@
 //! Outputs are scaled as vectors of four. A scale times the activations' scale below the normal numbers would be flushed to zero: the
 //! least magnitude of these products tells. Where it is normal, so are the outputs, since the other factor is an integer.
 
+use core::slice;
+
 use super::vector_asm;
+use crate::cut::{Cut, copy};
 use crate::kernels::generic;
 use crate::math;
 use crate::tensor::{ActivationsQ8, GROUP_SIZE, MatrixQ8, Scales};
@@ -74,9 +77,10 @@ fn last_rows(
     columns: usize,
     x_scale: f32,
 ) -> bool {
-    let mut last = [[0.0; ROWS]];
-    let is_exact = whole_rows(&mut last, &data[first_row * columns..], &scales[first_row..], x, columns, x_scale);
-    rest.copy_from_slice(&last[0][..rest.len()]);
+    let mut last = [0.0; ROWS];
+    let (data, scales) = (data.cut(first_row * columns..), scales.cut(first_row..));
+    let is_exact = whole_rows(slice::from_mut(&mut last), data, scales, x, columns, x_scale);
+    copy(rest, last.cut(..rest.len()));
     is_exact
 }
 
