@@ -12,9 +12,7 @@
 use std::borrow::Cow;
 
 use crate::SACREBLEU_VERSION;
-use crate::corpus::{
-    CorpusMetric, CountMemory, NumReferences, Resampling, SegmentStatistics, case, signature_start, yes_or_no,
-};
+use crate::corpus::{CorpusMetric, CountMemory, NumReferences, Resampling, case, signature_start, yes_or_no};
 use crate::error::MetricError;
 use crate::ngrams::{self, NgramTree, Numbering};
 use crate::text;
@@ -51,39 +49,6 @@ impl Chrf {
         Self { word_order: 2, ..Self::default() }
     }
 
-    /// The score of a corpus, of 100; `references[i]` are those of `hypotheses[i]`.
-    ///
-    /// # Errors
-    /// As [`CorpusMetric::statistics`].
-    pub fn corpus<H, R, S>(&self, hypotheses: &[H], references: &[R]) -> Result<f64, MetricError>
-    where
-        H: AsRef<str> + Sync,
-        R: AsRef<[S]> + Sync,
-        S: AsRef<str>,
-    {
-        Ok(self.score_of_counts(&self.statistics(hypotheses, references)?.sum()))
-    }
-
-    /// The score of one hypothesis, of 100.
-    ///
-    /// # Errors
-    /// As [`CorpusMetric::statistics`].
-    pub fn sentence<S: AsRef<str>>(&self, hypothesis: &str, references: &[S]) -> Result<f64, MetricError> {
-        self.check()?;
-        if references.is_empty() {
-            return Err(MetricError::NoReference { segment_idx: 0 });
-        }
-        let references: Vec<&str> = references.iter().map(AsRef::as_ref).collect();
-        let mut counts = vec![0; self.n_counts()];
-        self.count_segment(&mut CountMemory::default(), hypothesis, &references, &mut counts);
-        Ok(self.score_of_counts(&counts))
-    }
-
-    /// The score of every segment by itself, of 100.
-    pub fn sentences(&self, statistics: &SegmentStatistics) -> Vec<f64> {
-        statistics.segments().map(|counts| self.score_of_counts(counts)).collect()
-    }
-
     /// The metric's name with these settings: chrF2, chrF2++.
     pub fn name(&self) -> String {
         format!("chrF{}{}", self.beta, "+".repeat(self.word_order))
@@ -113,6 +78,8 @@ impl Chrf {
 }
 
 impl CorpusMetric for Chrf {
+    type Score = f64;
+
     fn n_counts(&self) -> usize {
         3 * (self.char_order + self.word_order)
     }
@@ -138,6 +105,10 @@ impl CorpusMetric for Chrf {
                 counts.copy_from_slice(&candidate);
             }
         }
+    }
+
+    fn score(&self, counts: &[u64]) -> f64 {
+        self.score_of_counts(counts)
     }
 
     fn score_of_counts(&self, counts: &[u64]) -> f64 {

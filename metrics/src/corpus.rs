@@ -10,6 +10,9 @@ use crate::ngrams::NgramTree;
 
 /// A metric whose score follows from sums of counts over segments.
 pub trait CorpusMetric: Sync {
+    /// A score with its parts.
+    type Score;
+
     /// How many counts a segment has.
     fn n_counts(&self) -> usize;
 
@@ -19,11 +22,51 @@ pub trait CorpusMetric: Sync {
     /// The score, of 100, of one segment's counts or of their sum over many, `(n_counts,)`.
     fn score_of_counts(&self, counts: &[u64]) -> f64;
 
+    /// The same with its parts.
+    fn score(&self, counts: &[u64]) -> Self::Score;
+
     /// Checks the settings.
     ///
     /// # Errors
     /// The setting that the metric does not have.
     fn check(&self) -> Result<(), MetricError>;
+
+    /// The score of a corpus; `references[i]` are those of `hypotheses[i]`.
+    ///
+    /// # Errors
+    /// As [`CorpusMetric::statistics`].
+    fn corpus<H, R, S>(&self, hypotheses: &[H], references: &[R]) -> Result<Self::Score, MetricError>
+    where
+        H: AsRef<str> + Sync,
+        R: AsRef<[S]> + Sync,
+        S: AsRef<str>,
+        Self: Sized,
+    {
+        Ok(self.score(&self.statistics(hypotheses, references)?.sum()))
+    }
+
+    /// The score of one hypothesis.
+    ///
+    /// # Errors
+    /// As [`CorpusMetric::statistics`].
+    fn sentence<S: AsRef<str>>(&self, hypothesis: &str, references: &[S]) -> Result<Self::Score, MetricError>
+    where
+        Self: Sized,
+    {
+        self.check()?;
+        if references.is_empty() {
+            return Err(MetricError::NoReference { segment_idx: 0 });
+        }
+        let references: Vec<&str> = references.iter().map(AsRef::as_ref).collect();
+        let mut counts = vec![0; self.n_counts()];
+        self.count_segment(&mut CountMemory::default(), hypothesis, &references, &mut counts);
+        Ok(self.score(&counts))
+    }
+
+    /// The score, of 100, of every segment by itself.
+    fn sentences(&self, statistics: &SegmentStatistics) -> Vec<f64> {
+        statistics.segments().map(|counts| self.score_of_counts(counts)).collect()
+    }
 
     /// Counts every segment; `references[i]` are those of `hypotheses[i]`, not necessarily as many for each.
     ///

@@ -18,9 +18,7 @@ mod tokenizer;
 use std::borrow::Cow;
 
 use crate::SACREBLEU_VERSION;
-use crate::corpus::{
-    CorpusMetric, CountMemory, NumReferences, Resampling, SegmentStatistics, case, signature_start, yes_or_no,
-};
+use crate::corpus::{CorpusMetric, CountMemory, NumReferences, Resampling, case, signature_start, yes_or_no};
 use crate::error::MetricError;
 use crate::ngrams::{self, Numbering};
 use crate::text;
@@ -68,47 +66,6 @@ impl Bleu {
         Self { effective_order: true, ..Self::default() }
     }
 
-    /// The score of a corpus; `references[i]` are those of `hypotheses[i]`.
-    ///
-    /// # Errors
-    /// As [`CorpusMetric::statistics`].
-    pub fn corpus<H, R, S>(&self, hypotheses: &[H], references: &[R]) -> Result<BleuScore, MetricError>
-    where
-        H: AsRef<str> + Sync,
-        R: AsRef<[S]> + Sync,
-        S: AsRef<str>,
-    {
-        Ok(self.score(&self.statistics(hypotheses, references)?.sum()))
-    }
-
-    /// The score of one hypothesis.
-    ///
-    /// # Errors
-    /// As [`CorpusMetric::statistics`].
-    pub fn sentence<S: AsRef<str>>(&self, hypothesis: &str, references: &[S]) -> Result<BleuScore, MetricError> {
-        self.check()?;
-        if references.is_empty() {
-            return Err(MetricError::NoReference { segment_idx: 0 });
-        }
-        let references: Vec<&str> = references.iter().map(AsRef::as_ref).collect();
-        let mut counts = vec![0; self.n_counts()];
-        self.count_segment(&mut CountMemory::default(), hypothesis, &references, &mut counts);
-        Ok(self.score(&counts))
-    }
-
-    /// The score of every segment by itself.
-    pub fn sentences(&self, statistics: &SegmentStatistics) -> Vec<f64> {
-        statistics.segments().map(|counts| self.score_of_counts(counts)).collect()
-    }
-
-    /// The score of counts, `(n_counts,)`: tokens of the hypotheses and of the references, then, by order, matches and
-    /// n-grams.
-    fn score(&self, counts: &[u64]) -> BleuScore {
-        let (lengths, by_order) = counts.split_at(2);
-        let (matches, totals) = by_order.split_at(self.max_ngram_order);
-        BleuScore::new(matches, totals, [lengths[0], lengths[1]], self.smoothing, self.effective_order)
-    }
-
     /// Whether the hypotheses look as if they had been tokenised before, which would cost them points: a hundred or
     /// more end in a period that stands alone, and `force` is not set.
     pub fn looks_tokenized<H: AsRef<str>>(&self, hypotheses: &[H]) -> bool {
@@ -135,6 +92,8 @@ impl Bleu {
 }
 
 impl CorpusMetric for Bleu {
+    type Score = BleuScore;
+
     fn n_counts(&self) -> usize {
         2 + 2 * self.max_ngram_order
     }
@@ -164,6 +123,13 @@ impl CorpusMetric for Bleu {
 
     fn score_of_counts(&self, counts: &[u64]) -> f64 {
         self.score(counts).score
+    }
+
+    /// Counts are the tokens of the hypotheses and of the references, then, by order, matches and n-grams.
+    fn score(&self, counts: &[u64]) -> BleuScore {
+        let (lengths, by_order) = counts.split_at(2);
+        let (matches, totals) = by_order.split_at(self.max_ngram_order);
+        BleuScore::new(matches, totals, [lengths[0], lengths[1]], self.smoothing, self.effective_order)
     }
 
     fn check(&self) -> Result<(), MetricError> {
