@@ -21,7 +21,7 @@ pub fn search(
     session: &mut Session<'_>,
     prompt: &[TokenId],
 ) -> Result<(), Failure> {
-    if !(linked::HAS_ROOM || linked::SHAPE.n_beams > 0) {
+    if !(linked::HAS_ROOM || linked::SHAPE.n_beams != 0) {
         return Err(Failure::new("the model has no room for a beam search: compile it with --beams"));
     }
     if session.model().section(SectionKind::Grammar).is_some() {
