@@ -106,10 +106,8 @@ fn choices(expected: &[&Expected], answers: &[Answer]) -> Result<Grades, GradeEr
     let score = |length: Length| -> Vec<f64> {
         let one = |(expected, answer): (&&Expected, &Answer)| match (expected, answer) {
             (Expected::Choice { choices, answer }, Answer::Choice(likelihoods)) => {
-                let normed = likelihoods.iter().zip(choices).map(|(sum, choice)| sum / length(choice) as f64);
-                // The first of equals, as numpy's argmax.
-                let best = normed.enumerate().reduce(|best, other| if other.1 > best.1 { other } else { best });
-                is_right(best.is_some_and(|(idx, _)| idx == *answer))
+                let lengths = choices.iter().map(|choice| length(choice) as f64);
+                is_right(Answer::best_choice(likelihoods, lengths) == Some(*answer))
             }
             _ => 0.0,
         };

@@ -76,3 +76,24 @@ pub enum Answer {
         probability: f64,
     },
 }
+
+impl Answer {
+    /// Index of the likeliest choice by the likelihoods over these divisors, one for each choice: the first of equals, as numpy's argmax.
+    fn best_choice(likelihoods: &[f64], divisors: impl Iterator<Item = f64>) -> Option<usize> {
+        let normed = likelihoods.iter().zip(divisors).map(|(sum, divisor)| sum / divisor).enumerate();
+        normed.reduce(|best, other| if other.1 > best.1 { other } else { best }).map(|(idx, _)| idx)
+    }
+
+    /// The answer as a text: of choices the likeliest.
+    pub fn text<'a>(&'a self, expected: &'a Expected) -> &'a str {
+        match (self, expected) {
+            (Self::Text { text, .. }, _) => text,
+            (Self::Label { label, .. }, _) => label,
+            (Self::Choice(likelihoods), Expected::Choice { choices, .. }) => {
+                let best = Self::best_choice(likelihoods, choices.iter().map(|_| 1.0));
+                best.and_then(|idx| choices.get(idx)).map_or("", String::as_str)
+            }
+            (Self::Choice(_), _) => "",
+        }
+    }
+}

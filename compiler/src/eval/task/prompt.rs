@@ -147,25 +147,25 @@ impl PromptFormat {
     /// too many. Gives their number too.
     ///
     /// # Errors
-    /// [`PromptError`]: also where there is no room for the question alone.
-    pub fn fitted(
+    /// [`PromptError`]: also where there is no room for the question alone; and those of `n_tokens`.
+    pub fn fitted<E: From<PromptError>>(
         &self,
         shots: &Shots<'_>,
         question: &Question,
         idx: usize,
         room: usize,
-        n_tokens: impl Fn(&Prompt) -> usize,
-    ) -> Result<(Prompt, usize), PromptError> {
+        n_tokens: impl Fn(&Prompt) -> Result<usize, E>,
+    ) -> Result<(Prompt, usize), E> {
         let chosen = shots.of(question, idx);
         let mut needed = 0;
         for n_left_out in 0..=chosen.len() {
             let prompt = self.prompt(&chosen[n_left_out..], question)?;
-            needed = n_tokens(&prompt);
+            needed = n_tokens(&prompt)?;
             if needed <= room {
                 return Ok((prompt, chosen.len() - n_left_out));
             }
         }
-        Err(PromptError::TooLong { id: question.id.clone(), n_tokens: needed, room })
+        Err(PromptError::TooLong { id: question.id.clone(), n_tokens: needed, room }.into())
     }
 }
 
@@ -236,8 +236,8 @@ mod tests {
         let pool = [question("a", "1"), question("b", "2"), question("c", "3")];
         let shots = Shots { pool: &pool, n: 3, selection: Selection::First, vectors: &[] };
         let n_bytes = |prompt: &Prompt| match prompt {
-            Prompt::Text(text) => text.len(),
-            Prompt::Chat(_) => 0,
+            Prompt::Text(text) => Ok::<usize, PromptError>(text.len()),
+            Prompt::Chat(_) => unreachable!("a text was asked for"),
         };
         let asked = question("d", "4");
         let fitted = |room| format(false).fitted(&shots, &asked, 0, room, n_bytes);

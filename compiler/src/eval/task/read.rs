@@ -58,10 +58,14 @@ fn told(path: &Path, problems: &[DataError]) -> String {
 pub fn read_questions(path: &Path) -> Result<Vec<Question>, QuestionsError> {
     let records = read_records(path)?;
     let (mut questions, mut problems) = (Vec::with_capacity(records.len()), Vec::new());
-    let mut lines_of_ids = HashMap::new();
+    let (mut lines_of_ids, mut kind) = (HashMap::new(), None);
     for record in &records {
         let question = question(record).and_then(|question| {
             let line = record.origin().1;
+            let own = std::mem::discriminant(&question.expected);
+            if *kind.get_or_insert(own) != own {
+                return Err(record.bad("it is of another kind than the questions before it: part the file by kind"));
+            }
             match lines_of_ids.insert(question.id.clone(), line) {
                 Some(first) => Err(record.bad(format!("the id {:?} is that of line {first} too", question.id))),
                 None => Ok(question),
@@ -70,14 +74,6 @@ pub fn read_questions(path: &Path) -> Result<Vec<Question>, QuestionsError> {
         match question {
             Ok(question) => questions.push(question),
             Err(problem) => problems.push(problem),
-        }
-    }
-    if let Some(first) = questions.first() {
-        let kind = std::mem::discriminant(&first.expected);
-        let is_other = |question: &&Question| std::mem::discriminant(&question.expected) != kind;
-        if let Some(other) = questions.iter().find(is_other) {
-            let at = records.iter().find(|record| id(record).is_ok_and(|id| id == other.id)).unwrap_or(&records[0]);
-            problems.push(at.bad("it is of another kind than the file's first question"));
         }
     }
     match (problems.is_empty(), questions.is_empty()) {
@@ -194,6 +190,9 @@ mod tests {
         assert!(error.contains("10 records") && error.contains("that of line 1"), "{error}");
         let many = (0..30).map(|_| "{}\n").collect::<String>();
         assert!(read(&many).expect_err("bad records").to_string().ends_with("and 10 more"));
+        let mixed = "{\"completion\": \"a\"}\n{\"label\": \"b\"}\n{\"completion\": \"c\"}\n{\"label\": \"d\"}";
+        let error = read(mixed).expect_err("two kinds").to_string();
+        assert!(error.contains("line 2") && error.contains("line 4") && error.contains("2 records"), "{error}");
         assert!(matches!(read("\n"), Err(QuestionsError::Empty { .. })));
         assert!(read("{\"completion\": ").expect_err("no JSON").to_string().contains("line 1"));
     }

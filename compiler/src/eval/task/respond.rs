@@ -11,7 +11,7 @@ use siskin_runtime::{
     Encoder, Generation, Kernels, Limits, PackedModel, Sampler, Serial, Session, StopMatcher, TokenId,
 };
 
-use super::{Answer, Expected, Prompt};
+use super::{Answer, Expected, Prompt, PromptError};
 use crate::eval::{EvalError, LogitsSource, PackedLogits, log_sum_exp};
 use crate::pack::AlignedBytes;
 
@@ -50,10 +50,10 @@ pub enum RespondError {
         wanted: &'static str,
     },
     /// The model has no tokenizer.
-    #[error("the model has no tokenizer")]
+    #[error("the model has no tokenizer: compile it with --tokenizer")]
     NoTokenizer,
     /// A chat was asked for.
-    #[error("the model has no chat template")]
+    #[error("the model has no chat template: leave --chat out, or give its turns as --doc-to-text")]
     NoChat,
     /// A prompt cannot be read, or an answer not be told.
     #[error("question {idx} of the file: {problem}")]
@@ -66,6 +66,9 @@ pub enum RespondError {
     /// The model cannot be set up.
     #[error("{0}")]
     SetUp(String),
+    /// There is no prompt.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
     /// The model failed.
     #[error(transparent)]
     Eval(#[from] EvalError),

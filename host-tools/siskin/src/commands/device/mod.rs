@@ -10,6 +10,7 @@ use anyhow::anyhow;
 use clap::Subcommand;
 use serde::Serialize;
 use siskin_device::serial::{Event, Generate, Request, STOPS_MAX, Settings};
+use siskin_runtime::sampler::Sampling;
 use siskin_runtime::{LogitsHash, TokenId};
 
 use crate::boards::BoardsDirArgs;
@@ -170,18 +171,29 @@ fn request<'r>(generation: &'r GenerationArgs, adapter: Option<&'r str>) -> Resu
         let cause = "--chat, --logit-bias and --ban need the packed file, which is on the device";
         return Err(Failure::command_line(anyhow!(cause)));
     }
+    let wanted = generate(&generation.prompt, generation.max_new_tokens, &sampling, &given)?;
+    Ok(Generate { seed: generation.seed, adapter, ..wanted })
+}
+
+/// A text, asked for with a seed of 0 and no adapter.
+pub(super) fn generate<'r>(
+    prompt: &'r str,
+    max_new_tokens: usize,
+    sampling: &Sampling,
+    given: &[&'r str],
+) -> Result<Generate<'r>, Failure> {
     let mut stops = [""; STOPS_MAX];
     let Some(places) = stops.get_mut(..given.len()) else {
         return Err(Failure::command_line(anyhow!("a device takes at most {STOPS_MAX} stop sequences")));
     };
-    places.copy_from_slice(&given);
+    places.copy_from_slice(given);
     Ok(Generate {
-        prompt: &generation.prompt,
+        prompt,
         continues: false,
-        max_new_tokens: u32::try_from(generation.max_new_tokens).unwrap_or(u32::MAX),
-        settings: Settings::from(&sampling),
-        seed: generation.seed,
-        adapter,
+        max_new_tokens: u32::try_from(max_new_tokens).unwrap_or(u32::MAX),
+        settings: Settings::from(sampling),
+        seed: 0,
+        adapter: None,
         stops,
     })
 }

@@ -8,11 +8,11 @@ use indicatif::ProgressBar;
 use siskin_compiler::eval::task::{Answer, Expected, Prompt, Respondent};
 use siskin_compiler::pack::{PackedFile, with_section};
 use siskin_compiler::plan::Board;
-use siskin_device::serial::{Generate, STOPS_MAX, Settings};
+use siskin_device::serial::Generate;
 use siskin_runtime::format::SectionKind;
 
 use crate::boards::BoardsDirArgs;
-use crate::commands::device::ask;
+use crate::commands::device::{ask, generate};
 use crate::console::Console;
 use crate::device::{Device, Line};
 use crate::failure::{Failure, OrFail as _};
@@ -53,7 +53,10 @@ impl Job<'_> {
                 let cause = anyhow!("a board takes no --chat over its serial line: give the template as --doc-to-text");
                 return Err(Failure::command_line(cause));
             };
-            let reply = ask(&mut device, self.request(idx, prompt)?, console, |_| Ok(()))?;
+            let Respondent { sampling, seed, max_new_tokens, stops, .. } = self.respondent;
+            let seed = seed.wrapping_add(idx as u64);
+            let request = Generate { seed, ..generate(prompt, *max_new_tokens, sampling, stops)? };
+            let reply = ask(&mut device, request, console, |_| Ok(()))?;
             bar.inc(1);
             Ok(Answer::Text { text: reply.text, n_tokens: reply.tokens.len() })
         };
@@ -77,23 +80,5 @@ impl Job<'_> {
         tools.build_serial(&packed, &elf).or_failed(doing)?;
         let line = tools.emulate_serial(&elf).and_then(Line::of_emulator).or_failed(doing)?;
         Ok(Device::new(line, PATIENCE))
-    }
-
-    fn request<'r>(&'r self, idx: usize, prompt: &'r str) -> Result<Generate<'r>, Failure> {
-        let given = self.respondent.stops;
-        let mut stops = [""; STOPS_MAX];
-        let Some(places) = stops.get_mut(..given.len()) else {
-            return Err(Failure::command_line(anyhow!("a device takes at most {STOPS_MAX} stop sequences")));
-        };
-        places.copy_from_slice(given);
-        Ok(Generate {
-            prompt,
-            continues: false,
-            max_new_tokens: u32::try_from(self.respondent.max_new_tokens).unwrap_or(u32::MAX),
-            settings: Settings::from(&self.respondent.sampling),
-            seed: self.respondent.seed.wrapping_add(idx as u64),
-            adapter: None,
-            stops,
-        })
     }
 }

@@ -9,8 +9,8 @@ use anyhow::anyhow;
 use serde::Serialize;
 use siskin_compiler::artifact::write_atomic;
 use siskin_compiler::eval::task::{
-    Answer, Answered, Expected, Figure, Grades, Prompt, PromptFormat, Question, Respondent, Results, Selection, Shots,
-    TEXT_METRICS, grades, page, read_questions,
+    Answer, Answered, Expected, Figure, Grades, Prompt, PromptFormat, Question, RespondError, Respondent, Results,
+    Selection, Shots, TEXT_METRICS, grades, page, read_questions,
 };
 use siskin_compiler::pack::AlignedBytes;
 use siskin_runtime::encoder::Finding;
@@ -268,10 +268,9 @@ fn prompts(
     let mut made = (Vec::with_capacity(questions.len()), Vec::with_capacity(questions.len()));
     for (idx, question) in questions.iter().enumerate() {
         let room = respondent.room(&question.expected, format.target_delimiter()).or_invalid_input(doing)?;
-        // Says now what would be said of every prompt.
-        respondent.prompt_tokens(&format.prompt(&[], question).or_invalid_input(doing)?).or_invalid_input(doing)?;
-        let n_tokens = |prompt: &Prompt| respondent.prompt_tokens(prompt).map_or(usize::MAX, |tokens| tokens.len());
-        let (prompt, n_shots) = format.fitted(shots, question, idx, room, n_tokens).or_invalid_input(doing)?;
+        let n_tokens = |prompt: &Prompt| Ok::<usize, RespondError>(respondent.prompt_tokens(prompt)?.len());
+        let fitted = format.fitted(shots, question, idx, room, n_tokens);
+        let (prompt, n_shots) = fitted.or_invalid_input(doing)?;
         made.0.push(prompt);
         made.1.push(n_shots);
     }
@@ -291,15 +290,7 @@ fn answered<'q>(
     let one = |(((question, prompt), answer), &score): (((&'q Question, &Prompt), &Answer), &f64)| {
         let asked = format.question(question).or_invalid_input(doing)?;
         let prompt_tokens = respondent.prompt_tokens(prompt).or_invalid_input(doing)?;
-        let answered = match (answer, &question.expected) {
-            (Answer::Text { text, .. }, _) => text.clone(),
-            (Answer::Label { label, .. }, _) => label.clone(),
-            (Answer::Choice(likelihoods), Expected::Choice { choices, .. }) => {
-                let best = likelihoods.iter().zip(choices).max_by(|a, b| a.0.total_cmp(b.0));
-                best.map_or(String::new(), |(_, choice)| choice.clone())
-            }
-            (Answer::Choice(_), _) => String::new(),
-        };
+        let answered = answer.text(&question.expected).to_owned();
         Ok(Answered {
             id: &question.id,
             question: asked,
